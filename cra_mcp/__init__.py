@@ -1,0 +1,30 @@
+"""CRA: a governance runtime for AI agents.
+
+Names are loaded when first used, so that importing the package costs nothing that isn't needed.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cra_mcp.errors import CRAError as CRAError
+    from cra_mcp.runtime import CRARuntime as CRARuntime
+    from cra_mcp.settings import RuntimeConfig as RuntimeConfig
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CRARuntime": "cra_mcp.runtime",
+    "RuntimeConfig": "cra_mcp.settings",
+    "CRAError": "cra_mcp.errors",
+}
+
+__all__ = ["CRAError", "CRARuntime", "RuntimeConfig", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - not needed until a name is
+
+    return getattr(import_module(home), name)

@@ -1,0 +1,1 @@
+"""Pending approvals: who may grant them, once, for exactly one call."""

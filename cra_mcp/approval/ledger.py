@@ -1,0 +1,179 @@
+"""The record of approvals that all processes of one person share.
+
+Rule: an approval is granted once, used once, by the session that asked, for exactly the arguments shown, before it expires.
+Every step is one transaction, so two processes can't both take it.
+"""
+
+import sqlite3
+from collections.abc import Callable
+
+import orjson
+
+from cra_mcp.approval.model import Approval, Channel
+from cra_mcp.errors import ApprovalError
+from cra_mcp.state.database import Database
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS approvals (
+  approval_id TEXT PRIMARY KEY,
+  session_id TEXT NOT NULL,
+  agent_id TEXT NOT NULL,
+  action_id TEXT NOT NULL,
+  parameters_hash TEXT NOT NULL,
+  parameters TEXT NOT NULL,
+  policy_id TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  risk_tier TEXT NOT NULL,
+  requested_at_us INTEGER NOT NULL,
+  expires_at_us INTEGER NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('pending', 'granted', 'rejected', 'expired', 'consumed')),
+  decided_by TEXT,
+  channel TEXT,
+  decided_at_us INTEGER
+) STRICT;
+CREATE INDEX IF NOT EXISTS approvals_by_call ON approvals (session_id, action_id, parameters_hash, requested_at_us);
+CREATE INDEX IF NOT EXISTS approvals_by_status ON approvals (status, expires_at_us);
+"""
+
+_COLUMNS = (
+    "approval_id, session_id, agent_id, action_id, parameters_hash, parameters, policy_id, reason, risk_tier, "
+    "requested_at_us, expires_at_us, status, decided_by, channel, decided_at_us"
+)
+
+
+class ApprovalLedger:
+    """Approvals in a database; ``now_us`` gives the time in microseconds since the epoch."""
+
+    def __init__(self, database: Database, now_us: Callable[[], int]) -> None:
+        self._database = database
+        self._now_us = now_us
+
+    def request(self, approval: Approval) -> Approval:
+        """Record a new pending approval.
+
+        Raises:
+            StateUnavailableError: it could not be recorded.
+        """
+        with self._database.transaction() as connection:
+            connection.execute(
+                f"INSERT INTO approvals ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608 - constant
+                (
+                    approval.approval_id,
+                    approval.session_id,
+                    approval.agent_id,
+                    approval.action_id,
+                    approval.parameters_hash,
+                    orjson.dumps(approval.parameters).decode(),
+                    approval.policy_id,
+                    approval.reason,
+                    approval.risk_tier,
+                    approval.requested_at_us,
+                    approval.expires_at_us,
+                    approval.status,
+                    approval.decided_by,
+                    approval.channel,
+                    approval.decided_at_us,
+                ),
+            )
+        return approval
+
+    def latest(self, session_id: str, action_id: str, parameters_hash: str) -> Approval | None:
+        """The newest approval asked for exactly this call, expired ones marked so; None if there is none."""
+        with self._database.transaction() as connection:
+            self._expire(connection)
+            row = connection.execute(
+                f"SELECT {_COLUMNS} FROM approvals WHERE session_id = ? AND action_id = ? AND parameters_hash = ? "  # noqa: S608
+                "ORDER BY requested_at_us DESC, approval_id DESC LIMIT 1",
+                (session_id, action_id, parameters_hash),
+            ).fetchone()
+        return _approval(row) if row is not None else None
+
+    def settle(self, approval_id: str, *, granted: bool, by: str, channel: Channel) -> Approval:
+        """Grant or reject a pending approval.
+
+        Raises:
+            ApprovalError: ``unknown_approval``, ``approval_settled`` or ``approval_expired``.
+            StateUnavailableError: it could not be recorded.
+        """
+        with self._database.transaction() as connection:
+            self._expire(connection)
+            found = self._get(connection, approval_id)
+            if found.status == "expired":
+                raise ApprovalError(
+                    f"approval {approval_id} has expired",
+                    code="approval_expired",
+                    hint="have the agent call the action again; a new approval is asked for",
+                )
+            if found.status != "pending":
+                raise ApprovalError(
+                    f"approval {approval_id} is already {found.status}",
+                    code="approval_settled",
+                    hint="an approval is decided once; see `cra-mcp pending` for open ones",
+                )
+            connection.execute(
+                "UPDATE approvals SET status = ?, decided_by = ?, channel = ?, decided_at_us = ? WHERE approval_id = ?",
+                ("granted" if granted else "rejected", by, channel, self._now_us(), approval_id),
+            )
+            return self._get(connection, approval_id)
+
+    def consume(self, approval_id: str) -> bool:
+        """Use a granted approval up. False if it was not granted, is expired or was used before."""
+        with self._database.transaction() as connection:
+            self._expire(connection)
+            cursor = connection.execute(
+                "UPDATE approvals SET status = 'consumed' WHERE approval_id = ? AND status = 'granted'", (approval_id,)
+            )
+            return cursor.rowcount == 1
+
+    def expire(self, approval_id: str) -> None:
+        """Close a pending approval nobody will answer any more."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE approvals SET status = 'expired' WHERE approval_id = ? AND status = 'pending'", (approval_id,)
+            )
+
+    def get(self, approval_id: str) -> Approval:
+        """One approval.
+
+        Raises:
+            ApprovalError: ``unknown_approval``.
+        """
+        with self._database.transaction() as connection:
+            self._expire(connection)
+            return self._get(connection, approval_id)
+
+    def pending(self) -> list[Approval]:
+        """All approvals that wait for an answer, the oldest first."""
+        if not self._database.exists():
+            return []
+        with self._database.transaction() as connection:
+            self._expire(connection)
+            rows = connection.execute(
+                f"SELECT {_COLUMNS} FROM approvals WHERE status = 'pending' ORDER BY requested_at_us, approval_id"  # noqa: S608
+            ).fetchall()
+        return [_approval(row) for row in rows]
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def _expire(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "UPDATE approvals SET status = 'expired' WHERE status IN ('pending', 'granted') AND expires_at_us <= ?",
+            (self._now_us(),),
+        )
+
+    def _get(self, connection: sqlite3.Connection, approval_id: str) -> Approval:
+        row = connection.execute(
+            f"SELECT {_COLUMNS} FROM approvals WHERE approval_id = ?",  # noqa: S608
+            (approval_id,),
+        ).fetchone()
+        if row is None:
+            raise ApprovalError(
+                "no approval has this id", hint="see `cra-mcp pending` (with the same data folder as the server)"
+            )
+        return _approval(row)
+
+
+def _approval(row: sqlite3.Row) -> Approval:
+    return Approval(**{**dict(row), "parameters": orjson.loads(row["parameters"])})

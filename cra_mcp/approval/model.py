@@ -1,0 +1,85 @@
+"""Values of an approval: what is asked, of whom, and what came of it.
+
+Source: specs/policy.md, "Approvals".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Status = Literal["pending", "granted", "rejected", "expired", "consumed"]
+Channel = Literal["elicitation", "cli", "library"]
+Grade = Literal["client_elicitation", "application", "local_cli"]
+Answer = Literal["granted", "rejected", "unanswered"]
+
+GRADES: dict[Channel, Grade] = {
+    "elicitation": "client_elicitation",
+    "library": "application",
+    "cli": "local_cli",
+}
+"""What an answer over each channel is worth, weakest first.
+
+``client_elicitation``: the MCP client said so; a hook or a model may have answered for the person.
+``application``: the program that embeds the runtime said so.
+``local_cli``: somebody with this user's account ran ``cra-mcp approve``.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One request for consent, bound to one session, action and set of arguments.
+
+    Times are microseconds since the epoch. ``parameters`` is what traces record of them, for people to read.
+    """
+
+    approval_id: str
+    session_id: str
+    agent_id: str
+    action_id: str
+    parameters_hash: str
+    parameters: object
+    policy_id: str
+    reason: str
+    risk_tier: str
+    requested_at_us: int
+    expires_at_us: int
+    status: Status = "pending"
+    decided_by: str | None = None
+    channel: Channel | None = None
+    decided_at_us: int | None = None
+
+    @property
+    def grade(self) -> Grade | None:
+        """Worth of the evidence, once decided."""
+        return GRADES[self.channel] if self.channel is not None else None
+
+    def to_dict(self) -> Mapping[str, object]:
+        """As plain JSON, for people and programs."""
+        return {
+            "approval_id": self.approval_id,
+            "session_id": self.session_id,
+            "agent_id": self.agent_id,
+            "action_id": self.action_id,
+            "parameters": self.parameters,
+            "parameters_hash": self.parameters_hash,
+            "policy_id": self.policy_id,
+            "reason": self.reason,
+            "risk_tier": self.risk_tier,
+            "requested_at_us": self.requested_at_us,
+            "expires_at_us": self.expires_at_us,
+            "status": self.status,
+            "decided_by": self.decided_by,
+            "channel": self.channel,
+            "grade": self.grade,
+            "decided_at_us": self.decided_at_us,
+        }
+
+
+class Asker(Protocol):
+    """A way to ask the person behind the caller while the call waits."""
+
+    channel: Channel
+
+    async def ask(self, approval: Approval) -> Answer:
+        """Put the question and wait for the answer; bounded by the caller."""
+        ...

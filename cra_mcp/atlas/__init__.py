@@ -1,0 +1,1 @@
+"""Atlas/1.0: a versioned package of actions, policies and context."""

@@ -1,0 +1,172 @@
+"""Values of a loaded atlas.
+
+Rule: frozen values; what is here has passed validation. The form on disk is ``manifest``.
+Source: specs/atlas.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cra_mcp.policy.engine import PolicySet
+from cra_mcp.policy.model import Conditions, Policy, RiskTier
+
+Schema = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class McpExecutor:
+    """Calls ``tool`` of the atlas's upstream ``upstream``."""
+
+    upstream: str
+    tool: str
+    type: Literal["mcp"] = "mcp"
+
+
+@dataclass(frozen=True, slots=True)
+class PythonExecutor:
+    """Calls ``callable`` ("module:function") with the parameters as keyword arguments.
+
+    The module is looked for in the atlas's ``python/`` folder first, then on the import path.
+    """
+
+    callable: str
+    type: Literal["python"] = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandExecutor:
+    """Runs ``argv`` without a shell. ``{name}`` in an element is a parameter; it never makes a second element.
+
+    Attributes:
+        argv: program and arguments; elements whose optional parameter is missing are left out.
+        cwd: working folder; relative to the atlas folder; may hold ``${NAME}`` from the environment.
+        env: names of environment variables passed on besides PATH, HOME, LANG and the like.
+        max_output_bytes: standard output and error each are cut there.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str | None = None
+    env: tuple[str, ...] = ()
+    max_output_bytes: int = 524_288
+    type: Literal["command"] = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpExecutor:
+    """Declared and checked, not yet executable: a call answers ``no_executor``."""
+
+    method: str
+    url: str
+    query: Mapping[str, object] = field(default_factory=dict[str, object])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: object = None
+    secrets: Mapping[str, str] = field(default_factory=dict[str, str])
+    type: Literal["http"] = "http"
+
+
+Executor = McpExecutor | PythonExecutor | CommandExecutor | HttpExecutor
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An MCP server behind us: ``command`` with ``args`` over stdio, or ``url`` over Streamable HTTP.
+
+    ``args``, ``env`` values, ``cwd``, ``url`` and ``headers`` values may hold ``${NAME}`` or ``${NAME:-default}`` from the
+    environment, filled in when the upstream is first used.
+    """
+
+    name: str
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    cwd: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most ``max_calls`` in any ``window_seconds``."""
+
+    max_calls: int
+    window_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something an agent may ask for. Schemas are JSON Schema 2020-12."""
+
+    action_id: str
+    name: str
+    description: str
+    parameters_schema: Schema
+    returns_schema: Schema | None = None
+    risk_tier: RiskTier = RiskTier.LOW
+    idempotent: bool = False
+    requires_confirmation: bool = False
+    timeout_s: float = 30.0
+    rate_limit: RateLimit | None = None
+    cost: float | None = None
+    executor: Executor | None = None
+    capabilities: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """A named group of actions and context packs; globs are already resolved to ids."""
+
+    capability_id: str
+    name: str
+    description: str = ""
+    actions: tuple[str, ...] = ()
+    context_packs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContextBlock:
+    """One document of a context pack.
+
+    Attributes:
+        block_id: unique in its atlas; only ``[a-z0-9._-]``, so that it fits one URI segment.
+        source: ``atlas_id/relative path``, or ``atlas_id/pack_id`` for inline content.
+        token_estimate: characters / 4, rounded up, of ``content`` (which is already cut at the pack's ``max_tokens``).
+    """
+
+    block_id: str
+    pack_id: str
+    name: str
+    source: str
+    content_type: str
+    content: str
+    priority: int
+    token_estimate: int
+    keywords: tuple[str, ...] = ()
+    conditions: Conditions = field(default_factory=Conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Atlas:
+    """A validated package, its policies compiled.
+
+    Attributes:
+        digest: lower-case hex SHA-256 over every file of the package (specs/atlas.md, "Digest").
+        root: the folder, or None for a one-file atlas given as text.
+        policy_set: the compiled policies, implicit ones included.
+        manifest: the merged manifest as plain JSON, for readers.
+    """
+
+    atlas_id: str
+    version: str
+    name: str
+    description: str
+    digest: str
+    actions: tuple[Action, ...]
+    policies: tuple[Policy, ...]
+    policy_set: PolicySet
+    context_blocks: tuple[ContextBlock, ...] = ()
+    capabilities: tuple[Capability, ...] = ()
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict[str, Upstream])
+    root: Path | None = None
+    manifest: Mapping[str, object] = field(default_factory=dict[str, object])

@@ -1,0 +1,154 @@
+"""Every error the runtime raises, under one root.
+
+Rule: ``code`` is API and stays stable; the wording is not. ``hint`` says what the person can do next. Messages carry no
+secrets: values come from callers only where the message says so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+class CRAError(Exception):
+    """Root of all errors of this package.
+
+    Attributes:
+        code: stable identifier, lower-case words joined by underscores.
+        message: one line for people.
+        hint: what to do next, or None.
+    """
+
+    default_code: ClassVar[str] = "cra_error"
+
+    def __init__(self, message: str, *, code: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.code: str = code or self.default_code
+        self.message: str = message
+        self.hint: str | None = hint
+
+
+class CanonicalError(CRAError):
+    """A value has no RFC 8785 form: NaN, infinity, lone surrogate, integer beyond 2^53-1, too deep, not JSON."""
+
+    default_code = "not_canonical"
+
+
+class SettingsError(CRAError):
+    """A setting, flag or environment variable has a value that can't be used."""
+
+    default_code = "invalid_settings"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in an atlas.
+
+    Attributes:
+        file: path relative to the atlas folder, or the name the text was given.
+        pointer: RFC 6901 JSON pointer into that file ("" for the whole of it).
+        code: stable identifier (specs/atlas.md lists them).
+        message: one line for people.
+    """
+
+    file: str
+    pointer: str
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.pointer}: {self.message}"
+
+
+class AtlasInvalidError(CRAError):
+    """An atlas can't be loaded. ``problems`` holds every one found, in file order."""
+
+    default_code = "atlas_invalid"
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems) or "atlas is invalid", hint=hint)
+
+
+class AtlasConflictError(CRAError):
+    """Two loaded atlases claim the same atlas id, action id or published name."""
+
+    default_code = "atlas_conflict"
+
+
+RequestCode = Literal[
+    "invalid_request",
+    "unsupported_version",
+    "duplicate_request",
+    "clock_skew",
+    "unknown_session",
+    "session_ended",
+    "unknown_resolution",
+    "resolution_expired",
+    "unknown_action",
+    "invalid_parameters",
+    "unknown_capability",
+    "unknown_atlas",
+]
+
+
+class RequestError(CRAError):
+    """A CARP request is refused before any policy is asked (specs/carp.md lists the codes and their order)."""
+
+    default_code = "invalid_request"
+
+    def __init__(self, code: RequestCode, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, code=code, hint=hint)
+
+
+class TraceError(CRAError):
+    """Root of what can go wrong with a trace."""
+
+    default_code = "trace_error"
+
+
+class TraceUnavailableError(TraceError):
+    """The store can't take or give events now (full disk, no permission). The call that needed it is refused."""
+
+    default_code = "trace_unavailable"
+
+
+class TraceLockedError(TraceError):
+    """Another process is writing this chain."""
+
+    default_code = "trace_locked"
+
+
+class UnknownTraceError(TraceError):
+    """No trace with this session id is in the store."""
+
+    default_code = "unknown_trace"
+
+
+ExecutionCode = Literal[
+    "execution_failed",
+    "timeout",
+    "cancelled",
+    "busy",
+    "no_executor",
+    "missing_setting",
+    "option_injection",
+    "upstream_unavailable",
+    "upstream_lost",
+    "invalid_result",
+    "output_too_large",
+]
+
+
+class ExecutionError(CRAError):
+    """An approved action did not complete. The message is safe to show: it carries no exception text of foreign code."""
+
+    default_code = "execution_failed"
+
+    def __init__(self, code: ExecutionCode, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, code=code, hint=hint)
+
+
+class ApprovalError(CRAError):
+    """An approval can't be settled or used: ``unknown_approval``, ``approval_settled`` or ``approval_expired``."""
+
+    default_code = "unknown_approval"

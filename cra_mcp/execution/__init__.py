@@ -1,0 +1,1 @@
+"""Back ends: what carries out an action once the gate has approved it."""

@@ -1,0 +1,1 @@
+"""Thin faces over the runtime: they translate and never decide."""

@@ -1,0 +1,143 @@
+"""Settings of a runtime, read once and passed down as values.
+
+Rule: the environment is read here and nowhere else below the faces. Names begin ``CRA_``.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import uuid_utils
+
+from cra_mcp.errors import SettingsError
+
+Recording = Literal["none", "hash", "redacted", "full"]
+StoreKind = Literal["file", "memory"]
+
+_RECORDINGS: tuple[Recording, ...] = ("none", "hash", "redacted", "full")
+_STORES: tuple[StoreKind, ...] = ("file", "memory")
+
+
+def new_uuid7() -> str:
+    """A new UUIDv7, lower-case, 36 characters (RFC 9562)."""
+    return str(uuid_utils.uuid7())
+
+
+def default_data_dir() -> Path:
+    """The per-user data folder of this platform."""
+    import platformdirs  # noqa: PLC0415 - only where no folder is given
+
+    return platformdirs.user_data_path("cra-mcp", appauthor=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """How a runtime behaves.
+
+    Attributes:
+        data_dir: folder of everything that is kept; None means the platform's per-user data folder.
+        trace_dir: folder of traces; None means ``data_dir/traces``.
+        store: ``file`` (default) or ``memory`` (nothing outlives the process, approvals included).
+        agent_id: who calls, where the caller does not say.
+        tenant: whom the calls are counted for in limits of scope ``tenant``.
+        ttl_seconds: life of a resolution, 1-86400; cut at the next boundary of a time window.
+        recording: what traces keep of parameters: ``none``, ``hash``, ``redacted`` (default) or ``full``.
+        max_parameters_bytes: canonical size of one call's parameters; larger ones are refused.
+        max_recorded_bytes: canonical size up to which a trace keeps parameters; of larger ones only the hash is kept.
+        max_result_bytes: size of a result handed on; larger ones are cut with a marker.
+        max_concurrency: actions running at once; further ones wait within their timeout.
+        approval_ttl_s: seconds a pending or granted approval stays usable.
+        elicitation_timeout_s: seconds an asked client has to answer before the call fails closed.
+        flush_interval_s: seconds a stored event may wait for the disk; what a power cut can take.
+        clock_ns: wall clock, nanoseconds since the epoch.
+        new_id: source of identifiers.
+    """
+
+    data_dir: Path | None = None
+    trace_dir: Path | None = None
+    store: StoreKind = "file"
+    agent_id: str = "local"
+    tenant: str = "default"
+    ttl_seconds: int = 300
+    recording: Recording = "redacted"
+    max_parameters_bytes: int = 1_048_576
+    max_recorded_bytes: int = 65_536
+    max_result_bytes: int = 524_288
+    max_concurrency: int = 32
+    approval_ttl_s: int = 600
+    elicitation_timeout_s: float = 120.0
+    flush_interval_s: float = 1.0
+    clock_ns: Callable[[], int] = time.time_ns
+    new_id: Callable[[], str] = new_uuid7
+
+    def __post_init__(self) -> None:
+        """Refuse values that can't work.
+
+        Raises:
+            SettingsError: the first of them, by name.
+        """
+        _require(self.store in _STORES, "store", f"must be one of {', '.join(_STORES)}")
+        _require(self.recording in _RECORDINGS, "recording", f"must be one of {', '.join(_RECORDINGS)}")
+        _require(1 <= len(self.agent_id) <= 256, "agent_id", "must have 1 to 256 characters")
+        _require(1 <= len(self.tenant) <= 256, "tenant", "must have 1 to 256 characters")
+        _require(1 <= self.ttl_seconds <= 86_400, "ttl_seconds", "must be 1 to 86400")
+        for name in ("max_parameters_bytes", "max_result_bytes", "max_concurrency", "approval_ttl_s"):
+            _require(cast("int", getattr(self, name)) >= 1, name, "must be at least 1")
+        _require(self.max_recorded_bytes >= 0, "max_recorded_bytes", "must not be negative")
+        for name in ("elicitation_timeout_s", "flush_interval_s"):
+            _require(cast("float", getattr(self, name)) > 0, name, "must be above 0")
+
+    @property
+    def data_path(self) -> Path:
+        """The data folder in use."""
+        return self.data_dir if self.data_dir is not None else default_data_dir()
+
+    @property
+    def trace_path(self) -> Path:
+        """The trace folder in use."""
+        return self.trace_dir if self.trace_dir is not None else self.data_path / "traces"
+
+
+def from_environment(environ: Mapping[str, str]) -> RuntimeConfig:
+    """A configuration from ``CRA_*`` variables; unset or empty ones keep their default.
+
+    Raises:
+        SettingsError: a variable has a value that can't be used; the message names the variable.
+    """
+    values: dict[str, object] = {}
+    for name, read in _VARIABLES.items():
+        text = environ.get(f"CRA_{name.upper()}", "")
+        if not text:
+            continue
+        try:
+            values[name] = read(text)
+        except ValueError:
+            raise SettingsError(
+                f"CRA_{name.upper()} has a value that can't be used", hint=f"give it a {read.__name__} or unset it"
+            ) from None
+    return RuntimeConfig(**values)  # pyright: ignore[reportArgumentType] - __post_init__ checks the values
+
+
+_VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path]] = {
+    "data_dir": Path,
+    "trace_dir": Path,
+    "store": str,
+    "agent_id": str,
+    "tenant": str,
+    "ttl_seconds": int,
+    "recording": str,
+    "max_parameters_bytes": int,
+    "max_recorded_bytes": int,
+    "max_result_bytes": int,
+    "max_concurrency": int,
+    "approval_ttl_s": int,
+    "elicitation_timeout_s": float,
+    "flush_interval_s": float,
+}
+
+
+def _require(ok: bool, name: str, message: str) -> None:
+    if not ok:
+        raise SettingsError(f"{name} {message}", hint=f"set {name} or CRA_{name.upper()} to an allowed value")

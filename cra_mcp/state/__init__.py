@@ -1,0 +1,1 @@
+"""State that several processes of one person share, in one small SQLite database."""
