@@ -120,7 +120,8 @@ class Decision:
         disclose: False hides the action and the refusal (it must look unknown).
         determining: ids of all matching policies of the deciding type, most important first.
         limits: what to charge when the call is approved.
-        retry_after_us: microseconds until the spent limit admits a call; None otherwise.
+        retry_after_us: microseconds until every spent limit admits a call; None otherwise.
+        errors: ids of the policies consulted whose conditions couldn't be evaluated, in file order. They failed closed.
     """
 
     effect: Effect
@@ -131,3 +132,9 @@ class Decision:
     determining: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     retry_after_us: int | None = None
+    errors: tuple[str, ...] = ()
+
+    @property
+    def retry_after_seconds(self) -> int | None:
+        """``retry_after_us`` in whole seconds, rounded up: waiting that long is enough."""
+        return None if self.retry_after_us is None else -(-self.retry_after_us // 1_000_000)

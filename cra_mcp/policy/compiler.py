@@ -1,0 +1,219 @@
+"""From policies as a manifest writes them to ``Policy`` values, and from those to the form that is digested.
+
+Rule: what is written but would have no effect, or could be read two ways, is refused, never ignored.
+Source: specs/policy.md, "Policies".
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar, cast, get_args
+
+from cra_mcp.policy.model import Conditions, Limit, Policy, PolicyType, RiskTier, Scope, TimeWindow
+from cra_mcp.policy.windows import load_zone
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+RESERVED_IDS = frozenset({"default", "undeclared"})
+"""What a decision is named that no policy made."""
+
+_ALIASES = {"requires_approval": "require_approval"}
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
+_SECOND_US = 1_000_000
+_EMPTY: Mapping[str, object] = {}
+
+_T = TypeVar("_T")
+
+
+def policy_from_manifest(obj: Mapping[str, object], order: int, *, namespace: str = "") -> Policy:
+    """Make a policy of its manifest form.
+
+    Args:
+        obj: has passed the manifest's model: names and types are right. A key that is None counts as left out.
+        order: position in the file order of its atlas.
+        namespace: the atlas id. It goes into the limit's id, so that limits of one name in two atlases count apart.
+
+    Raises:
+        ValueError: a value can't be used. The message begins with its key.
+    """
+    policy_id = cast("str", obj["policy_id"])
+    if policy_id in RESERVED_IDS:
+        raise _refusal("policy_id", f"{policy_id!r} is what a decision is named that no policy made")
+    kind = _policy_type(cast("str", obj["type"]))
+    if obj.get("when") is not None:
+        raise _refusal("when", "expressions are not supported")
+    disclose = _get(obj, "disclose", True)
+    if not disclose and kind != "deny":
+        raise _refusal("disclose", "only a deny policy can hide the action it is about")
+    parameters = _get(obj, "parameters", _EMPTY)
+    return Policy(
+        policy_id=policy_id,
+        type=kind,
+        actions=_strings(obj, "actions") or ("*",),
+        reason=_reason(obj, parameters),
+        disclose=disclose,
+        priority=_get(obj, "priority", 0),
+        conditions=conditions_from_manifest(_get(obj, "conditions", _EMPTY)),
+        limit=_limit(kind, parameters, f"{namespace}/{policy_id}" if namespace else policy_id),
+        order=order,
+    )
+
+
+def conditions_from_manifest(obj: Mapping[str, object]) -> Conditions:
+    """Make conditions of their manifest form, which has passed the manifest's model.
+
+    A list that is there but empty is refused: it could mean "none" or "any".
+
+    Raises:
+        ValueError: a value can't be used. The message begins with its key.
+    """
+    matches = _get(obj, "context_matches", cast("Mapping[str, str] | None", None))
+    if matches is not None and not matches:
+        raise _empty("context_matches")
+    window = _get(obj, "time_window", cast("Mapping[str, object] | None", None))
+    return Conditions(
+        risk_tiers=frozenset(_one_of("risk_tiers", tier, tuple(RiskTier)) for tier in _strings(obj, "risk_tiers")),
+        agents=_strings(obj, "agents"),
+        capabilities=frozenset(_strings(obj, "capabilities")),
+        context_matches=tuple((matches or {}).items()),
+        time_window=None if window is None else _time_window(window),
+    )
+
+
+def default_effect(policies: Sequence[Policy], override: str | None = None) -> Literal["allow", "deny"]:
+    """Return what holds where no policy decides: deny if some policy allows (what none names is not meant), else allow.
+
+    ``override`` is the manifest's own ``default_effect``, if it has one.
+    """
+    if override is not None:
+        return "allow" if override == "allow" else "deny"
+    return "deny" if any(policy.type == "allow" for policy in policies) else "allow"
+
+
+def canonical_form(policies: Sequence[Policy], default: str) -> dict[str, object]:
+    """Return everything that bears on decisions as plain JSON, in file order; digested, it names a set of policies."""
+    return {
+        "default_effect": default,
+        "policies": [
+            {
+                "policy_id": policy.policy_id,
+                "type": policy.type,
+                "actions": list(policy.actions),
+                "reason": policy.reason,
+                "disclose": policy.disclose,
+                "priority": policy.priority,
+                "conditions": _canonical_conditions(policy.conditions),
+                "limit": None if policy.limit is None else _canonical_limit(policy.limit),
+            }
+            for policy in policies
+        ],
+    }
+
+
+def _canonical_conditions(conditions: Conditions) -> dict[str, object]:
+    window = conditions.time_window
+    return {
+        "risk_tiers": sorted(str(tier) for tier in conditions.risk_tiers),
+        "agents": list(conditions.agents),
+        "capabilities": sorted(conditions.capabilities),
+        "context_matches": dict(conditions.context_matches),
+        "time_window": None
+        if window is None
+        else {"start": window.start, "end": window.end, "timezone": window.timezone, "days": sorted(window.days)},
+    }
+
+
+def _canonical_limit(limit: Limit) -> dict[str, object]:
+    return {
+        "limit_id": limit.limit_id,
+        "max_calls": limit.max_calls,
+        "window_us": limit.window_us,
+        "scope": limit.scope,
+    }
+
+
+def _policy_type(name: str) -> PolicyType:
+    if name == "budget":
+        raise _refusal("type", "budgets are not supported")
+    return _one_of("type", _ALIASES.get(name, name), get_args(PolicyType))
+
+
+def _reason(obj: Mapping[str, object], parameters: Mapping[str, object]) -> str:
+    reason, other = _get(obj, "reason", ""), _get(parameters, "reason", "")
+    if reason and other and reason != other:
+        raise _refusal("parameters.reason", "differs from reason: give one of them")
+    return reason or other
+
+
+def _limit(kind: PolicyType, parameters: Mapping[str, object], limit_id: str) -> Limit | None:
+    if kind != "rate_limit":
+        for key in ("max_calls", "window_seconds", "scope"):
+            if parameters.get(key) is not None:
+                raise _refusal(f"parameters.{key}", "only a rate_limit policy has one")
+        return None
+    return Limit(
+        limit_id=limit_id,
+        max_calls=_positive(parameters, "max_calls"),
+        window_us=_positive(parameters, "window_seconds") * _SECOND_US,
+        scope=_one_of("parameters.scope", _get(parameters, "scope", "agent"), get_args(Scope)),
+    )
+
+
+def _positive(parameters: Mapping[str, object], key: str) -> int:
+    value = parameters.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _refusal(f"parameters.{key}", "a rate_limit policy needs a whole number of at least 1")
+    return value
+
+
+def _time_window(obj: Mapping[str, object]) -> TimeWindow:
+    zone = _get(obj, "timezone", "UTC")
+    try:
+        load_zone(zone)
+    except ValueError as error:
+        raise _refusal("time_window.timezone", str(error)) from error
+    days = (_one_of("time_window.days", day, DAYS) for day in _strings(obj, "days", within="time_window."))
+    return TimeWindow(
+        start=_minute(obj, "start"),
+        end=_minute(obj, "end"),
+        timezone=zone,
+        days=frozenset(DAYS.index(day) for day in days),
+    )
+
+
+def _minute(obj: Mapping[str, object], key: Literal["start", "end"]) -> int:
+    """Read HH:MM as minutes after midnight. Only an end may be 24:00."""
+    text = cast("str", obj[key])
+    if key == "end" and text == "24:00":
+        return 1_440
+    found = _TIME_OF_DAY.fullmatch(text)
+    if found is None:
+        raise _refusal(f"time_window.{key}", f"{text!r} is not a time of day such as '09:30'")
+    return int(found[1]) * 60 + int(found[2])
+
+
+def _strings(obj: Mapping[str, object], key: str, *, within: str = "") -> tuple[str, ...]:
+    values = obj.get(key)
+    if values is None:
+        return ()
+    if not values:
+        raise _empty(within + key)
+    return tuple(cast("Sequence[str]", values))
+
+
+def _one_of(key: str, value: str, allowed: tuple[_T, ...]) -> _T:
+    for candidate in allowed:
+        if candidate == value:
+            return candidate
+    raise _refusal(key, f"{value!r} is not one of {', '.join(str(candidate) for candidate in allowed)}")
+
+
+def _get(obj: Mapping[str, object], key: str, default: _T) -> _T:
+    value = obj.get(key)
+    return default if value is None else cast("_T", value)
+
+
+def _empty(key: str) -> ValueError:
+    return _refusal(key, "is empty: leave it out, or name something")
+
+
+def _refusal(key: str, why: str) -> ValueError:
+    return ValueError(f"{key}: {why}")
