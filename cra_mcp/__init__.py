@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cra_mcp.errors import CRAError as CRAError
-    from cra_mcp.runtime import CRARuntime as CRARuntime
+    from cra_mcp.compose import CRARuntime as CRARuntime
     from cra_mcp.settings import RuntimeConfig as RuntimeConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CRARuntime": "cra_mcp.runtime",
+    "CRARuntime": "cra_mcp.compose",
     "RuntimeConfig": "cra_mcp.settings",
     "CRAError": "cra_mcp.errors",
 }

@@ -1,0 +1,61 @@
+"""The composition root: a configuration becomes a runtime.
+
+Rule: concrete stores and back ends are named here and nowhere else; a new one is one line.
+"""
+
+from cra_mcp.approval.ledger import SCHEMA, ApprovalLedger
+from cra_mcp.atlas.registry import Catalogue
+from cra_mcp.execution.backend import Backend
+from cra_mcp.execution.command import CommandBackend
+from cra_mcp.execution.mcp_upstream import McpBackend
+from cra_mcp.execution.python_callable import PythonBackend
+from cra_mcp.gate.binding import Bindings
+from cra_mcp.gate.gate import Gate
+from cra_mcp.policy.counters import Counters
+from cra_mcp.runtime import Runtime
+from cra_mcp.settings import RuntimeConfig
+from cra_mcp.state.database import Database
+from cra_mcp.trace.file import FileStore
+from cra_mcp.trace.memory import MemoryStore
+from cra_mcp.trace.store import TraceStore
+
+
+class CRARuntime(Runtime):
+    """A runtime with the stores and back ends its configuration asks for.
+
+    Args:
+        config: settings; None means the defaults: traces in files under the per-user data folder.
+    """
+
+    def __init__(self, config: RuntimeConfig | None = None) -> None:
+        config = config or RuntimeConfig()
+        store = open_store(config)
+        ledger = open_ledger(config)
+        backends: list[Backend] = [PythonBackend(max_threads=config.max_concurrency), CommandBackend(), McpBackend()]
+        gate = Gate(
+            catalogue=Catalogue(),
+            bindings=Bindings({backend.executor_type: backend for backend in backends}),
+            store=store,
+            counters=Counters(),
+            ledger=ledger,
+            config=config,
+        )
+        super().__init__(config=config, store=store, ledger=ledger, gate=gate)
+
+
+def open_store(config: RuntimeConfig) -> TraceStore:
+    """The trace store of a configuration. Touches nothing until it is used."""
+    if config.store == "memory":
+        return MemoryStore(clock_ns=config.clock_ns, new_id=config.new_id)
+    return FileStore(
+        config.trace_path,
+        clock_ns=config.clock_ns,
+        new_id=config.new_id,
+        flush_interval_s=config.flush_interval_s,
+    )
+
+
+def open_ledger(config: RuntimeConfig) -> ApprovalLedger:
+    """The approvals of a configuration. Touches nothing until it is used."""
+    path = None if config.store == "memory" else config.data_path / "state.sqlite3"
+    return ApprovalLedger(Database(path, SCHEMA), lambda: config.clock_ns() // 1_000)

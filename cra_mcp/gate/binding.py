@@ -1,0 +1,138 @@
+"""What the gate needs to know of an action: its checks, what to hide, and what carries it out.
+
+Rule: made when an action is first called, then kept; nothing here is on the way of starting up.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from cra_mcp.atlas.model import Action, Atlas, Schema
+from cra_mcp.errors import ExecutionError
+from cra_mcp.execution.backend import Backend, BoundAction
+from cra_mcp.trace.redact import Redactor, redactor_for
+
+_MAX_FAULTS = 5
+_MAX_MESSAGE = 300
+
+
+class Validator(Protocol):
+    """A compiled schema."""
+
+    def is_valid(self, instance: object) -> bool:
+        """Whether ``instance`` is valid."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterFault:
+    """One way in which a value breaks its schema. ``pointer`` is an RFC 6901 JSON pointer into the value."""
+
+    pointer: str
+    keyword: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One action, ready to be checked and carried out."""
+
+    action: Action
+    parameters: Validator
+    returns: Validator | None
+    redactor: Redactor | None
+    run: BoundAction | None
+
+    def faults(self, parameters: Mapping[str, object]) -> list[ParameterFault]:
+        """What is wrong with ``parameters``, at most five faults; empty if they are valid.
+
+        Messages show values only of actions whose schema marks nothing as sensitive.
+        """
+        if self.parameters.is_valid(parameters):
+            return []
+        return _explain(self.action.parameters_schema, parameters, masked=self.redactor is not None)
+
+
+class Bindings:
+    """Bindings by atlas digest and action id."""
+
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
+        self._backends = backends
+        self._known: dict[tuple[str, str], Binding] = {}
+
+    @property
+    def backends(self) -> Collection[Backend]:
+        """The back ends in use."""
+        return self._backends.values()
+
+    def of(self, atlas: Atlas, action: Action) -> Binding:
+        """The binding of an action.
+
+        Raises:
+            ExecutionError: its executor can't be bound.
+        """
+        key = (atlas.digest, action.action_id)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._bind(atlas, action)
+        return found
+
+    def forget(self, atlas: Atlas) -> None:
+        """Drop what is known of an unloaded atlas."""
+        for key in [key for key in self._known if key[0] == atlas.digest]:
+            self._known.pop(key, None)
+
+    def _bind(self, atlas: Atlas, action: Action) -> Binding:
+        run: BoundAction | None = None
+        if action.executor is not None:
+            backend = self._backends.get(action.executor.type)
+            if backend is not None:
+                run = backend.bind(action, atlas)
+        return Binding(
+            action=action,
+            parameters=_compile(action.parameters_schema),
+            returns=_compile(action.returns_schema) if action.returns_schema is not None else None,
+            redactor=redactor_for(action.parameters_schema),
+            run=run,
+        )
+
+
+def no_executor(action: Action) -> ExecutionError:
+    """What a call of an action without a usable back end answers."""
+    return ExecutionError(
+        "no_executor",
+        f"{action.action_id} has no executor here, so it can be authorised but not carried out",
+        hint="give the action an executor of type python, command or mcp in its atlas",
+    )
+
+
+def _compile(schema: Schema) -> Validator:
+    import jsonschema_rs  # noqa: PLC0415 - 90 ms that only the first call needs
+
+    # The linear-time regex engine: no pattern of an atlas can stall a call. Nothing is ever fetched.
+    return jsonschema_rs.Draft202012Validator(
+        schema,  # pyright: ignore[reportArgumentType] - a mapping from JSON is a dict
+        pattern_options=jsonschema_rs.RegexOptions(),
+        validate_formats=True,
+        offline=True,
+    )
+
+
+def _explain(schema: Schema, instance: object, *, masked: bool) -> list[ParameterFault]:
+    import jsonschema_rs  # noqa: PLC0415 - loaded by the validator already
+
+    validator = jsonschema_rs.Draft202012Validator(
+        schema,  # pyright: ignore[reportArgumentType]
+        pattern_options=jsonschema_rs.RegexOptions(),
+        validate_formats=True,
+        offline=True,
+        mask="the value" if masked else None,
+    )
+    faults: list[ParameterFault] = []
+    for error in validator.iter_errors(instance):  # pyright: ignore[reportArgumentType]
+        message = error.message if len(error.message) <= _MAX_MESSAGE else error.message[:_MAX_MESSAGE] + "…"
+        pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
+        faults.append(ParameterFault(pointer, error.kind.name, message))
+        if len(faults) == _MAX_FAULTS:
+            break
+    return faults

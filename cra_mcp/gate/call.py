@@ -1,0 +1,99 @@
+"""Values that enter and leave the gate: a call and what became of it.
+
+Source: specs/carp.md, "Execution".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cra_mcp.approval.model import Approval, Asker
+from cra_mcp.execution.backend import Progress as Progress
+from cra_mcp.execution.backend import Result
+from cra_mcp.resolution import Resolution
+from cra_mcp.session import Session
+
+Status = Literal["success", "error", "denied", "pending_approval"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A wish to have an action carried out.
+
+    ``resolution`` is the one it is made under. ``parameters`` are as they arrived: any value at all. ``asker`` is how the caller's person can be asked for approval
+    while the call waits; without one, approval is left pending.
+    """
+
+    session: Session
+    resolution: Resolution
+    action_id: str
+    parameters: object
+    request_id: str
+    execution_id: str
+    asker: Asker | None = None
+    on_progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a call has no result. ``code`` is stable; ``hint`` says what can be done."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    details: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where the outcome stands in the trace: its event's sequence and hash."""
+
+    session_id: str
+    sequence: int
+    event_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionOutcome:
+    """What became of a call. ``result`` is set on success, and where a tool itself reported an error."""
+
+    status: Status
+    action_id: str
+    execution_id: str
+    request_id: str
+    resolution_id: str | None
+    trace_id: str
+    timestamp: str
+    receipt: Receipt | None
+    result: Result | None = None
+    fault: Fault | None = None
+    approval: Approval | None = None
+
+    @property
+    def value(self) -> object:
+        """The JSON value the action returned; None if it returned content only or did not succeed."""
+        return self.result.value if self.result is not None else None
+
+    def to_dict(self) -> dict[str, object]:
+        """The CARP execute response (specs/schemas/carp-execution.schema.json)."""
+        message: dict[str, object] = {
+            "carp_version": "1.0",
+            "execution_id": self.execution_id,
+            "request_id": self.request_id,
+            "resolution_id": self.resolution_id,
+            "timestamp": self.timestamp,
+            "status": self.status,
+            "trace_id": self.trace_id,
+        }
+        if self.result is not None:
+            content = self.result.content
+            message["result"] = self.result.value if content is None else {
+                "content": list(content),
+                "structured": self.result.value,
+            }
+        if self.fault is not None:
+            details = dict(self.fault.details)
+            if self.fault.hint:
+                details["hint"] = self.fault.hint
+            message["error"] = {"code": self.fault.code, "message": self.fault.message, "details": details}
+        return message

@@ -1,0 +1,384 @@
+"""CARP resolve: what this requester may know and do for this goal.
+
+Rule: deciding is pure; what depends only on the outcome of the policies is built once per outcome and shared. An undisclosed
+action is left out as if it did not exist; the payload for the trace knows it.
+Source: specs/carp.md, "Resolution".
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from cra_mcp.atlas.model import Action, Atlas, ContextBlock
+from cra_mcp.atlas.registry import Catalogue
+from cra_mcp.canonical import canonical_bytes, sha256_hex
+from cra_mcp.errors import RequestError
+from cra_mcp.policy.conditions import TRUE, Test, compile_conditions
+from cra_mcp.policy.model import Conditions, Decision, Facts, Limit
+
+DecisionType = Literal["allow", "partial", "requires_approval", "deny"]
+
+_MEMO_SIZE = 512
+_WORD = re.compile(r"\w+")
+_HINT_WEIGHT = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked for; the same query with the same outcome has the same resolution."""
+
+    goal: str
+    hints: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    atlas_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """An action of a resolution and what policy says of it before its arguments are known."""
+
+    atlas: Atlas
+    action: Action
+    decision: Decision
+
+    def to_dict(self) -> dict[str, object]:
+        """The CARP ``allowed_actions`` entry."""
+        action = self.action
+        entry: dict[str, object] = {
+            "action_id": action.action_id,
+            "name": action.name,
+            "description": action.description,
+            "parameters_schema": action.parameters_schema,
+            "risk_tier": action.risk_tier.value,
+            "requires_confirmation": self.decision.effect == "require_approval",
+            "idempotent": action.idempotent,
+        }
+        if action.returns_schema is not None:
+            entry["returns_schema"] = action.returns_schema
+        if self.decision.limits:
+            tightest = min(self.decision.limits, key=lambda limit: limit.max_calls / limit.window_us)
+            entry["rate_limit"] = {
+                "max_calls": tightest.max_calls,
+                "window_seconds": tightest.window_us // 1_000_000,
+            }
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All of a resolution that depends on policy alone; shared by every resolution with the same outcome.
+
+    Attributes:
+        allowed: what may be called, approval or not, in atlas load order then manifest order.
+        denied: refused actions that may be told of.
+        hidden: refused actions that must look unknown.
+        digest: lower-case hex SHA-256 of the canonical form of all three with their policies.
+    """
+
+    decision_type: DecisionType
+    reason: str
+    allowed: tuple[Permission, ...]
+    denied: tuple[Permission, ...]
+    hidden: tuple[Permission, ...]
+    constraints: tuple[Mapping[str, object], ...]
+    members: frozenset[str]
+    digest: str
+    recorded: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a requester may know and do until ``expires_at_us`` (microseconds since the epoch)."""
+
+    resolution_id: str
+    request_id: str
+    timestamp: str
+    trace_id: str
+    ttl_seconds: int
+    expires_at_us: int
+    query: Query
+    facts: Facts
+    outcome: Outcome
+    context_blocks: tuple[ContextBlock, ...]
+
+    @property
+    def decision_type(self) -> DecisionType:
+        """``allow``, ``partial``, ``requires_approval`` or ``deny``."""
+        return self.outcome.decision_type
+
+    @property
+    def allowed_actions(self) -> tuple[Permission, ...]:
+        """What may be called, approval or not."""
+        return self.outcome.allowed
+
+    @property
+    def denied_actions(self) -> tuple[Permission, ...]:
+        """What may not be called and may be told of."""
+        return self.outcome.denied
+
+    def to_dict(self) -> dict[str, object]:
+        """The CARP resolution message (specs/schemas/carp-resolution.schema.json)."""
+        decision: dict[str, object] = {"type": self.outcome.decision_type}
+        if self.outcome.reason:
+            decision["reason"] = self.outcome.reason
+        return {
+            "carp_version": "1.0",
+            "resolution_id": self.resolution_id,
+            "request_id": self.request_id,
+            "timestamp": self.timestamp,
+            "decision": decision,
+            "context_blocks": [block_message(block) for block in self.context_blocks],
+            "allowed_actions": [permission.to_dict() for permission in self.outcome.allowed],
+            "denied_actions": [
+                {
+                    "action_id": permission.action.action_id,
+                    "reason": permission.decision.reason,
+                    "policy_id": permission.decision.policy_id,
+                }
+                for permission in self.outcome.denied
+            ],
+            "constraints": list(self.outcome.constraints),
+            "ttl_seconds": self.ttl_seconds,
+            "trace_id": self.trace_id,
+        }
+
+
+def block_message(block: ContextBlock) -> dict[str, object]:
+    """The CARP ``context_blocks`` entry of a block."""
+    return {
+        "block_id": block.block_id,
+        "source": block.source,
+        "content_type": block.content_type,
+        "content": block.content,
+        "priority": block.priority,
+        "token_estimate": block.token_estimate,
+        "metadata": {"name": block.name, "pack_id": block.pack_id},
+    }
+
+
+class Resolver:
+    """Answers queries against one catalogue. Holds nothing but memos, so it is replaced when the catalogue is."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self._outcomes: OrderedDict[Hashable, Outcome] = OrderedDict()
+        self._contexts: OrderedDict[Hashable, tuple[ContextBlock, ...]] = OrderedDict()
+        self._scopes: OrderedDict[Hashable, _Scope] = OrderedDict()
+        # Blocks without conditions need no evaluation, and most atlases have no others.
+        self._conditions = {
+            (atlas.atlas_id, block.block_id): _condition_of(atlas, block)
+            for atlas in catalogue.atlases
+            for block in atlas.context_blocks
+            if block.conditions != Conditions()
+        }
+
+    def outcome(self, query: Query, facts: Facts, now_us: int) -> Outcome:
+        """What policy makes of every action the query considers.
+
+        Raises:
+            RequestError: ``unknown_atlas`` or ``unknown_capability``.
+        """
+        scope = self._scope(query)
+        key = (
+            query.capabilities,
+            query.atlas_ids,
+            facts.task_risk,
+            *[atlas.policy_set.outcome(facts, now_us) for atlas in scope.atlases],
+        )
+        return _remember(self._outcomes, key, lambda: _build_outcome(scope, facts, now_us))
+
+    def context(self, query: Query, facts: Facts, now_us: int) -> tuple[ContextBlock, ...]:
+        """The context blocks for a query: priority first, then relevance to goal and hints, then id.
+
+        Raises:
+            RequestError: ``unknown_atlas`` or ``unknown_capability``.
+        """
+        # A condition that can't be evaluated keeps its block out: what is not known to be needed is not shown.
+        left_out = frozenset(key for key, test in self._conditions.items() if test(facts, now_us) != TRUE)
+        return _remember(self._contexts, (query, left_out), lambda: _rank(self._scope(query), query, left_out))
+
+    def ttl_seconds(self, query: Query, now_us: int, ttl_seconds: int) -> int:
+        """``ttl_seconds``, cut at the next instant at which a time window of a considered atlas opens or closes."""
+        ends = [
+            boundary
+            for atlas in self._scope(query).atlases
+            if (boundary := atlas.policy_set.next_boundary(now_us)) is not None
+        ]
+        if not ends:
+            return ttl_seconds
+        return max(0, min(ttl_seconds, (min(ends) - now_us) // 1_000_000))
+
+    def _scope(self, query: Query) -> "_Scope":
+        return _remember(
+            self._scopes, (query.atlas_ids, query.capabilities), lambda: _build_scope(self.catalogue, query)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What a query considers: ``members`` and ``packs`` are None where nothing restricts them."""
+
+    atlases: tuple[Atlas, ...]
+    members: frozenset[str] | None
+    packs: frozenset[tuple[str, str]] | None
+
+
+def _build_scope(catalogue: Catalogue, query: Query) -> _Scope:
+    known = {atlas.atlas_id for atlas in catalogue.atlases}
+    unknown = [atlas_id for atlas_id in query.atlas_ids if atlas_id not in known]
+    if unknown:
+        raise RequestError("unknown_atlas", f"no loaded atlas is called {_quoted(unknown)}", hint="see list_atlases()")
+    wanted = frozenset(query.atlas_ids) or known
+    atlases = tuple(atlas for atlas in catalogue.atlases if atlas.atlas_id in wanted)
+    if not query.capabilities:
+        return _Scope(atlases, None, None)
+    offered = {capability.capability_id for atlas in atlases for capability in atlas.capabilities}
+    unknown = [capability for capability in query.capabilities if capability not in offered]
+    if unknown:
+        raise RequestError("unknown_capability", f"no considered atlas has the capability {_quoted(unknown)}")
+    members: set[str] = set()
+    packs: set[tuple[str, str]] = set()
+    for atlas in atlases:
+        for capability in atlas.capabilities:
+            if capability.capability_id in query.capabilities:
+                members.update(capability.actions)
+                packs.update((atlas.atlas_id, pack) for pack in capability.context_packs)
+    return _Scope(atlases, frozenset(members), frozenset(packs))
+
+
+def _build_outcome(scope: _Scope, facts: Facts, now_us: int) -> Outcome:
+    permissions = [
+        Permission(atlas, action, decision)
+        for atlas in scope.atlases
+        for action, decision in zip(atlas.actions, atlas.policy_set.preview(facts, now_us), strict=True)
+        if scope.members is None or action.action_id in scope.members
+    ]
+    allowed = tuple(item for item in permissions if item.decision.effect != "deny")
+    denied = tuple(item for item in permissions if item.decision.effect == "deny" and item.decision.disclose)
+    hidden = tuple(item for item in permissions if item.decision.effect == "deny" and not item.decision.disclose)
+    approvals = [item for item in allowed if item.decision.effect == "require_approval"]
+    decision_type, reason = _summarise(len(allowed), len(approvals), len(denied))
+    constraints = _constraints(allowed)
+    recorded: dict[str, object] = {
+        "allowed": [item.action.action_id for item in allowed],
+        "denied": [
+            {"action_id": item.action.action_id, "policy_id": item.decision.policy_id}
+            for item in permissions
+            if item.decision.effect == "deny"
+        ],
+        "requires_approval": [
+            {"action_id": item.action.action_id, "policy_id": item.decision.policy_id} for item in approvals
+        ],
+    }
+    return Outcome(
+        decision_type=decision_type,
+        reason=reason,
+        allowed=allowed,
+        denied=denied,
+        hidden=hidden,
+        constraints=constraints,
+        members=frozenset(item.action.action_id for item in permissions),
+        digest=sha256_hex(canonical_bytes({**recorded, "constraints": list(constraints)})),
+        recorded=recorded,
+    )
+
+
+def _summarise(usable: int, approvals: int, denied: int) -> tuple[DecisionType, str]:
+    if usable == 0:
+        return "deny", "no action is usable for this request"
+    if approvals == usable:
+        return "requires_approval", "every usable action needs approval"
+    if approvals or denied:
+        return "partial", f"{usable} usable, {approvals} of them with approval; {denied} denied"
+    return "allow", ""
+
+
+def _constraints(allowed: Iterable[Permission]) -> tuple[Mapping[str, object], ...]:
+    """Rules that wait for the call: limits and approvals, in order of first appearance."""
+    limits: dict[str, tuple[Limit, list[str]]] = {}
+    approvals: dict[str, tuple[Decision, list[str]]] = {}
+    for item in allowed:
+        for limit in item.decision.limits:
+            limits.setdefault(limit.limit_id, (limit, []))[1].append(item.action.action_id)
+        if item.decision.effect == "require_approval":
+            approvals.setdefault(item.decision.policy_id, (item.decision, []))[1].append(item.action.action_id)
+    found: list[Mapping[str, object]] = [
+        {
+            "constraint_id": limit_id,
+            "type": "rate_limit",
+            "parameters": {
+                "max_calls": limit.max_calls,
+                "window_seconds": limit.window_us // 1_000_000,
+                "scope": limit.scope,
+                "actions": actions,
+            },
+        }
+        for limit_id, (limit, actions) in limits.items()
+    ]
+    found.extend(
+        {
+            "constraint_id": policy_id,
+            "type": "require_approval",
+            "parameters": {"reason": decision.reason, "actions": actions},
+        }
+        for policy_id, (decision, actions) in approvals.items()
+    )
+    return tuple(found)
+
+
+def _rank(scope: _Scope, query: Query, left_out: frozenset[tuple[str, str]]) -> tuple[ContextBlock, ...]:
+    goal = _words(query.goal)
+    hints = _words(" ".join(query.hints))
+    ranked: list[tuple[int, int, str, str, ContextBlock]] = []
+    for atlas in scope.atlases:
+        for block in atlas.context_blocks:
+            if scope.packs is not None and (atlas.atlas_id, block.pack_id) not in scope.packs:
+                continue
+            if (atlas.atlas_id, block.block_id) in left_out:
+                continue
+            relevance = relevance_of(block, goal, hints)
+            ranked.append((-block.priority, -relevance, block.block_id, atlas.atlas_id, block))
+    ranked.sort(key=lambda entry: entry[:4])
+    return tuple(entry[4] for entry in ranked)
+
+
+def relevance_of(block: ContextBlock, goal: frozenset[str], hints: frozenset[str]) -> int:
+    """How many of a block's keywords the goal has, and twice as many for the hints (specs/carp.md, "Relevance")."""
+    score = 0
+    for keyword in block.keywords:
+        words = _words(keyword)
+        if words and words <= goal:
+            score += 1
+        if words and words <= hints:
+            score += _HINT_WEIGHT
+    return score
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.casefold()))
+
+
+def _condition_of(atlas: Atlas, block: ContextBlock) -> Test:
+    capabilities = frozenset(
+        capability.capability_id for capability in atlas.capabilities if block.pack_id in capability.context_packs
+    )
+    return compile_conditions(block.conditions, capabilities=capabilities)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name[:100]) for name in names)
+
+
+def _remember(memo: OrderedDict[Hashable, T], key: Hashable, build: Callable[[], T]) -> T:
+    """Memo of bounded size, oldest out first. A lost race builds a value twice, which is harmless: values are equal."""
+    found = memo.get(key)
+    if found is None:
+        found = memo[key] = build()
+        if len(memo) > _MEMO_SIZE:
+            memo.popitem(last=False)
+    return found
+

@@ -1,0 +1,104 @@
+"""A session: one agent, one goal, one chain.
+
+Rule: a session is known by its id and lives in the process that writes its chain. After ``session.ended`` nothing follows.
+Source: specs/carp.md, "Sessions".
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cra_mcp.errors import RequestError
+from cra_mcp.policy.model import Facts
+from cra_mcp.resolution import Resolution
+
+EndReason = Literal["completed", "timeout", "error", "cancelled"]
+Status = Literal["active", "ending", "ended"]
+
+_MAX_RESOLUTIONS = 256
+_MAX_REMEMBERED = 10_000
+
+
+@dataclass(slots=True)
+class Session:
+    """Mutable state of one session; ``lock`` guards it across threads.
+
+    Attributes:
+        root_span: span of the session itself; parent of every call's span.
+        resolution: the newest, used by calls that name none.
+        recorded_outcomes: digest and context blocks of each resolution the trace lists, and the sequence that lists it.
+        outcomes: what became of each idempotency key; ``fingerprints`` says which call it was for.
+        active_calls: calls under way; ``session.ended`` waits for them.
+    """
+
+    session_id: str
+    trace_id: str
+    root_span: str
+    agent_id: str
+    goal: str
+    facts: Facts
+    started_ns: int
+    parent_session_id: str | None = None
+    status: Status = "active"
+    end_reason: EndReason | None = None
+    resolution: Resolution | None = None
+    resolutions: OrderedDict[str, Resolution] = field(default_factory=OrderedDict[str, Resolution])
+    recorded_outcomes: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict[tuple[str, tuple[str, ...]], int])
+    seen_requests: OrderedDict[str, None] = field(default_factory=OrderedDict[str, None])
+    outcomes: dict[str, object] = field(default_factory=dict[str, object])
+    fingerprints: dict[str, str] = field(default_factory=dict[str, str])
+    keys_under_way: set[str] = field(default_factory=set[str])
+    active_calls: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def keep(self, resolution: Resolution) -> None:
+        """Make ``resolution`` the current one; the oldest beyond a bound are forgotten (and so answer as unknown)."""
+        self.resolution = resolution
+        self.resolutions[resolution.resolution_id] = resolution
+        if len(self.resolutions) > _MAX_RESOLUTIONS:
+            self.resolutions.popitem(last=False)
+
+    def see(self, request_id: str) -> None:
+        """Remember a request id.
+
+        Raises:
+            RequestError: ``duplicate_request`` if it was seen before in this session.
+        """
+        with self.lock:
+            if request_id in self.seen_requests:
+                raise RequestError(
+                    "duplicate_request", "this request_id was used before in this session", hint="make a new UUIDv7"
+                )
+            self.seen_requests[request_id] = None
+            if len(self.seen_requests) > _MAX_REMEMBERED:
+                self.seen_requests.popitem(last=False)
+
+    def enter(self) -> None:
+        """A call begins.
+
+        Raises:
+            RequestError: ``session_ended``.
+        """
+        with self.lock:
+            if self.status != "active":
+                raise RequestError("session_ended", "this session has ended", hint="start a new session")
+            self.active_calls += 1
+
+    def leave(self) -> None:
+        """A call has ended."""
+        with self.lock:
+            self.active_calls -= 1
+
+    def to_dict(self) -> Mapping[str, object]:
+        """As plain JSON, for people and programs."""
+        return {
+            "session_id": self.session_id,
+            "trace_id": self.trace_id,
+            "agent_id": self.agent_id,
+            "goal": self.goal,
+            "status": self.status,
+            "parent_session_id": self.parent_session_id,
+            "resolution_id": self.resolution.resolution_id if self.resolution is not None else None,
+        }
