@@ -1,11 +1,13 @@
 """Globs and conditions: whether a policy concerns a request.
 
-Rule: a condition is true, false or can't be evaluated, and no test raises. What "can't be evaluated" leads to depends on
-the policy's type and is the engine's business. No pattern makes matching backtrack.
+Rule: a condition is true, false or can't be evaluated, and no test raises. What "can't be evaluated" leads to depends
+on the policy's type and is the engine's business. No pattern makes matching backtrack.
 Source: specs/policy.md, "Globs" and "Conditions".
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from cra_mcp.policy.model import Conditions, Facts, RiskTier
@@ -70,12 +72,19 @@ class FactsCondition(NamedTuple):
     """The part of some conditions that depends on the requester and the time only.
 
     Attributes:
-        test: None where that part is empty, so always true.
+        test: always true where that part is empty.
+        context_keys: what the test reads of the context, besides the agent id and the time.
         schedule: the time window in it, for whoever needs to know when it opens or closes next.
     """
 
-    test: Test | None
+    test: Test
+    context_keys: tuple[str, ...]
     schedule: Schedule | None
+
+
+def facts_part(conditions: Conditions) -> Conditions:
+    """Return what depends on the requester and the time: all but risk tiers and capabilities."""
+    return replace(conditions, risk_tiers=frozenset(), capabilities=frozenset())
 
 
 def compile_facts(conditions: Conditions) -> FactsCondition:
@@ -93,7 +102,7 @@ def compile_facts(conditions: Conditions) -> FactsCondition:
     if conditions.time_window is not None:
         schedule = Schedule(conditions.time_window)
         tests.append(_window_test(schedule))
-    return FactsCondition(_all_of(tests), schedule)
+    return FactsCondition(_all_of(tests), tuple(key for key, _ in conditions.context_matches), schedule)
 
 
 def static_part_holds(conditions: Conditions, risk: RiskTier, capabilities: frozenset[str]) -> bool:
@@ -115,11 +124,23 @@ def compile_conditions(
     facts_test = compile_facts(conditions).test
 
     def test(facts: Facts, now_us: int) -> Truth:
-        if not by_task[facts.task_risk]:
-            return FALSE
-        return TRUE if facts_test is None else facts_test(facts, now_us)
+        return facts_test(facts, now_us) if by_task[facts.task_risk] else FALSE
 
     return test
+
+
+def applies(conditions: Conditions, facts: Facts, now_us: int) -> bool:
+    """Tell whether conditions hold for something that has no risk tier or capabilities of its own.
+
+    What can't be evaluated doesn't apply. Whoever asks often keeps the test that ``compile_conditions`` returns.
+
+    Raises:
+        ValueError: the time window names a zone that doesn't exist.
+    """
+    return _compiled(conditions)(facts, now_us) == TRUE
+
+
+_compiled = lru_cache(maxsize=256)(compile_conditions)
 
 
 def higher(one: RiskTier, other: RiskTier) -> RiskTier:
@@ -159,10 +180,10 @@ def _window_test(schedule: Schedule) -> Test:
     return test
 
 
-def _all_of(tests: Sequence[Test]) -> Test | None:
+def _all_of(tests: Sequence[Test]) -> Test:
     """Join tests: one that is false settles it, even where another can't be evaluated."""
-    if len(tests) <= 1:
-        return tests[0] if tests else None
+    if len(tests) == 1:
+        return tests[0]
     parts = tuple(tests)
 
     def test(facts: Facts, now_us: int) -> Truth:

@@ -12,24 +12,26 @@ from threading import Lock
 
 from cra_mcp.policy.model import Facts, Limit
 
-_Key = tuple[str, str, str, str]
+_Key = tuple[str, ...]
 _PRUNE_AT = 1_024
 
 
 class _Calls:
-    """Instants at which one counter was charged, oldest first, and the longest window they were charged under."""
+    """Instants at which one counter was charged, oldest first: as many as can matter, never fewer."""
 
-    __slots__ = ("times", "window_us")
+    __slots__ = ("keep", "times", "window_us")
 
     def __init__(self) -> None:
         self.times: deque[int] = deque()
+        self.keep: int = 0
         self.window_us: int = 0
 
 
 class Counters:
     """How often each limit was charged, by whom. May be used from any thread.
 
-    Memory is bounded by the calls that still count, and a thousand idle counters.
+    A counter keeps no more instants than its limit admits calls, and is forgotten after its last call left the window;
+    a thousand may stay longer.
     """
 
     __slots__ = ("_calls", "_lock", "_prune_at")
@@ -45,8 +47,8 @@ class Counters:
 
     def retry_after_us(self, limit: Limit, facts: Facts, now_us: int) -> int:
         """Tell how many microseconds until the limit admits a call; 0 if it does now."""
-        with self._lock:
-            return self._wait(limit, _key(limit, facts), now_us)
+        calls = self._calls.get(_key(limit, facts))
+        return 0 if calls is None else _wait(calls.times, limit, now_us)
 
     def spent(self, limit: Limit, facts: Facts, now_us: int) -> int:
         """Count the calls charged in the window that ends now."""
@@ -58,15 +60,15 @@ class Counters:
         """Charge one call to every limit, or to none where one of them is spent.
 
         Returns:
-            False if nothing was charged. Asking and charging are one step, so of two calls that were both told there is
-            room for one, one gets False and must be refused.
+            False if nothing was charged. Asking and charging are one step: of two calls that were both told there is
+            room for one more, one gets False, and must be refused.
         """
         with self._lock:
-            keys = [_key(limit, facts) for limit in limits]
-            if any(self._wait(limit, key, now_us) for limit, key in zip(limits, keys, strict=True)):
-                return False
-            for limit, key in zip(limits, keys, strict=True):
-                self._charge(limit, key, now_us)
+            for limit in limits:
+                if self.retry_after_us(limit, facts, now_us):
+                    return False
+            for limit in limits:
+                self._charge(limit, _key(limit, facts), now_us)
             if len(self._calls) >= self._prune_at:
                 self._prune(now_us)
             return True
@@ -77,29 +79,29 @@ class Counters:
             for limit in limits:
                 key = _key(limit, facts)
                 calls = self._calls.get(key)
-                if calls is None:
-                    continue
-                at = bisect_left(calls.times, taken_us)
-                if at < len(calls.times):
-                    del calls.times[at]
-                if not calls.times:
-                    del self._calls[key]
-
-    def _wait(self, limit: Limit, key: _Key, now_us: int) -> int:
-        calls = self._calls.get(key)
-        if calls is None or len(calls.times) < limit.max_calls:
-            return 0
-        return max(0, calls.times[-limit.max_calls] + limit.window_us - now_us)
+                if calls is not None:
+                    self._discharge(key, calls, taken_us)
 
     def _charge(self, limit: Limit, key: _Key, now_us: int) -> None:
         calls = self._calls.get(key)
         if calls is None:
             calls = self._calls[key] = _Calls()
-        times = calls.times
+        calls.keep = max(calls.keep, limit.max_calls)
         calls.window_us = max(calls.window_us, limit.window_us)
-        while times and times[0] + calls.window_us <= now_us:
-            times.popleft()
+        times = calls.times
         times.append(max(now_us, times[-1]) if times else now_us)
+        while len(times) > calls.keep:  # after appending: whoever reads meanwhile finds enough
+            times.popleft()
+
+    def _discharge(self, key: _Key, calls: _Calls, taken_us: int) -> None:
+        """Drop the first instant from ``taken_us`` on: that very one, or a later one if the clock had gone back."""
+        times = calls.times.copy()
+        at = bisect_left(times, taken_us)
+        if at < len(times):
+            del times[at]
+        calls.times = times
+        if not times:
+            del self._calls[key]
 
     def _prune(self, now_us: int) -> None:
         """Forget counters whose last call has left its window. Next due at twice the size, which spreads the cost."""
@@ -108,13 +110,19 @@ class Counters:
         self._prune_at = max(_PRUNE_AT, 2 * len(live))
 
 
+def _wait(times: Sequence[int], limit: Limit, now_us: int) -> int:
+    if len(times) < limit.max_calls:
+        return 0
+    return max(0, times[-limit.max_calls] + limit.window_us - now_us)
+
+
 def _key(limit: Limit, facts: Facts) -> _Key:
     """Name the counter. Agents are told apart by tenant too: two tenants may each have an agent of one name."""
     scope = limit.scope
-    if scope == "session":
-        return (limit.limit_id, scope, "", facts.session_id)
     if scope == "agent":
-        return (limit.limit_id, scope, facts.tenant, facts.agent_id)
+        return limit.limit_id, scope, facts.tenant, facts.agent_id
+    if scope == "session":
+        return limit.limit_id, scope, facts.session_id
     if scope == "tenant":
-        return (limit.limit_id, scope, facts.tenant, "")
-    return (limit.limit_id, scope, "", "")
+        return limit.limit_id, scope, facts.tenant
+    return (limit.limit_id,)

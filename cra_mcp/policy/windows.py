@@ -1,8 +1,8 @@
 """Time windows on a wall clock: open or not at an instant, and when that changes next.
 
-Rule: the instant is an argument; no clock is read. A zone's rules are loaded once, when a schedule is made. What a clock
-on the wall shows decides: where clocks skip an hour, the part of a window inside it doesn't happen; where they repeat
-one, it happens twice.
+Rule: the instant is an argument; no clock is read. A zone's rules are loaded once, when a schedule is made. What a
+clock on the wall shows decides: where clocks skip an hour, the part of a window inside it doesn't happen; where they
+repeat one, it happens twice.
 Source: specs/policy.md, "Time windows".
 """
 
@@ -65,21 +65,22 @@ class Schedule:
 
     def is_open(self, now_us: int) -> bool | None:
         """Tell whether the window is open. None where the calendar ends (years before 1 or after 9999)."""
-        span = self._span
-        if span[0] <= now_us < span[1]:
-            return span[2]
-        found = self._look(now_us)
-        return None if found is None else found[2]
+        span = self._at(now_us)
+        return None if span is None else span[2]
 
     def next_change(self, now_us: int) -> int | None:
         """Return the first instant after ``now_us`` at which the window opens or closes; None if it never does."""
+        span = self._at(now_us)
+        return None if span is None or not span[3] else span[1]
+
+    def good_until(self, now_us: int) -> int:
+        """Return an instant after ``now_us`` before which ``is_open`` answers the same."""
+        span = self._at(now_us)
+        return now_us + 1 if span is None else span[1]
+
+    def _at(self, now_us: int) -> tuple[int, int, bool, bool] | None:
         span = self._span
-        if not span[0] <= now_us < span[1]:
-            found = self._look(now_us)
-            if found is None:
-                return None
-            span = found
-        return span[1] if span[3] else None
+        return span if span[0] <= now_us < span[1] else self._look(now_us)
 
     def _look(self, now_us: int) -> tuple[int, int, bool, bool] | None:
         """Evaluate afresh and remember (one assignment, so that threads see the old span or the new one)."""
