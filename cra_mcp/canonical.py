@@ -28,6 +28,8 @@ _CUT = "…"  # stands for the part of a value that is left out
 _ORJSON_DECIMAL_MIN = 1e-5  # below it orjson writes an exponent where RFC 8785 still writes zeros
 _ORJSON_DECIMAL_MAX = 1e16  # above it every double is whole; infinities are shut out too
 _kind: Callable[[object], type[object]] = type
+_WHOLE_FLOAT = re.compile(rb"\.0(?:[,\]}]|\Z)")
+_EXPONENT = re.compile(rb"e-?[0-9]{1,3}(?:[,\]}]|\Z)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -41,7 +43,7 @@ def canonical_bytes(value: object) -> bytes:
     Raises:
         CanonicalError: it has none.
     """
-    if _orjson_agrees((value,), MAX_DEPTH + 1):
+    if _agrees(value, _kind(value), MAX_DEPTH):
         try:
             return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         except orjson.JSONEncodeError:
@@ -96,7 +98,7 @@ def parse_json(data: bytes, *, max_bytes: int, max_depth: int = 64) -> object:
         raise CanonicalError(f"JSON text is not UTF-8: bad byte at offset {error.start}") from error
     try:
         value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-        _orjson_agrees((value,), max_depth + 1)  # for what it refuses
+        _agrees(value, _kind(value), max_depth)  # for what it refuses
         if _SURROGATE_ESCAPE.search(text):  # decoded UTF-8 holds no surrogate, an escape may
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -107,46 +109,91 @@ def parse_json(data: bytes, *, max_bytes: int, max_depth: int = 64) -> object:
     return value
 
 
-def _orjson_agrees(container: Any, room: int) -> bool:
-    """Whether orjson writes what ``container`` holds exactly as RFC 8785 says; ``room`` is how deep it may still nest.
+def parse_canonical(data: bytes) -> object:
+    """Read JSON that must be in RFC 8785 form already: ``canonical_bytes`` of the result is ``data``. Fast.
+
+    Raises:
+        CanonicalError: it is not, or has no such form at all.
+    """
+    try:
+        value: object = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise CanonicalError(f"not JSON: {error.msg} at column {error.colno}") from error
+    if _is_plain(data) and _orjson_bytes(value) == data:
+        return value
+    if canonical_bytes(value) != data:
+        raise CanonicalError("the JSON text is not in canonical form")
+    return value
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether all that ``_agrees`` would look for in the value of ``data`` is ruled out by its bytes.
+
+    Non-ASCII keys; nesting that could be too deep; and, in numbers as orjson writes them, a fraction of zero or an
+    exponent, without which its floats are those both writers agree on. Text that merely looks so gives False, which is
+    harmless.
+    """
+    return (
+        data.isascii()
+        and not _WHOLE_FLOAT.search(data)
+        and not _EXPONENT.search(data)
+        and (len(data) < MAX_DEPTH or data.count(b"[") + data.count(b"{") <= MAX_DEPTH)
+    )
+
+
+def _orjson_bytes(value: object) -> bytes | None:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)
+    except orjson.JSONEncodeError:
+        return None  # an integer beyond 2^53-1
+
+
+def _agrees(value: Any, kind: type[object], room: int) -> bool:
+    """Whether orjson writes ``value`` of type ``kind`` exactly as RFC 8785 says; ``room``: how deep it may still nest.
 
     It does for strings (lone surrogates it refuses itself), literals, safe integers, floats as ``_float_agrees`` says,
-    and objects as ``_keys_agree`` says. This runs for every recorded event: hence one loop and no conversions.
+    and objects as ``_object_agrees`` says. All of this runs for every recorded event, hence the care for speed.
 
     Raises:
         CanonicalError: not JSON, too deep, or a number without canonical form.
     """
+    if kind is int:
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise CanonicalError("an integer is beyond 2^53-1 and would not survive as a JSON number")
+    elif kind is dict:
+        return _object_agrees(value, room)
+    elif kind is list or kind is tuple:
+        return _array_agrees(value, room)
+    elif kind is float:
+        return _float_agrees(value)
+    elif kind is not str and kind is not bool and value is not None:
+        raise CanonicalError(f"a value of type {kind.__name__} is not JSON")
+    return True
+
+
+def _object_agrees(value: dict[Any, Any], room: int) -> bool:
+    """Keys sort alike as UTF-8 (orjson) and as UTF-16 (RFC 8785) if all their characters are below U+D800."""
     if room <= 0:
         raise CanonicalError("the value is nested too deeply")
     agrees = True
-    items = container
-    kind = _kind(container)
-    if kind is dict:
-        agrees = _keys_agree(container)
-        items = container.values()
-    for item in items:
+    for key, item in value.items():
+        if _kind(key) is not str:
+            raise CanonicalError(f"an object key of type {_kind(key).__name__} is not a string")
+        if not key.isascii() and max(key) >= "\ud800":
+            agrees = False
         kind = _kind(item)
-        if kind is str:
-            continue
-        if kind is dict or kind is list or kind is tuple:
-            agrees = _orjson_agrees(item, room - 1) and agrees
-        elif kind is int:
-            if not -MAX_INTEGER <= item <= MAX_INTEGER:
-                raise CanonicalError("an integer is beyond 2^53-1 and would not survive as a JSON number")
-        elif kind is float:
-            agrees = _float_agrees(item) and agrees
-        elif kind is not bool and item is not None:
-            raise CanonicalError(f"a value of type {kind.__name__} is not JSON")
+        if kind is not str and not _agrees(item, kind, room - 1):
+            agrees = False
     return agrees
 
 
-def _keys_agree(keys: Iterable[Any]) -> bool:
-    """Keys sort alike as UTF-8 and as UTF-16 if all their characters are below U+D800."""
+def _array_agrees(value: Iterable[Any], room: int) -> bool:
+    if room <= 0:
+        raise CanonicalError("the value is nested too deeply")
     agrees = True
-    for key in keys:
-        if type(key) is not str:
-            raise CanonicalError(f"an object key of type {type(key).__name__} is not a string")
-        if not key.isascii() and max(key) >= "\ud800":
+    for item in value:
+        kind = _kind(item)
+        if kind is not str and not _agrees(item, kind, room - 1):
             agrees = False
     return agrees
 
