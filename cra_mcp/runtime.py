@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Self, cast
 
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval, Asker, Channel
-from cra_mcp.atlas.model import Atlas
+from cra_mcp.atlas.model import Action, Atlas, ContextBlock
 from cra_mcp.atlas.registry import Catalogue
-from cra_mcp.canonical import digest, lossy
+from cra_mcp.canonical import digest, lossy, sha256_hex
 from cra_mcp.errors import CRAError, RequestError, TraceError
-from cra_mcp.gate.call import Call, ExecutionOutcome
+from cra_mcp.gate.call import Call
+from cra_mcp.gate.call import ExecutionOutcome as ExecutionOutcome
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.conditions import higher
 from cra_mcp.policy.model import Facts, RiskTier
@@ -130,6 +131,10 @@ class Runtime:
     def list_atlases(self) -> list[AtlasInfo]:
         """The loaded atlases, in load order."""
         return [_info(atlas) for atlas in self._gate.catalogue.atlases]
+
+    def atlases(self) -> tuple[Atlas, ...]:
+        """The loaded atlases themselves, in load order."""
+        return self._gate.catalogue.atlases
 
     def atlas(self, atlas_id: str) -> Atlas:
         """One loaded atlas.
@@ -386,6 +391,16 @@ class Runtime:
         facts = Facts(agent_id=agent_id or self.config.agent_id, session_id="", tenant=self.config.tenant)
         return self._resolver.outcome(Query(""), facts, self.config.clock_ns() // 1_000).allowed
 
+    def action_id_of(self, published: str) -> str | None:
+        """The action published under a host-safe name; None if there is none."""
+        found = self._gate.catalogue.by_published_name(published)
+        return found[1].action_id if found is not None else None
+
+    def find_action(self, action_id: str) -> Action | None:
+        """A loaded action, whatever policy says of it."""
+        found = self._gate.catalogue.find(action_id)
+        return found[1] if found is not None else None
+
     async def execute(
         self,
         session_id: str,
@@ -559,6 +574,16 @@ class Runtime:
             TraceUnavailableError: it can't be stored.
         """
         self._record(self._running(session_id), event_type, payload)
+
+    def record_context(self, session_id: str, block: ContextBlock) -> None:
+        """Record that a context block was handed to the agent of an active session. Raises as ``record``."""
+        payload = {
+            "block_id": block.block_id,
+            "source": block.source,
+            "token_count": block.token_estimate,
+            "content_hash": sha256_hex(block.content.encode()),
+        }
+        self.record(session_id, "context.injected", payload)
 
     # --- approvals -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 Status = Literal["pending", "granted", "rejected", "expired", "consumed"]
 Channel = Literal["elicitation", "cli", "library"]
 Grade = Literal["client_elicitation", "application", "local_cli"]
-Answer = Literal["granted", "rejected", "unanswered"]
+Answer = Literal["granted", "rejected", "unanswered", "unavailable"]
+"""``unanswered``: asked, and no answer came. ``unavailable``: the client put the question aside, so it may be asked elsewhere."""
 
 GRADES: dict[Channel, Grade] = {
     "elicitation": "client_elicitation",

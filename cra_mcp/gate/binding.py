@@ -5,32 +5,12 @@ Rule: made when an action is first called, then kept; nothing here is on the way
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-from cra_mcp.atlas.model import Action, Atlas, Schema
+from cra_mcp.atlas.model import Action, Atlas
 from cra_mcp.errors import ExecutionError
 from cra_mcp.execution.backend import Backend, BoundAction
+from cra_mcp.schema_check import SchemaFault, Validator, compile_schema, explain
 from cra_mcp.trace.redact import Redactor, redactor_for
-
-_MAX_FAULTS = 5
-_MAX_MESSAGE = 300
-
-
-class Validator(Protocol):
-    """A compiled schema."""
-
-    def is_valid(self, instance: object) -> bool:
-        """Whether ``instance`` is valid."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterFault:
-    """One way in which a value breaks its schema. ``pointer`` is an RFC 6901 JSON pointer into the value."""
-
-    pointer: str
-    keyword: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +23,14 @@ class Binding:
     redactor: Redactor | None
     run: BoundAction | None
 
-    def faults(self, parameters: Mapping[str, object]) -> list[ParameterFault]:
+    def faults(self, parameters: Mapping[str, object]) -> list[SchemaFault]:
         """What is wrong with ``parameters``, at most five faults; empty if they are valid.
 
         Messages show values only of actions whose schema marks nothing as sensitive.
         """
         if self.parameters.is_valid(parameters):
             return []
-        return _explain(self.action.parameters_schema, parameters, masked=self.redactor is not None)
+        return explain(self.action.parameters_schema, parameters, masked=self.redactor is not None)
 
 
 class Bindings:
@@ -90,8 +70,8 @@ class Bindings:
                 run = backend.bind(action, atlas)
         return Binding(
             action=action,
-            parameters=_compile(action.parameters_schema),
-            returns=_compile(action.returns_schema) if action.returns_schema is not None else None,
+            parameters=compile_schema(action.parameters_schema),
+            returns=compile_schema(action.returns_schema) if action.returns_schema is not None else None,
             redactor=redactor_for(action.parameters_schema),
             run=run,
         )
@@ -105,34 +85,3 @@ def no_executor(action: Action) -> ExecutionError:
         hint="give the action an executor of type python, command or mcp in its atlas",
     )
 
-
-def _compile(schema: Schema) -> Validator:
-    import jsonschema_rs  # noqa: PLC0415 - 90 ms that only the first call needs
-
-    # The linear-time regex engine: no pattern of an atlas can stall a call. Nothing is ever fetched.
-    return jsonschema_rs.Draft202012Validator(
-        schema,  # pyright: ignore[reportArgumentType] - a mapping from JSON is a dict
-        pattern_options=jsonschema_rs.RegexOptions(),
-        validate_formats=True,
-        offline=True,
-    )
-
-
-def _explain(schema: Schema, instance: object, *, masked: bool) -> list[ParameterFault]:
-    import jsonschema_rs  # noqa: PLC0415 - loaded by the validator already
-
-    validator = jsonschema_rs.Draft202012Validator(
-        schema,  # pyright: ignore[reportArgumentType]
-        pattern_options=jsonschema_rs.RegexOptions(),
-        validate_formats=True,
-        offline=True,
-        mask="the value" if masked else None,
-    )
-    faults: list[ParameterFault] = []
-    for error in validator.iter_errors(instance):  # pyright: ignore[reportArgumentType]
-        message = error.message if len(error.message) <= _MAX_MESSAGE else error.message[:_MAX_MESSAGE] + "…"
-        pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
-        faults.append(ParameterFault(pointer, error.kind.name, message))
-        if len(faults) == _MAX_FAULTS:
-            break
-    return faults

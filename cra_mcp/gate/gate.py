@@ -15,7 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from cra_mcp.approval.ledger import ApprovalLedger
-from cra_mcp.approval.model import Approval, Asker
+from cra_mcp.approval.model import Answer, Approval, Asker
 from cra_mcp.atlas.model import Action, Atlas
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.canonical import canonical_bytes, lossy, sha256_hex
@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 UNKNOWN_ACTION = "unknown_action"
 _MAX_ACTION_ID = 256
+_WORKERS = 8
 _DURABLE_RANK = 2  # high and critical: on disk before they run
 _UNDECLARED = Decision(effect="deny", policy_id="undeclared", basis="default", reason="no such action", disclose=False)
 
@@ -204,8 +205,10 @@ class Gate:
         if approved:
             decision = self._decide(atlas, action, attempt, approved=True)
         # Charging fails where another call took the last of a limit meanwhile: then policy is asked again.
-        while decision.effect == "allow" and not self._counters.take(decision.limits, facts, taken_us := self._now_us()):
+        taken_us = self._now_us()
+        while decision.effect == "allow" and not self._counters.take(decision.limits, facts, taken_us):
             decision = self._decide(atlas, action, attempt, approved=approved)
+            taken_us = self._now_us()
         if decision.effect != "allow":
             return self._refuse(attempt, decision)
         attempt.note("policy.evaluated", _evaluated(action.action_id, decision))
@@ -334,7 +337,7 @@ class Gate:
 
     async def _ask(self, attempt: _Attempt, asked: Approval, asker: Asker) -> Approval | ExecutionOutcome:
         """Ask while the call waits; no answer in time is a no."""
-        answer = "unanswered"
+        answer: Answer = "unanswered"
         try:
             with anyio.move_on_after(self._config.elicitation_timeout_s):
                 answer = await asker.ask(asked)
@@ -343,6 +346,8 @@ class Gate:
                 await self._in_thread(lambda: self._ledger.expire(asked.approval_id))
                 self._refuse_unapproved(attempt, asked, "approval.expired")
             raise
+        if answer == "unavailable":
+            return self._leave_pending(attempt, asked)
         if answer == "unanswered":
             await self._in_thread(lambda: self._ledger.expire(asked.approval_id))
             return self._refuse_unapproved(attempt, asked, "approval.expired")
@@ -513,8 +518,10 @@ class Gate:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work off the event loop, to its end even if the caller is cancelled meanwhile."""
-        with anyio.CancelScope(shield=True):
-            return await anyio.to_thread.run_sync(work, limiter=_of_loop(_workers, 8))
+        scope = anyio.CancelScope(shield=True)
+        with scope:
+            done = await anyio.to_thread.run_sync(work, limiter=_of_loop(_workers, _WORKERS))
+        return done
 
     def _limiter(self) -> anyio.CapacityLimiter:
         return _of_loop(_limiters, self._config.max_concurrency)

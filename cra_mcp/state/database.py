@@ -6,7 +6,7 @@ Rule: rollback journal and ``BEGIN IMMEDIATE``, so that several processes of one
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Generator[sqlite3.Connection]:
         """One ``BEGIN IMMEDIATE`` transaction: committed at the end, rolled back on any error.
 
         Raises:

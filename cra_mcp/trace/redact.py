@@ -95,7 +95,7 @@ def _of_member(nodes: Iterable[Schema], key: str) -> Iterator[object]:
     for node in nodes:
         properties = node.get("properties")
         if isinstance(properties, Mapping) and key in properties:
-            yield cast("Schema", properties)[key]
+            yield properties[key]
         else:
             for keyword in _OTHER_MEMBERS:
                 yield node.get(keyword)

@@ -1,0 +1,307 @@
+"""Traces, sessions, atlases and context as MCP resources.
+
+Rule: a resource shows what the runtime has, unchanged: trace lines are the bytes that were hashed. One answer stays under 512 KiB;
+the rest is named by the next URI. Source: specs/mcp.md, "Resources".
+"""
+
+import base64
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import mcp_types as t
+import orjson
+from mcp.shared.exceptions import MCPError
+from mcp.shared.uri_template import UriTemplate
+
+from cra_mcp.canonical import lossy
+from cra_mcp.errors import CRAError
+from cra_mcp.faces.mcp import names
+from cra_mcp.faces.mcp.connection import RequestContext, SessionHolder, is_modern
+from cra_mcp.runtime import Runtime
+
+_PAGE = 100
+_MAX_ANSWER = 524_288
+_MAX_EVENTS = 1_000
+_MAX_COMPLETIONS = 100
+
+_TRACE = "cra://trace/{session_id}{?after,limit}"
+_EVENT = "cra://trace/{session_id}/{sequence}"
+_CHAIN = "cra://chain/{session_id}"
+_ATLAS = "cra://atlas/{atlas_id}"
+_CONTEXT = "cra://context/{atlas_id}/{block_id}"
+_TEMPLATES: dict[str, tuple[str, str, str, str]] = {
+    _TRACE: (
+        "trace",
+        "Trace of a session",
+        "Events of a session as JSON lines, oldest first. `after` is a sequence number, `limit` a number of events.",
+        names.TRACE_JSONL,
+    ),
+    _EVENT: ("trace-event", "One event", "One event of a trace, by its sequence number.", names.TRACE_JSON),
+    _CHAIN: ("chain", "Check of a trace", "Whether the hash chain of a session holds, and its head.", names.JSON),
+    _ATLAS: ("atlas", "Atlas", "What an atlas lets this agent do.", names.ATLAS_JSON),
+    _CONTEXT: ("context", "Context document", "A document of a context pack.", "text/markdown"),
+}
+_PARSED = {template: UriTemplate.parse(template) for template in _TEMPLATES}
+
+T = TypeVar("T")
+
+
+class Resources:
+    """What a connection can read."""
+
+    def __init__(self, runtime: Runtime, sessions: SessionHolder) -> None:
+        self._runtime = runtime
+        self._sessions = sessions
+
+    # --- list ------------------------------------------------------------------------------------------------------
+
+    def listing(self, cursor: str | None) -> tuple[list[t.Resource], str | None]:
+        """One page of resources, and the cursor of the next.
+
+        Raises:
+            MCPError: the cursor is not one of ours.
+        """
+        fixed = [
+            t.Resource(
+                uri="cra://session/current",
+                name="session-current",
+                title="Current session",
+                description="The session of this connection: goal, agent, head of its trace.",
+                mime_type=names.JSON,
+            ),
+            t.Resource(
+                uri="cra://sessions",
+                name="sessions",
+                title="Sessions",
+                description="All traces in the trace folder, the newest first.",
+                mime_type=names.JSON,
+            ),
+        ]
+        session = self._sessions.active()
+        if session is not None:
+            fixed.append(
+                t.Resource(
+                    uri=f"cra://trace/{session.session_id}",
+                    name="trace-current",
+                    title="Trace of the current session",
+                    mime_type=names.TRACE_JSONL,
+                )
+            )
+        for atlas in self._runtime.atlases():
+            fixed.append(
+                t.Resource(
+                    uri=f"cra://atlas/{atlas.atlas_id}",
+                    name=f"atlas:{atlas.atlas_id}",
+                    title=atlas.name,
+                    description=atlas.description,
+                    mime_type=names.ATLAS_JSON,
+                )
+            )
+            fixed.extend(
+                t.Resource(
+                    uri=f"cra://context/{atlas.atlas_id}/{block.block_id}",
+                    name=f"context:{block.block_id}",
+                    title=block.name,
+                    mime_type=block.content_type,
+                    size=len(block.content.encode()),
+                )
+                for block in atlas.context_blocks
+            )
+        return _page(fixed, cursor)
+
+    def templates(self, cursor: str | None) -> tuple[list[t.ResourceTemplate], str | None]:
+        """One page of templates, and the cursor of the next. Raises as ``listing``."""
+        found = [
+            t.ResourceTemplate(uri_template=template, name=name, title=title, description=description, mime_type=kind)
+            for template, (name, title, description, kind) in _TEMPLATES.items()
+        ]
+        return _page(found, cursor)
+
+    # --- read ------------------------------------------------------------------------------------------------------
+
+    def read(self, ctx: RequestContext, uri: str) -> t.ReadResourceResult:
+        """The content of a resource.
+
+        Raises:
+            MCPError: there is no such resource, with the code of the caller's era.
+        """
+        try:
+            found = self._read(uri)
+        except CRAError as error:
+            raise _not_found(ctx, uri, error.message) from error
+        if found is None:
+            raise _not_found(ctx, uri, "there is no such resource")
+        return found
+
+    def _read(self, uri: str) -> t.ReadResourceResult | None:
+        if uri == "cra://session/current":
+            return _json(uri, self._current())
+        if uri == "cra://sessions":
+            return _json(uri, {"sessions": self._all_sessions()})
+        for template, parsed in _PARSED.items():
+            match = parsed.match(uri)
+            if match is None:
+                continue
+            values = {key: value if isinstance(value, str) else "" for key, value in match.items()}
+            if template == _TRACE:
+                return self._trace(uri, values)
+            if template == _EVENT:
+                return self._event(uri, values)
+            if template == _CHAIN:
+                return _json(uri, self._chain(values["session_id"]))
+            if template == _ATLAS:
+                return _json(uri, self._atlas(values["atlas_id"]), kind=names.ATLAS_JSON)
+            return self._context(uri, values)
+        return None
+
+    def _current(self) -> object:
+        session = self._sessions.active()
+        if session is None:
+            return {"session": None, "note": "a session starts with the first call of a tool"}
+        return {
+            "session": session.to_dict(),
+            "chain": self._chain(session.session_id),
+            "trace": f"cra://trace/{session.session_id}",
+        }
+
+    def _all_sessions(self) -> list[object]:
+        return [
+            {
+                "session_id": info.session_id,
+                "modified": info.modified,
+                "size_bytes": info.size_bytes,
+                "live": info.live,
+                "trace": f"cra://trace/{info.session_id}",
+            }
+            for info in self._runtime.list_traces()[:_MAX_EVENTS]
+        ]
+
+    def _trace(self, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+        after = _number(values.get("after"), -1)
+        limit = _number(values.get("limit"), _MAX_EVENTS)
+        if after is None or limit is None or limit < 1:
+            return None
+        session_id = values["session_id"]
+        lines = self._runtime.read_trace(session_id, after=after, limit=min(limit, _MAX_EVENTS) + 1)
+        kept: list[bytes] = []
+        size = 0
+        for line in lines[: min(limit, _MAX_EVENTS)]:
+            size += len(line) + 1
+            if size > _MAX_ANSWER and kept:
+                break
+            kept.append(line)
+        text = b"".join(line + b"\n" for line in kept).decode()
+        meta: dict[str, Any] | None = None
+        if len(kept) < len(lines):
+            meta = {names.NEXT_META: f"cra://trace/{session_id}?after={after + len(kept)}&limit={limit}"}
+        content = t.TextResourceContents(uri=uri, mime_type=names.TRACE_JSONL, text=text, _meta=meta)
+        return t.ReadResourceResult(contents=[content], _meta=meta)
+
+    def _event(self, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+        sequence = _number(values["sequence"], -1)
+        if sequence is None or sequence < 0:
+            return None
+        lines = self._runtime.read_trace(values["session_id"], after=sequence - 1, limit=1)
+        if not lines:
+            return None
+        content = t.TextResourceContents(uri=uri, mime_type=names.TRACE_JSON, text=lines[0].decode())
+        return t.ReadResourceResult(contents=[content])
+
+    def _chain(self, session_id: str) -> object:
+        return {"session_id": session_id, **self._runtime.verify_chain(session_id).to_dict()}
+
+    def _atlas(self, atlas_id: str) -> object:
+        """What the agent may know: hidden actions, and the policies that hide them, are not in it."""
+        atlas = self._runtime.atlas(atlas_id)
+        return {
+            "atlas_id": atlas.atlas_id,
+            "version": atlas.version,
+            "name": atlas.name,
+            "description": atlas.description,
+            "digest": atlas.digest,
+            "actions": [
+                permission.to_dict()
+                for permission in self._runtime.permissions(self._sessions.agent_id)
+                if permission.atlas.atlas_id == atlas_id
+            ],
+            "context": [f"cra://context/{atlas.atlas_id}/{block.block_id}" for block in atlas.context_blocks],
+        }
+
+    def _context(self, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+        atlas = self._runtime.atlas(values["atlas_id"])
+        for block in atlas.context_blocks:
+            if block.block_id == values["block_id"]:
+                session = self._sessions.current()
+                self._runtime.record_context(session.session_id, block)
+                content = t.TextResourceContents(uri=uri, mime_type=block.content_type, text=block.content)
+                return t.ReadResourceResult(contents=[content])
+        return None
+
+    # --- complete --------------------------------------------------------------------------------------------------
+
+    def complete(self, params: t.CompleteRequestParams) -> t.Completion:
+        """Values for an argument of a template that begin with what was typed."""
+        reference = params.ref
+        if not isinstance(reference, t.ResourceTemplateReference):
+            return t.Completion(values=[])
+        chosen = (params.context.arguments or {}) if params.context is not None else {}
+        candidates = self._candidates(params.argument.name, chosen)
+        typed = params.argument.value
+        found = [candidate for candidate in candidates if candidate.startswith(typed)]
+        return t.Completion(
+            values=found[:_MAX_COMPLETIONS], total=len(found), has_more=len(found) > _MAX_COMPLETIONS
+        )
+
+    def _candidates(self, name: str, chosen: dict[str, str]) -> Sequence[str]:
+        if name == "session_id":
+            return [info.session_id for info in self._runtime.list_traces()]
+        if name == "atlas_id":
+            return [atlas.atlas_id for atlas in self._runtime.atlases()]
+        if name == "block_id":
+            wanted = chosen.get("atlas_id")
+            return [
+                block.block_id
+                for atlas in self._runtime.atlases()
+                if wanted is None or atlas.atlas_id == wanted
+                for block in atlas.context_blocks
+            ]
+        if name == "sequence" and "session_id" in chosen:
+            return self._sequences(chosen["session_id"])
+        return []
+
+    def _sequences(self, session_id: str) -> Sequence[str]:
+        try:
+            events = len(self._runtime.read_trace(session_id))
+        except CRAError:
+            return []
+        return [str(sequence) for sequence in range(events)]
+
+
+def _page(items: list[T], cursor: str | None) -> tuple[list[T], str | None]:
+    start = 0
+    if cursor is not None:
+        try:
+            start = int(base64.urlsafe_b64decode(cursor.encode()).decode())
+        except ValueError:
+            start = -1
+        if not 0 < start < len(items):
+            raise MCPError(code=t.INVALID_PARAMS, message="the cursor is not one this server gave out")
+    end = start + _PAGE
+    return items[start:end], base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(items) else None
+
+
+def _json(uri: str, value: object, *, kind: str = names.JSON) -> t.ReadResourceResult:
+    text = orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode()
+    return t.ReadResourceResult(contents=[t.TextResourceContents(uri=uri, mime_type=kind, text=text)])
+
+
+def _number(text: str | None, default: int) -> int | None:
+    if not text:
+        return default
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None  # noqa: PLR2004 - 2^53 has 16
+
+
+def _not_found(ctx: RequestContext, uri: str, why: str) -> MCPError:
+    code = t.INVALID_PARAMS if is_modern(ctx) else -32002
+    return MCPError(code=code, message=f"Resource not found: {why}", data={"uri": cast("str", lossy(uri[:500]))})
+

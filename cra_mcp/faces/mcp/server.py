@@ -1,0 +1,185 @@
+"""The MCP server: handlers over a runtime, on the SDK's low-level server (which takes schemas as they are).
+
+Rule: handlers translate; the runtime decides. No exception's text reaches the wire. Source: specs/mcp.md.
+"""
+
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import mcp_types as t
+from mcp.server.caching import CacheHint
+from mcp.server.lowlevel.server import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
+
+import cra_mcp
+from cra_mcp.errors import CRAError
+from cra_mcp.faces.mcp.connection import RequestContext, SessionHolder
+from cra_mcp.faces.mcp.control import ControlTools, Which
+from cra_mcp.faces.mcp.front import serve
+from cra_mcp.faces.mcp.resources import Resources
+from cra_mcp.faces.mcp.tools import ActionTools
+from cra_mcp.faces.mcp.wire import LineReader, LineWriter, StandardStreams
+from cra_mcp.runtime import Runtime
+from cra_mcp.session import EndReason
+
+_LIST_TTL_MS = 5_000
+_log = logging.getLogger("cra_mcp.mcp")
+
+Next = Callable[[Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How a server presents a runtime."""
+
+    agent_id: str | None = None
+    goal: str = ""
+    control_tools: Which = "default"
+
+
+class GovernedServer(Server[Any]):
+    """The low-level server with our handlers. It announces list changes on every transport."""
+
+    def __init__(self, runtime: Runtime, options: ServeOptions) -> None:
+        self.sessions = SessionHolder(runtime, agent_id=options.agent_id, goal=options.goal)
+        self._runtime = runtime
+        self._actions = ActionTools(runtime, self.sessions)
+        self._control = ControlTools(runtime, self.sessions, options.control_tools)
+        self._resources = Resources(runtime, self.sessions)
+        private = CacheHint(ttl_ms=_LIST_TTL_MS, scope="private")
+        fresh = CacheHint(ttl_ms=0, scope="private")
+        super().__init__(
+            "cra-mcp",
+            version=cra_mcp.__version__,
+            title="CRA governance runtime",
+            description="Lets an agent see and do only what policy allows, and records every call.",
+            instructions=_instructions(runtime, options.control_tools),
+            cache_hints={
+                "tools/list": private,
+                "resources/list": private,
+                "resources/templates/list": private,
+                "resources/read": fresh,
+                "server/discover": private,
+            },
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+            on_completion=self._complete,
+        )
+        ttl = float(runtime.config.approval_ttl_s)
+        self.middleware.append(
+            RequestStateBoundary(RequestStateSecurity.ephemeral(ttl=ttl), default_audience=self.name)
+        )
+        self.middleware.append(self._record_rejected)
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        """The SDK's, with nothing announced that is not sent."""
+        return super().create_initialization_options(
+            notification_options or NotificationOptions(), experimental_capabilities, extensions
+        )
+
+    async def _list_tools(self, ctx: RequestContext, _params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
+        tools = [*self._control.listing(), *self._actions.listing(ctx)]
+        return t.ListToolsResult(tools=sorted(tools, key=lambda tool: tool.name))
+
+    async def _call_tool(
+        self, ctx: RequestContext, params: t.CallToolRequestParams
+    ) -> t.CallToolResult | t.InputRequiredResult:
+        if self._control.has(params.name):
+            return self._control.call(params.name, params.arguments)
+        return await self._actions.call(ctx, params)
+
+    async def _list_resources(
+        self, _ctx: RequestContext, params: t.PaginatedRequestParams | None
+    ) -> t.ListResourcesResult:
+        resources, cursor = self._resources.listing(params.cursor if params is not None else None)
+        return t.ListResourcesResult(resources=resources, next_cursor=cursor)
+
+    async def _list_templates(
+        self, _ctx: RequestContext, params: t.PaginatedRequestParams | None
+    ) -> t.ListResourceTemplatesResult:
+        templates, cursor = self._resources.templates(params.cursor if params is not None else None)
+        return t.ListResourceTemplatesResult(resource_templates=templates, next_cursor=cursor)
+
+    async def _read_resource(self, ctx: RequestContext, params: t.ReadResourceRequestParams) -> t.ReadResourceResult:
+        return self._resources.read(ctx, str(params.uri))
+
+    async def _complete(self, _ctx: RequestContext, params: t.CompleteRequestParams) -> t.CompleteResult:
+        return t.CompleteResult(completion=self._resources.complete(params))
+
+    async def _record_rejected(self, ctx: RequestContext, call_next: Next) -> Any:  # noqa: ANN401 - the SDK's shape
+        """A call the protocol layer refuses (no name, arguments that are no object) leaves an event too."""
+        try:
+            return await call_next(ctx)
+        except ValidationError:
+            if ctx.method == "tools/call":
+                self._record_error("invalid_request", "the parameters of tools/call do not fit the protocol")
+            raise
+        except MCPError:
+            raise
+        except Exception as error:
+            _log.exception("handler failed", extra={"method": ctx.method})
+            self._record_error("internal_error", f"handler of {ctx.method} failed ({type(error).__name__})")
+            raise MCPError(code=t.INTERNAL_ERROR, message="Internal server error") from error
+
+    def _record_error(self, code: str, message: str) -> None:
+        try:
+            session = self.sessions.current()
+            payload = {"error_code": code, "error_message": message}
+            self._runtime.record(session.session_id, "error.occurred", payload)
+        except CRAError as error:
+            _log.warning("could not record an error: %s", error.code)
+
+
+async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
+    """Serve one host over standard input and output, until it closes them or asks us to stop (SIGTERM, SIGINT)."""
+    server = GovernedServer(runtime, options)
+    streams = StandardStreams()
+    reason = _Reason()
+    try:
+        writer = LineWriter(streams.write_fd)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_stop_on_signal, group.cancel_scope, reason)
+            await serve(server, LineReader(streams.read_fd, writer), writer)
+            group.cancel_scope.cancel()
+    finally:
+        server.sessions.end(reason.value)
+        streams.restore()
+
+
+@dataclass(slots=True)
+class _Reason:
+    value: EndReason = field(default="completed")
+
+
+async def _stop_on_signal(scope: anyio.CancelScope, reason: _Reason) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            reason.value = "cancelled"
+            scope.cancel()
+            return
+
+
+def _instructions(runtime: Runtime, control: Which) -> str:
+    names = ", ".join(atlas.name for atlas in runtime.atlases()) or "no atlas"
+    lines = [
+        f"Tools of this server are governed: {names}. Policy decides every call and each one is recorded.",
+        "A refusal says which policy refused and why; don't retry what is denied. Some calls need a person's approval.",
+    ]
+    if control != "none":
+        lines.append("Begin with cra_start_session and your goal; cra_request_context gives the documents for it.")
+    return "\n".join(lines)

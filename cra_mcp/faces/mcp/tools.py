@@ -1,0 +1,184 @@
+"""Actions as MCP tools: listing them, and translating a call and its outcome.
+
+Rule: nothing is decided here. What is listed is what could be allowed; a call of anything else goes to the gate all the same,
+which refuses and records it. Source: specs/mcp.md, "Tools".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import mcp_types as t
+import orjson
+from mcp.shared.exceptions import MCPError
+
+from cra_mcp.atlas.names import published_name
+from cra_mcp.canonical import lossy
+from cra_mcp.errors import CRAError
+from cra_mcp.faces.mcp import names
+from cra_mcp.faces.mcp.approvals import ask_again, asker_for, take_answer
+from cra_mcp.faces.mcp.connection import RequestContext, SessionHolder, is_modern, text_result
+from cra_mcp.faces.mcp.schemas import portable
+from cra_mcp.resolution import Permission
+from cra_mcp.runtime import ExecutionOutcome, Runtime
+
+_DESTRUCTIVE = {"high", "critical"}
+_REMOTE_EXECUTORS = {"mcp", "http"}
+
+
+class ActionTools:
+    """The tools a connection's agent can see."""
+
+    def __init__(self, runtime: Runtime, sessions: SessionHolder) -> None:
+        self._runtime = runtime
+        self._sessions = sessions
+        self._listed: tuple[tuple[Permission, ...], dict[bool, list[t.Tool]]] = ((), {})
+
+    def listing(self, ctx: RequestContext) -> list[t.Tool]:
+        """Tools for every action that could be allowed now, sorted by name."""
+        permissions = self._runtime.permissions(self._sessions.agent_id)
+        # The runtime shares one tuple per outcome of the policies, so identity says whether anything changed.
+        if permissions is not self._listed[0]:
+            self._listed = (permissions, {})
+        by_era = self._listed[1]
+        modern = is_modern(ctx)
+        if modern not in by_era:
+            tools = [_tool(permission, modern=modern) for permission in permissions]
+            by_era[modern] = sorted(tools, key=lambda tool: tool.name)
+        return by_era[modern]
+
+    async def call(
+        self, ctx: RequestContext, params: t.CallToolRequestParams
+    ) -> t.CallToolResult | t.InputRequiredResult:
+        """Have the gate decide and carry out a call, and say what became of it.
+
+        Raises:
+            MCPError: the tool is unknown, or must look so.
+        """
+        action_id = self._runtime.action_id_of(params.name) or params.name
+        can_ask = await take_answer(ctx, params, self._runtime)
+        try:
+            session = self._sessions.current()
+            outcome = await self._runtime.execute(
+                session.session_id,
+                action_id,
+                params.arguments,
+                asker=asker_for(ctx),
+                on_progress=ctx.session.report_progress,
+            )
+        except CRAError as error:
+            return refusal(error)
+        if outcome.status == "pending_approval" and outcome.approval is not None and can_ask:
+            question = ask_again(ctx, outcome.approval)
+            if question is not None:
+                return question
+        return self._translate(ctx, params.name, outcome)
+
+    def _translate(self, ctx: RequestContext, name: str, outcome: ExecutionOutcome) -> t.CallToolResult:
+        fault = outcome.fault
+        if fault is not None and fault.code == "unknown_action":
+            raise MCPError(code=t.INVALID_PARAMS, message=f"Unknown tool: {lossy(name[:100])}")
+        meta = receipt_meta(outcome)
+        if outcome.result is not None:
+            return _result(ctx, outcome, self._returns_schema(outcome.action_id), meta)
+        if fault is None:
+            return text_result("", meta=meta)
+        lines = [_sentence(fault.message)]
+        if fault.hint:
+            lines.append(f"What can be done: {_sentence(fault.hint)}")
+        if outcome.receipt is not None:
+            lines.append(f"Recorded as event {outcome.receipt.sequence} of session {outcome.receipt.session_id}.")
+        return text_result("\n".join(lines), is_error=True, meta=meta)
+
+    def _returns_schema(self, action_id: str) -> object:
+        found = self._runtime.find_action(action_id)
+        return found.returns_schema if found is not None else None
+
+
+def refusal(error: CRAError) -> t.CallToolResult:
+    """A tool result for what kept a call from being taken at all."""
+    text = _sentence(error.message) + (f"\nWhat can be done: {_sentence(error.hint)}" if error.hint else "")
+    return text_result(text, is_error=True, meta={names.RECEIPT_META: {"error": error.code}})
+
+
+def receipt_meta(outcome: ExecutionOutcome) -> dict[str, Any]:
+    """Where a call stands in the trace; models are not shown it, programs are."""
+    receipt: dict[str, Any] = {"status": outcome.status, "execution_id": outcome.execution_id}
+    if outcome.receipt is not None:
+        receipt["session_id"] = outcome.receipt.session_id
+        receipt["sequence"] = outcome.receipt.sequence
+        receipt["event_hash"] = outcome.receipt.event_hash
+    if outcome.fault is not None and outcome.fault.code != "unknown_action":
+        receipt["error"] = outcome.fault.code
+        receipt["details"] = dict(outcome.fault.details)
+    return {names.RECEIPT_META: receipt}
+
+
+def _tool(permission: Permission, *, modern: bool) -> t.Tool:
+    action = permission.action
+    tier = action.risk_tier.value
+    executor = action.executor.type if action.executor is not None else ""
+    returns = action.returns_schema
+    return t.Tool(
+        name=published_name(action.action_id),
+        title=action.name,
+        description=_description(permission),
+        input_schema=portable(action.parameters_schema),
+        output_schema=dict(returns) if returns is not None and _can_be_output(returns, modern=modern) else None,
+        annotations=t.ToolAnnotations(
+            title=action.name,
+            read_only_hint=tier == "low" and action.idempotent,
+            destructive_hint=tier in _DESTRUCTIVE,
+            idempotent_hint=action.idempotent,
+            open_world_hint=executor in _REMOTE_EXECUTORS,
+        ),
+        _meta={"dev.cra/action": {"action_id": action.action_id, "atlas_id": permission.atlas.atlas_id, "risk_tier": tier}},
+    )
+
+
+def _description(permission: Permission) -> str:
+    parts = [permission.action.description.strip()]
+    decision = permission.decision
+    if decision.effect == "require_approval":
+        parts.append(f"Needs a person's approval: {_sentence(decision.reason or decision.policy_id)}")
+    for limit in decision.limits:
+        parts.append(f"At most {limit.max_calls} calls in any {limit.window_us // 1_000_000} s ({limit.scope}).")
+    return "\n".join(part for part in parts if part)
+
+
+def _can_be_output(returns: Mapping[str, object], *, modern: bool) -> bool:
+    """Before 2026-07-28 an output must be an object; one other root would hide the whole list."""
+    return modern or returns.get("type") == "object"
+
+
+def _result(
+    ctx: RequestContext, outcome: ExecutionOutcome, returns: object, meta: dict[str, Any]
+) -> t.CallToolResult:
+    result = outcome.result
+    assert result is not None  # noqa: S101 - the caller has looked
+    structured: Any = None
+    if result.content is not None:
+        content = _blocks(result.content)
+        structured = result.value
+    else:
+        content = [t.TextContent(type="text", text=_as_text(result.value))]
+        if isinstance(returns, Mapping):
+            structured = result.value
+    if structured is not None and not is_modern(ctx) and not isinstance(structured, dict):
+        structured = None
+    return t.CallToolResult(
+        content=content, structured_content=structured, is_error=result.is_error, _meta=meta
+    )
+
+
+def _blocks(content: tuple[Mapping[str, object], ...]) -> list[t.ContentBlock]:
+    return t.CallToolResult.model_validate({"content": list(content)}).content
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode()
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else text + "."
+
