@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from cra_mcp.policy.engine import PolicySet
-from cra_mcp.policy.model import Conditions, Policy, RiskTier
+from cra_mcp.policy.model import Conditions, Effect, Facts, Policy, RiskTier
 
 Schema = Mapping[str, object]
 
@@ -73,8 +73,8 @@ Executor = McpExecutor | PythonExecutor | CommandExecutor | HttpExecutor
 class Upstream:
     """An MCP server behind us: ``command`` with ``args`` over stdio, or ``url`` over Streamable HTTP.
 
-    ``args``, ``env`` values, ``cwd``, ``url`` and ``headers`` values may hold ``${NAME}`` or ``${NAME:-default}`` from the
-    environment, filled in when the upstream is first used.
+    ``args``, ``env`` values, ``cwd``, ``url`` and ``headers`` values may hold ``${NAME}`` or ``${NAME:-default}`` from
+    the environment, filled in when the upstream is first used.
     """
 
     name: str
@@ -147,14 +147,37 @@ class ContextBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyCase:
+    """One policy test of the package: what the engine must answer.
+
+    Attributes:
+        at_us: microseconds since the epoch.
+        calls_before: approved calls of the same action by the same requester just before.
+        policy_id: the deciding policy, if the test says which.
+        disclose: whether the refusal may be told, if the test says so.
+    """
+
+    name: str
+    action_id: str
+    facts: Facts
+    at_us: int
+    effect: Effect
+    approved: bool = False
+    calls_before: int = 0
+    policy_id: str | None = None
+    disclose: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Atlas:
     """A validated package, its policies compiled.
 
     Attributes:
         digest: lower-case hex SHA-256 over every file of the package (specs/atlas.md, "Digest").
-        root: the folder, or None for a one-file atlas given as text.
+        root: the folder, or None for a one-file atlas: it has no folder, wherever the file was.
         policy_set: the compiled policies, implicit ones included.
         manifest: the merged manifest as plain JSON, for readers.
+        cases: the policy tests of the package.
     """
 
     atlas_id: str
@@ -170,3 +193,4 @@ class Atlas:
     upstreams: Mapping[str, Upstream] = field(default_factory=dict[str, Upstream])
     root: Path | None = None
     manifest: Mapping[str, object] = field(default_factory=dict[str, object])
+    cases: tuple[PolicyCase, ...] = ()

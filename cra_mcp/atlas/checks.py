@@ -1,0 +1,219 @@
+"""What the parts of an atlas say of each other: references, names, schemas, executors.
+
+Rule: what is written but would have no effect, or could be read two ways, is refused, never ignored.
+Source: specs/atlas.md, "Problems".
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import cast
+
+from cra_mcp.atlas.assembly import Item, Parts, is_utf8
+from cra_mcp.atlas.json_schema import check_schema
+from cra_mcp.atlas.manifest import (
+    ActionPart,
+    CapabilityPart,
+    CommandExecutorPart,
+    ContextPackPart,
+    McpExecutorPart,
+    PolicyPart,
+    TestFile,
+    UpstreamPart,
+)
+from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, published_name
+from cra_mcp.atlas.placeholders import placeholders
+from cra_mcp.atlas.shape import Place, steps_in
+from cra_mcp.policy.compiler import conditions_from_manifest, policy_from_manifest
+
+CONTENT_TYPES: Mapping[str, str] = {
+    ".md": "text/markdown",
+    ".txt": "text/plain",
+    ".json": "application/json",
+}
+DEFAULT_INSTANT = "2026-01-05T12:00:00Z"
+_EMPTY: Mapping[str, object] = {}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SCALARS = frozenset({"string", "number", "integer", "boolean"})
+_URL_ONLY = ("headers",)
+_COMMAND_ONLY = ("args", "env", "cwd")
+
+
+def check(parts: Parts) -> None:
+    """Report everything wrong between the parts."""
+    _check_published_names(parts)
+    for action in parts.actions:
+        _check_action(action, parts)
+    for capability in parts.capabilities:
+        _check_capability(capability, parts)
+    for pack in parts.context_packs:
+        _check_pack(pack, parts)
+    for policy in parts.policies:
+        _check_policy(policy, parts)
+    for upstream in parts.upstreams.values():
+        _check_upstream(upstream)
+    for test in parts.tests:
+        _check_test(test)
+
+
+def _check_published_names(parts: Parts) -> None:
+    owners: dict[str, str] = {}
+    for item in parts.actions:
+        action_id = item.part.action_id
+        name = published_name(action_id)
+        place = item.place.below("action_id")
+        if is_reserved(name):
+            place.add("reserved_name", f"published names beginning {RESERVED_PREFIX} belong to control tools")
+        owner = owners.setdefault(name, action_id)
+        if owner != action_id:
+            place.add("name_collision", f"would be published as {name}, as {owner} is")
+
+
+def _check_action(item: Item[ActionPart], parts: Parts) -> None:
+    action = item.part
+    check_schema(action.parameters_schema, item.place.below("parameters_schema"), object_root=True)
+    if action.returns_schema is not None:
+        check_schema(action.returns_schema, item.place.below("returns_schema"))
+    place = item.place.below("executor")
+    match action.executor:
+        case McpExecutorPart(upstream=upstream):
+            if upstream not in parts.declared["upstreams"]:
+                place.below("upstream").add("unknown_upstream", f"no upstream is called {upstream}")
+        case CommandExecutorPart() as executor:
+            _check_command(executor, action.parameters_schema, parts, place)
+        case _:
+            pass
+
+
+def _check_command(executor: CommandExecutorPart, schema: Mapping[str, object], parts: Parts, place: Place) -> None:
+    if not executor.argv[0] or placeholders(executor.argv[0]):
+        place.below("argv", 0).add("invalid_placeholder", "the program must be named, and not by a parameter")
+    properties = schema.get("properties")
+    known = cast("dict[str, object]", properties) if isinstance(properties, dict) else {}
+    for index, element in enumerate(executor.argv[1:], start=1):
+        for name in placeholders(element):
+            if name not in known:
+                place.below("argv", index).add("unknown_parameter", f"parameters_schema has no property {name}")
+            elif not _is_scalar(known[name]):
+                message = f"property {name} must itself say a type (or enum) of string, number, integer or boolean"
+                place.below("argv", index).add("invalid_placeholder", message)
+    if parts.package.root is None and executor.cwd is not None and not _is_anchored(executor.cwd):
+        place.below("cwd").add("invalid_value", "a one-file atlas has no folder: say an absolute path or ${NAME}")
+
+
+def _is_scalar(schema: object) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    rules = cast("dict[str, object]", schema)
+    if "type" in rules:
+        kinds = cast("list[object]", rules["type"] if isinstance(rules["type"], list) else [rules["type"]])
+        return all(isinstance(kind, str) and kind in _SCALARS for kind in kinds)
+    values = rules.get("enum", [rules["const"]] if "const" in rules else None)
+    return isinstance(values, list) and all(
+        isinstance(value, str | int | float) for value in cast("list[object]", values)
+    )
+
+
+def _is_anchored(path: str) -> bool:
+    return path.startswith("${") or PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()
+
+
+def _check_capability(item: Item[CapabilityPart], parts: Parts) -> None:
+    _check_actions(item.part.actions, item.place.below("actions"), parts)
+    for index, pack in enumerate(item.part.context_packs):
+        if pack not in parts.declared["context_packs"]:
+            item.place.below("context_packs", index).add("unknown_context_pack", f"no context pack is called {pack}")
+
+
+def _check_policy(item: Item[PolicyPart], parts: Parts) -> None:
+    _check_actions(item.part.actions or (), item.place.below("actions"), parts)
+    _check_conditions(item, parts)
+    try:
+        policy_from_manifest(item.raw, 0)
+    except ValueError as error:
+        _refuse(item, str(error))
+
+
+def _check_actions(actions: Iterable[str], place: Place, parts: Parts) -> None:
+    """A name that is no glob must be right: a slip in a deny policy would otherwise open what it should close."""
+    for index, action in enumerate(actions):
+        if "*" not in action and action not in parts.declared["actions"]:
+            place.below(index).add("unknown_action", f"no action is called {action}")
+
+
+def _check_conditions(item: Item[PolicyPart] | Item[ContextPackPart], parts: Parts) -> None:
+    conditions = item.part.conditions
+    for index, capability in enumerate((conditions.capabilities if conditions else None) or ()):
+        if capability not in parts.declared["capabilities"]:
+            place = item.place.below("conditions", "capabilities", index)
+            place.add("unknown_capability", f"no capability is called {capability}")
+    try:
+        conditions_from_manifest(cast("Mapping[str, object]", item.raw.get("conditions", _EMPTY)))
+    except ValueError as error:
+        _refuse(item, str(error))
+
+
+def _refuse(item: Item[PolicyPart] | Item[ContextPackPart], refusal: str) -> None:
+    """Locate a refusal of the policy compiler, which begins with a dotted key, of the part or of its conditions."""
+    key, _, message = refusal.partition(": ")
+    steps = key.split(".")
+    if steps[0] not in item.raw:
+        steps.insert(0, "conditions")
+    place = item.place.below(*steps_in(item.raw, steps))
+    place.add("reserved_name" if key == "policy_id" else "invalid_value", message)
+
+
+def _check_pack(item: Item[ContextPackPart], parts: Parts) -> None:
+    pack = item.part
+    if (pack.files is None) == (pack.content is None):
+        item.place.add("invalid_value", "a context pack has either files or content")
+    for index, path in enumerate(pack.files or ()):
+        _check_file(path, parts, item.place.below("files", index))
+    _check_conditions(item, parts)
+
+
+def _check_file(path: str, parts: Parts, place: Place) -> None:
+    if not _is_inside(path):
+        place.add("path_escape", "must be a relative path inside the atlas, with / between names and no . or ..")
+    elif parts.package.root is None:
+        place.add("file_not_found", "a one-file atlas has no files: give the pack content instead")
+    elif path not in parts.package.files:
+        place.add("file_not_found", "there is no such file in the package")
+    elif PurePosixPath(path).suffix not in CONTENT_TYPES:
+        place.add("unsupported_file_type", f"must end in one of {', '.join(CONTENT_TYPES)}")
+    elif not is_utf8(parts.package.files[path]):
+        Place(path, "", parts.problems).add("not_utf8", "a context document must be UTF-8 text")
+
+
+def _is_inside(path: str) -> bool:
+    names = path.split("/")
+    return not any(name in ("", ".", "..") for name in names) and "\\" not in path and ":" not in path
+
+
+def _check_upstream(item: Item[UpstreamPart]) -> None:
+    part = item.part
+    if (part.command is None) == (part.url is None):
+        item.place.add("invalid_value", "an upstream has either a command or a url")
+        return
+    for name in _COMMAND_ONLY if part.command is None else _URL_ONLY:
+        if name in item.raw:
+            message = f"{name} goes with {'command' if part.command is None else 'url'} only"
+            item.place.below(name).add("invalid_value", message)
+
+
+def _check_test(item: Item[TestFile]) -> None:
+    for index, case in enumerate(item.part.cases):
+        try:
+            instant_us(case.at)
+        except ValueError:
+            item.place.below("cases", index, "at").add("invalid_format", "there is no such instant")
+
+
+def instant_us(text: str | None) -> int:
+    """An RFC 3339 instant of a policy test as microseconds since the epoch; a Monday at noon where none is given.
+
+    Raises:
+        ValueError: there is no such instant.
+    """
+    return (datetime.fromisoformat(text or DEFAULT_INSTANT) - _EPOCH) // _MICROSECOND

@@ -1,0 +1,44 @@
+"""The published JSON Schema of a manifest, generated from its models.
+
+Rule: it accepts and refuses what the models do. What parts say of each other no schema can say; the loader does.
+Source: JSON Schema 2020-12; specs/schemas/atlas-manifest.schema.json.
+"""
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from cra_mcp.atlas.manifest import Manifest
+
+SCHEMA_ID = "urn:cra:schema:atlas-manifest:1.0"
+
+
+class _Generator(GenerateJsonSchema):
+    """Null never stands in a file: optional fields are those not required."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        result = super().default_schema(schema)
+        if result.get("default", ...) is None:
+            del result["default"]
+        return result
+
+    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
+        result = super().tagged_union_schema(schema)
+        result.pop("discriminator", None)  # OpenAPI's, not JSON Schema's
+        return result
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema 2020-12 of a manifest; it refuses what the models refuse."""
+    schema = Manifest.model_json_schema(schema_generator=_Generator)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        **schema,
+        "title": "Atlas manifest",
+    }

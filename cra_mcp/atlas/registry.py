@@ -1,0 +1,92 @@
+"""The loaded atlases as one value.
+
+Rule: a catalogue never changes; loading and unloading make a new one. An action id or a published name has one owner.
+Source: specs/atlas.md, "Several atlases".
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cra_mcp.atlas.model import Action, Atlas
+from cra_mcp.atlas.names import published_name
+from cra_mcp.errors import AtlasConflictError, RequestError
+
+Owned = tuple[Atlas, Action]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Atlases in load order.
+
+    Attributes:
+        version: goes up by one with every change, so that what is derived from a catalogue can tell when it is stale.
+    """
+
+    version: int = 0
+    atlases: tuple[Atlas, ...] = ()
+    _by_id: Mapping[str, Owned] = field(init=False, repr=False, compare=False)
+    _by_name: Mapping[str, Owned] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the actions.
+
+        Raises:
+            AtlasConflictError: two atlases claim one atlas id, action id or published name.
+        """
+        by_id: dict[str, Owned] = {}
+        by_name: dict[str, Owned] = {}
+        seen: set[str] = set()
+        for atlas in self.atlases:
+            if atlas.atlas_id in seen:
+                raise AtlasConflictError(
+                    f"atlas {atlas.atlas_id} is loaded already", hint="unload it first, or leave one of the two out"
+                )
+            seen.add(atlas.atlas_id)
+            for action in atlas.actions:
+                _claim(by_id, action.action_id, "action id", atlas, action)
+                _claim(by_name, published_name(action.action_id), "published name", atlas, action)
+        object.__setattr__(self, "_by_id", by_id)
+        object.__setattr__(self, "_by_name", by_name)
+
+    def with_atlas(self, atlas: Atlas) -> "Catalogue":
+        """This catalogue and one atlas more, last in order.
+
+        Raises:
+            AtlasConflictError: it claims something that a loaded one has.
+        """
+        return Catalogue(self.version + 1, (*self.atlases, atlas))
+
+    def without(self, atlas_id: str) -> "Catalogue":
+        """This catalogue less one atlas.
+
+        Raises:
+            RequestError: ``unknown_atlas``.
+        """
+        if self.get(atlas_id) is None:
+            raise RequestError("unknown_atlas", "no loaded atlas has this id")
+        return Catalogue(self.version + 1, tuple(atlas for atlas in self.atlases if atlas.atlas_id != atlas_id))
+
+    def get(self, atlas_id: str) -> Atlas | None:
+        """The atlas of this id."""
+        return next((atlas for atlas in self.atlases if atlas.atlas_id == atlas_id), None)
+
+    def find(self, action_id: str) -> Owned | None:
+        """The action of this id, with the atlas that owns it."""
+        return self._by_id.get(action_id)
+
+    def by_published_name(self, name: str) -> Owned | None:
+        """The action published under this name, with the atlas that owns it."""
+        return self._by_name.get(name)
+
+    def actions(self) -> Iterator[Owned]:
+        """All actions: atlases in load order, each one's actions in manifest order."""
+        return iter(self._by_id.values())
+
+
+def _claim(index: dict[str, Owned], key: str, what: str, atlas: Atlas, action: Action) -> None:
+    held = index.setdefault(key, (atlas, action))
+    if held[1] is not action:
+        raise AtlasConflictError(
+            f"{what} {key} of {atlas.atlas_id} belongs to {held[0].atlas_id} already",
+            hint="rename the action, or load only one of the two atlases",
+        )
