@@ -87,19 +87,30 @@ def _check_action(item: Item[ActionPart], parts: Parts) -> None:
 
 
 def _check_command(executor: CommandExecutorPart, schema: Mapping[str, object], parts: Parts, place: Place) -> None:
-    if not executor.argv[0] or placeholders(executor.argv[0]):
-        place.below("argv", 0).add("invalid_placeholder", "the program must be named, and not by a parameter")
     properties = schema.get("properties")
     known = cast("dict[str, object]", properties) if isinstance(properties, dict) else {}
-    for index, element in enumerate(executor.argv[1:], start=1):
-        for name in placeholders(element):
-            if name not in known:
-                place.below("argv", index).add("unknown_parameter", f"parameters_schema has no property {name}")
-            elif not _is_scalar(known[name]):
-                message = f"property {name} must itself say a type (or enum) of string, number, integer or boolean"
-                place.below("argv", index).add("invalid_placeholder", message)
+    if not executor.argv[0]:
+        place.below("argv", 0).add("invalid_value", "the program must be named")
+    for index, element in enumerate(executor.argv):
+        try:
+            names = placeholders(element)
+        except ValueError as error:
+            place.below("argv", index).add("invalid_placeholder", str(error))
+            continue
+        for name in names:
+            _check_placeholder(name, known, index, place.below("argv", index))
     if parts.package.root is None and executor.cwd is not None and not _is_anchored(executor.cwd):
         place.below("cwd").add("invalid_value", "a one-file atlas has no folder: say an absolute path or ${NAME}")
+
+
+def _check_placeholder(name: str, known: Mapping[str, object], index: int, place: Place) -> None:
+    if index == 0:
+        place.add("invalid_placeholder", "no parameter may choose the program")
+    elif name not in known:
+        place.add("unknown_parameter", f"parameters_schema has no property {name}")
+    elif not _is_scalar(known[name]):
+        message = f"property {name} must itself say a type (or enum) of string, number, integer or boolean"
+        place.add("invalid_placeholder", message)
 
 
 def _is_scalar(schema: object) -> bool:

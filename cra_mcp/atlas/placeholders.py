@@ -1,18 +1,24 @@
 """Placeholders in the argv of a command: ``{name}`` stands for the parameter of that name.
 
-Rule: what the loader checks and what a back end fills are found by the same pattern. Braces around anything that is not
-a name are text.
-Source: specs/atlas.md, "Command".
+Rule: ``{{`` and ``}}`` are braces; a brace without its partner is a mistake, never text.
+Source: specs/atlas.md, "Executor: command".
 """
 
 import re
 
-PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-ALLOW_OPTION = "x-cra-allow-option"
-"""Keyword of a parameter's schema: its value may begin an element with ``-``."""
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|([{}])")
 
 
 def placeholders(element: str) -> tuple[str, ...]:
-    """The parameters one element of an argv takes, in order."""
-    return tuple(PLACEHOLDER.findall(element))
+    """The parameters one element of an argv takes, in order.
+
+    Raises:
+        ValueError: a brace has no partner.
+    """
+    names: list[str] = []
+    for token in _TOKEN.finditer(element):
+        if token[2]:
+            raise ValueError("a brace has no partner: write {{ or }} for a brace itself")
+        if token[1]:
+            names.append(token[1])
+    return tuple(names)
