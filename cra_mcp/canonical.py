@@ -25,13 +25,11 @@ MAX_DEPTH = 128
 
 _LOSSY_DEPTH = 64
 _CUT = "…"  # stands for the part of a value that is left out
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 _ORJSON_DECIMAL_MIN = 1e-5  # below it orjson writes an exponent where RFC 8785 still writes zeros
 _ORJSON_DECIMAL_MAX = 1e16  # above it every double is whole; infinities are shut out too
 _kind: Callable[[object], type[object]] = type
-_WHOLE_FLOAT = re.compile(rb"\.0(?:[,\]}]|\Z)")
-_EXPONENT = re.compile(rb"e-?[0-9]{1,3}(?:[,\]}]|\Z)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def canonical_bytes(value: object) -> bytes:
@@ -43,15 +41,7 @@ def canonical_bytes(value: object) -> bytes:
     Raises:
         CanonicalError: it has none.
     """
-    if _agrees(value, _kind(value), MAX_DEPTH):
-        try:
-            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-        except orjson.JSONEncodeError:
-            pass  # a lone surrogate; refused below, in words
-    try:
-        return rfc8785.dumps(value)  # pyright: ignore[reportArgumentType]  # its types were checked above
-    except ValueError as error:
-        raise CanonicalError("a string holds a lone surrogate, which UTF-8 can't carry") from error
+    return _canonical(value, MAX_DEPTH)
 
 
 def sha256_hex(data: bytes) -> str:
@@ -98,75 +88,63 @@ def parse_json(data: bytes, *, max_bytes: int, max_depth: int = 64) -> object:
         raise CanonicalError(f"JSON text is not UTF-8: bad byte at offset {error.start}") from error
     try:
         value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-        _agrees(value, _kind(value), max_depth)  # for what it refuses
-        if _SURROGATE_ESCAPE.search(text):  # decoded UTF-8 holds no surrogate, an escape may
-            json.dumps(value, ensure_ascii=False).encode()
+        _canonical(value, max_depth)
     except json.JSONDecodeError as error:
         raise CanonicalError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
     except (CanonicalError, ValueError, RecursionError) as error:
-        # ValueError: a lone surrogate, or an integer of thousands of digits.
+        # ValueError: an integer of thousands of digits.
         raise CanonicalError(_fault(text, max_depth)) from error
     return value
 
 
-def parse_canonical(data: bytes) -> object:
-    """Read JSON that must be in RFC 8785 form already: ``canonical_bytes`` of the result is ``data``. Fast.
+def parse_canonical_object(data: bytes) -> dict[str, object]:
+    """Read a JSON object that must be in RFC 8785 form already: ``canonical_bytes`` of the result is ``data``. Fast.
 
     Raises:
-        CanonicalError: it is not, or has no such form at all.
+        CanonicalError: it is not such a form.
     """
     try:
-        value: object = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise CanonicalError(f"not JSON: {error.msg} at column {error.colno}") from error
-    if _is_plain(data) and _orjson_bytes(value) == data:
-        return value
-    if canonical_bytes(value) != data:
+        value: dict[str, object] = orjson.loads(data)
+        if _kind(value) is not dict:
+            raise CanonicalError("not a JSON object")
+        if _object_agrees(value, MAX_DEPTH) and orjson.dumps(value, option=_OPTIONS) == data:
+            return value
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        raise CanonicalError("not JSON, or an integer is beyond 2^53-1") from error
+    if rfc8785.dumps(value) != data:
         raise CanonicalError("the JSON text is not in canonical form")
     return value
 
 
-def _is_plain(data: bytes) -> bool:
-    """Whether all that ``_agrees`` would look for in the value of ``data`` is ruled out by its bytes.
-
-    Non-ASCII keys; nesting that could be too deep; and, in numbers as orjson writes them, a fraction of zero or an
-    exponent, without which its floats are those both writers agree on. Text that merely looks so gives False, which is
-    harmless.
-    """
-    return (
-        data.isascii()
-        and not _WHOLE_FLOAT.search(data)
-        and not _EXPONENT.search(data)
-        and (len(data) < MAX_DEPTH or data.count(b"[") + data.count(b"{") <= MAX_DEPTH)
-    )
-
-
-def _orjson_bytes(value: object) -> bytes | None:
+def _canonical(value: object, max_depth: int) -> bytes:
+    if _agrees(value, _kind(value), max_depth):
+        try:
+            return orjson.dumps(value, option=_OPTIONS)
+        except orjson.JSONEncodeError:
+            pass  # refused below, in words
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER)
-    except orjson.JSONEncodeError:
-        return None  # an integer beyond 2^53-1
+        return rfc8785.dumps(value)  # pyright: ignore[reportArgumentType]  # its types were checked above
+    except ValueError as error:
+        raise CanonicalError("an integer is beyond 2^53-1, or a string holds a lone surrogate") from error
 
 
 def _agrees(value: Any, kind: type[object], room: int) -> bool:
     """Whether orjson writes ``value`` of type ``kind`` exactly as RFC 8785 says; ``room``: how deep it may still nest.
 
-    It does for strings (lone surrogates it refuses itself), literals, safe integers, floats as ``_float_agrees`` says,
-    and objects as ``_object_agrees`` says. All of this runs for every recorded event, hence the care for speed.
+    It does for literals, for strings and integers (lone surrogates and what is beyond 2^53-1 it refuses itself), for
+    floats as ``_float_agrees`` says and objects as ``_object_agrees`` says. All of this runs for every recorded event,
+    hence the care for speed.
 
     Raises:
-        CanonicalError: not JSON, too deep, or a number without canonical form.
+        CanonicalError: not JSON, too deep, or a float without canonical form.
     """
-    if kind is int:
-        if not -MAX_INTEGER <= value <= MAX_INTEGER:
-            raise CanonicalError("an integer is beyond 2^53-1 and would not survive as a JSON number")
-    elif kind is dict:
+    if kind is dict:
         return _object_agrees(value, room)
-    elif kind is list or kind is tuple:
+    if kind is list or kind is tuple:
         return _array_agrees(value, room)
-    elif kind is float:
+    if kind is float:
         return _float_agrees(value)
-    elif kind is not str and kind is not bool and value is not None:
+    if kind is not str and kind is not int and kind is not bool and value is not None:
         raise CanonicalError(f"a value of type {kind.__name__} is not JSON")
     return True
 
@@ -182,7 +160,7 @@ def _object_agrees(value: dict[Any, Any], room: int) -> bool:
         if not key.isascii() and max(key) >= "\ud800":
             agrees = False
         kind = _kind(item)
-        if kind is not str and not _agrees(item, kind, room - 1):
+        if kind is not str and kind is not int and not _agrees(item, kind, room - 1):
             agrees = False
     return agrees
 
@@ -193,7 +171,7 @@ def _array_agrees(value: Iterable[Any], room: int) -> bool:
     agrees = True
     for item in value:
         kind = _kind(item)
-        if kind is not str and not _agrees(item, kind, room - 1):
+        if kind is not str and kind is not int and not _agrees(item, kind, room - 1):
             agrees = False
     return agrees
 
