@@ -111,7 +111,7 @@ def parse_canonical_object(data: bytes) -> dict[str, object]:
             return value
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise CanonicalError("not JSON, or an integer is beyond 2^53-1") from error
-    if rfc8785.dumps(value) != data:
+    if rfc8785.dumps(value) != data:  # pyright: ignore[reportArgumentType]  # JSON has no other types
         raise CanonicalError("the JSON text is not in canonical form")
     return value
 

@@ -218,7 +218,9 @@ def link(
         parent, parent_json = parent_span_id, f'"{parent_span_id}"'
     else:
         raise _malformed("parent_span_id is not a lower-case UUIDv7")
-    body = (payload if isinstance(payload, bytes) else canonical_bytes(payload)).decode()
+    if not isinstance(payload, bytes):
+        payload = canonical_bytes(payload if isinstance(payload, dict) else dict(payload))
+    body = payload.decode()
     sequence, previous_hash = (0, GENESIS_HASH) if previous is None else (previous.sequence + 1, previous.event_hash)
     event_hash = sha256(
         f"1.0{event_id}{trace_id}{span_id}{parent}{session_id}{sequence}{timestamp}{event_type}{body}{previous_hash}".encode()
