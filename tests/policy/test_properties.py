@@ -1,0 +1,341 @@
+"""The engine against the literal reading of its specification, and laws that hold for all policies."""
+
+from dataclasses import replace
+from itertools import product
+from typing import NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cra_mcp.policy.counters import Counters
+from cra_mcp.policy.engine import compile_policies
+from cra_mcp.policy.model import ActionFacts, Conditions, Facts, Limit, Policy, RiskTier, TimeWindow
+
+MINUTE_US = 60_000_000
+SPRING_FORWARD_US = 1_774_746_000_000_000  # 2026-03-29T01:00:00Z: Berlin's clocks skip from 02:00 to 03:00
+WIDTH = {"allow": 2, "require_approval": 1, "deny": 0}
+
+ACTION_IDS = ("ticket.read", "ticket.delete", "ticket.note.delete", "payment.refund")
+GLOBS = ["*", "ticket.*", "*.delete", "ticket.read", "*.*.delete", "*d", "pay*re*nd", "none.*"]
+WINDOWS = [
+    TimeWindow(start, end, zone, frozenset(days))
+    for start, end in ((0, 0), (0, 1_440), (90, 150), (150, 180), (540, 1_020), (1_380, 150), (540, 540))
+    for zone in ("UTC", "Europe/Berlin")
+    for days in ((), (0, 2, 6))
+]
+CONDITIONS = [
+    Conditions(frozenset(risk), agents, frozenset(capabilities), context, window)
+    for risk, agents, capabilities, context, window in product(
+        ((), (RiskTier.HIGH,), (RiskTier.LOW, RiskTier.MEDIUM)),
+        ((), ("bot",), ("bot-*", "human"), ("*-1",)),
+        ((), ("money",), ("money", "tickets")),
+        ((), (("env", "prod*"),), (("env", "dev"), ("team", "*")), (("team", "p*d"),)),
+        (None, None, *WINDOWS),
+    )
+]
+VALUES = ("prod", "prod-eu", "dev", 5, None, ["prod"])
+CONTEXTS = [
+    {},
+    *({"env": value, "unused": "x"} for value in VALUES),
+    *({"env": one, "team": other} for one in VALUES for other in VALUES),
+]
+REQUESTERS = [
+    Facts(agent, session, tenant, tier, context)
+    for agent, session, tenant, tier, context in product(
+        ("bot", "bot-1", "human"), ("s1", "s2"), ("default", "other"), RiskTier, CONTEXTS
+    )
+]
+LIMITS = [
+    (max_calls, minutes * MINUTE_US, scope)
+    for max_calls, minutes, scope in product((1, 2, 3), (1, 3), ("session", "agent", "tenant", "global"))
+]
+
+# Few draws an example: hypothesis spends far longer drawing than the engine spends deciding.
+conditions = st.sampled_from([*[Conditions()] * (len(CONDITIONS) // 3), *CONDITIONS])
+requesters = st.sampled_from(REQUESTERS)
+profiles = st.sampled_from(list(product(RiskTier, (frozenset(), frozenset({"money"}), frozenset({"tickets"})))))
+actions = st.tuples(profiles, profiles).map(
+    lambda drawn: [ActionFacts(name, *profile) for name, profile in zip(ACTION_IDS, drawn * 2, strict=True)]
+)
+
+
+def policies(policy_id, kind, order=0):
+    limits = [Limit(policy_id, *limit) for limit in LIMITS] if kind == "rate_limit" else [None]
+    styles = [
+        {"actions": actions, "priority": priority, "disclose": disclose, "limit": limit}
+        for actions, priority, disclose, limit in product(
+            (*((glob,) for glob in GLOBS), ("ticket.read", "pay*")),
+            (0, 1, -1),
+            (True, True, False) if kind == "deny" else (True,),
+            limits,
+        )
+    ]
+    return st.tuples(st.sampled_from(styles), conditions).map(
+        lambda drawn: Policy(policy_id, kind, conditions=drawn[1], order=order, **drawn[0])
+    )
+
+
+POLICIES = {
+    (order, kind): policies(f"p{order}", kind, order)
+    for order in range(12)
+    for kind in ("deny", "require_approval", "rate_limit", "allow")
+}
+
+
+@st.composite
+def policy_lists(draw, max_size=6, types=("deny", "require_approval", "rate_limit", "allow")):
+    kinds = draw(st.lists(st.sampled_from(types), max_size=max_size))
+    return [draw(POLICIES[order, kind]) for order, kind in enumerate(kinds)]
+
+
+effects = st.sampled_from(["allow", "deny"])
+starts = st.one_of(
+    st.integers(SPRING_FORWARD_US - 240 * MINUTE_US, SPRING_FORWARD_US + 240 * MINUTE_US),
+    st.integers(1_767_225_600_000_000, 1_798_761_600_000_000),
+)
+GAPS = (0, 1, 30_000_000, MINUTE_US - 1, MINUTE_US, 3 * MINUTE_US, 47 * MINUTE_US, 31 * 60 * MINUTE_US)
+calls = st.lists(
+    st.tuples(
+        st.sampled_from(list(product((*ACTION_IDS, "ticket.unknown"), GAPS, (False, True)))),
+        requesters,
+    ),
+    min_size=1,
+    max_size=8,
+)
+quick = settings(max_examples=200, deadline=None)
+
+
+class Case(NamedTuple):
+    policies: list
+    actions: list
+    default: str
+    facts: Facts
+    now_us: int
+
+    def compile(self, *extra):
+        return compile_policies([*self.policies, *extra], self.actions, self.default)
+
+    def decide(self, engine, action_id, *, approved=False):
+        return engine.decide(action_id, self.facts, Counters(), self.now_us, approved=approved)
+
+
+def cases(**kwargs):
+    return st.builds(Case, policy_lists(**kwargs), actions, effects, requesters, starts)
+
+
+def as_answer(decision):
+    return {
+        "effect": decision.effect,
+        "policy_id": decision.policy_id,
+        "basis": decision.basis,
+        "determining": list(decision.determining),
+        "disclose": decision.disclose,
+        "limits": set(decision.limits),
+        "retry_after_us": decision.retry_after_us,
+        "errors": list(decision.errors),
+    }
+
+
+def compare(oracle, case, history):
+    """Play one history of calls through both; an allowed call is charged before the next."""
+    engine, counters, charges, now_us = case.compile(), Counters(), [], case.now_us
+    world = oracle.World(case.policies, case.actions, case.default)
+    for (action_id, later, approved), facts in history:
+        now_us += later
+        expected = oracle.decide(world, action_id, facts, now_us, charges, approved=approved)
+        decision = engine.decide(action_id, facts, counters, now_us, approved=approved)
+        assert as_answer(decision) == expected
+        if decision.effect == "allow":
+            assert counters.take(decision.limits, facts, now_us)
+            charges.extend(oracle.charge(expected, facts, now_us))
+
+
+@given(cases(), calls)
+@settings(max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_engine_decides_as_the_specification_reads(oracle, case, history):
+    compare(oracle, case, history)
+
+
+@pytest.mark.long
+@given(cases(max_size=12), calls)
+@settings(max_examples=100_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_engine_decides_as_the_specification_reads_in_many_more_cases(oracle, case, history):
+    compare(oracle, case, history)
+
+
+@given(cases())
+@quick
+def test_a_preview_says_of_every_action_what_an_unspent_call_would_be_told(case):
+    engine = case.compile()
+    asked = [case.decide(engine, action.action_id) for action in case.actions]
+    assert list(engine.preview(case.facts, case.now_us)) == asked
+
+
+@given(cases(), requesters, starts)
+@quick
+def test_equal_outcomes_have_equal_previews(case, facts, later_us):
+    engine = case.compile()
+    if engine.outcome(case.facts, case.now_us) == engine.outcome(facts, later_us):
+        assert engine.preview(case.facts, case.now_us) == case.compile().preview(facts, later_us)
+
+
+@given(cases())
+@quick
+def test_nothing_changes_before_the_next_boundary(case):
+    engine = case.compile()
+    boundary = engine.next_boundary(case.now_us)
+    assert boundary is None or boundary > case.now_us
+    last_us = case.now_us + 7 * 1_440 * MINUTE_US if boundary is None else boundary - 1
+    fresh = case.compile()
+    for instant in {case.now_us + (last_us - case.now_us) * part // 7 for part in range(8)}:
+        assert fresh.outcome(case.facts, instant) == engine.outcome(case.facts, case.now_us)
+
+
+@given(cases(), st.randoms(use_true_random=False), st.booleans())
+@quick
+def test_the_order_of_policies_changes_only_which_one_is_named(case, random, approved):
+    shuffled = random.sample(case.policies, len(case.policies))
+    other_case = case._replace(policies=[replace(policy, order=order) for order, policy in enumerate(shuffled)])
+    for action in case.actions:
+        one = case.decide(case.compile(), action.action_id, approved=approved)
+        other = case.decide(other_case.compile(), action.action_id, approved=approved)
+        assert unordered(one) == unordered(other)
+        assert one.policy_id in {*other.determining, "default"}
+
+
+def unordered(decision):
+    """All that must not depend on the order of policies."""
+    sets = (frozenset(decision.determining), frozenset(decision.limits), frozenset(decision.errors))
+    return decision.effect, decision.basis, decision.disclose, *sets
+
+
+@given(cases(), policies("extra", "deny", 99), st.booleans())
+@quick
+def test_adding_a_deny_never_widens_what_is_possible(case, extra, approved):
+    before, after = case.compile(), case.compile(extra)
+    for action in case.actions:
+        was = case.decide(before, action.action_id, approved=approved)
+        now = case.decide(after, action.action_id, approved=approved)
+        assert WIDTH[now.effect] <= WIDTH[was.effect]
+        assert was.disclose or not now.disclose
+
+
+@given(cases(), policies("extra", "allow", 99), st.booleans())
+@quick
+def test_adding_an_allow_changes_only_what_an_allow_or_the_default_decided(case, extra, approved):
+    before, after = case.compile(), case.compile(extra)
+    for action in case.actions:
+        was = case.decide(before, action.action_id, approved=approved)
+        now = case.decide(after, action.action_id, approved=approved)
+        if was.basis not in {"default", "allow"}:
+            assert now == was
+
+
+@given(cases(types=("allow", "require_approval", "rate_limit")), st.booleans())
+@quick
+def test_a_deny_trumps_whatever_else_applies(case, approved):
+    engine = case.compile(Policy("no", "deny", priority=-9, order=99))
+    for action in case.actions:
+        decision = case.decide(engine, action.action_id, approved=approved)
+        assert (decision.effect, decision.policy_id) == ("deny", "no")
+
+
+@given(cases(), st.booleans(), st.text(max_size=12).filter(lambda name: name not in ACTION_IDS))
+@quick
+def test_an_undeclared_action_is_never_allowed(case, approved, name):
+    decision = case.decide(case.compile(), name, approved=approved)
+    assert (decision.effect, decision.policy_id) == ("deny", "undeclared")
+
+
+@given(cases())
+@quick
+def test_an_approval_changes_nothing_where_none_is_asked_for(case):
+    engine = case.compile()
+    for action in case.actions:
+        asked = case.decide(engine, action.action_id)
+        granted = case.decide(engine, action.action_id, approved=True)
+        if asked.effect == "require_approval":
+            assert (granted.effect, granted.basis) == ("allow", "require_approval")
+        else:
+            assert granted == asked
+
+
+@given(cases(types=("deny", "require_approval", "rate_limit")))
+@quick
+def test_without_an_allow_policy_a_default_of_deny_allows_nothing(case):
+    engine = case._replace(default="deny").compile()
+    for decision in engine.preview(case.facts, case.now_us):
+        assert decision.effect != "allow"
+
+
+@given(cases())
+@quick
+def test_a_condition_that_cannot_be_evaluated_restricts_and_never_allows(case):
+    """Unanswerable context conditions bind like conditions that hold, save in an allow, which is as good as gone."""
+    unanswerable = case._replace(policies=[with_context(policy, ("missing", "*")) for policy in case.policies])
+    held = case._replace(policies=[with_context(policy) for policy in case.policies if policy.type != "allow"])
+    one, other = unanswerable.compile(), held.compile()
+    for action in case.actions:
+        failed_closed = case.decide(one, action.action_id)
+        assert replace(failed_closed, errors=()) == case.decide(other, action.action_id)
+
+
+def with_context(policy, *matches):
+    return replace(policy, conditions=replace(policy.conditions, context_matches=matches))
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(1, 50),
+    st.lists(st.integers(0, 30), max_size=60),
+)
+@quick
+def test_a_limit_admits_exactly_its_calls_in_any_window(max_calls, window_us, gaps):
+    limit, counters, facts, now_us = Limit("l", max_calls, window_us), Counters(), Facts("bot", "s1"), 0
+    taken = []
+    for gap in gaps:
+        now_us += gap
+        wait = counters.retry_after_us(limit, facts, now_us)
+        in_window = [instant for instant in taken if instant > now_us - window_us]
+        assert (wait == 0) == (len(in_window) < max_calls)
+        assert counters.spent(limit, facts, now_us) == len(in_window)
+        assert counters.take([limit], facts, now_us) == (wait == 0)
+        if wait == 0:
+            taken.append(now_us)
+        else:
+            assert wait == in_window[-max_calls] + window_us - now_us
+    for first in taken:
+        assert sum(first <= instant < first + window_us for instant in taken) <= max_calls
+
+
+@given(st.integers(1, 3), st.integers(1, 20), st.lists(st.integers(0, 60), max_size=40))
+@quick
+def test_no_clock_however_it_jumps_gets_more_calls_into_a_window(max_calls, window_us, instants):
+    """Counted by the furthest instant the clock had shown, which is the least that can have passed."""
+    limit, counters, facts = Limit("l", max_calls, window_us), Counters(), Facts("bot", "s1")
+    taken = []
+    for now_us in instants:
+        if counters.take([limit], facts, now_us):
+            taken.append(max([now_us, *taken]))
+    for first in taken:
+        assert sum(first <= instant < first + window_us for instant in taken) <= max_calls
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(1, 20),
+    st.lists(st.tuples(st.integers(0, 15), st.booleans()), max_size=40),
+)
+@quick
+def test_a_call_given_back_was_never_counted(max_calls, window_us, steps):
+    limit, counters, facts, now_us, kept = Limit("l", max_calls, window_us), Counters(), Facts("bot", "s1"), 0, []
+    for gap, undo in steps:
+        now_us += gap
+        in_window = [instant for instant in kept if instant > now_us - window_us]
+        assert counters.take([limit], facts, now_us) == (len(in_window) < max_calls)
+        if len(in_window) < max_calls:
+            if undo:
+                counters.give_back([limit], facts, now_us)
+            else:
+                kept.append(now_us)
