@@ -22,6 +22,7 @@ from cra_mcp.errors import CRAError, RequestError, TraceError
 from cra_mcp.gate.call import Call
 from cra_mcp.gate.call import ExecutionOutcome as ExecutionOutcome
 from cra_mcp.gate.gate import Gate
+from cra_mcp.gate.replays import Replays
 from cra_mcp.policy.conditions import higher
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.resolution import Permission, Query, Resolution, Resolver
@@ -87,6 +88,7 @@ class Runtime:
         self._gate = gate
         self._resolver = Resolver(gate.catalogue)
         self._sessions: dict[str, Session] = {}
+        self._replays: dict[str, Replays] = {}
         self._lock = threading.RLock()
         self._portal: BlockingPortal | None = None
         self._blocking = ExitStack()
@@ -268,6 +270,7 @@ class Runtime:
         with suppress(TraceError):
             self._record(session, "session.ended", payload)
         self._store.release(session.session_id)
+        self._replays.pop(session.session_id, None)
 
     # --- CARP ------------------------------------------------------------------------------------------------------
 
@@ -472,39 +475,36 @@ class Runtime:
         return await self._execute(session, call, wish.idempotency_key)
 
     async def _execute(self, session: Session, call: Call, idempotency_key: str | None) -> ExecutionOutcome:
-        if idempotency_key is not None:
-            known = self._replayed(session, call, idempotency_key)
-            if known is not None:
-                return known
         session.enter()
         try:
-            outcome = await self._gate.execute(call)
-            if idempotency_key is not None and outcome.status != "pending_approval":
-                session.outcomes[idempotency_key] = outcome
-            return outcome
+            if idempotency_key is None:
+                return await self._gate.execute(call)
+            return await self._execute_once(session, call, idempotency_key)
         finally:
-            if idempotency_key is not None:
-                session.keys_under_way.discard(idempotency_key)
             session.leave()
             self._finish(session)
 
-    def _replayed(self, session: Session, call: Call, key: str) -> ExecutionOutcome | None:
-        """The first outcome of an idempotency key; None for a new key, which is then under way."""
-        with session.lock:
-            fingerprint = digest([call.action_id, lossy(call.parameters)])
-            if session.fingerprints.setdefault(key, fingerprint) != fingerprint:
-                fault = RequestError("invalid_request", "this idempotency_key was used for another call", hint="use a new key")
-                raise self._recorded(session, call.request_id, fault)
-            known = session.outcomes.get(key)
-            if known is None and key in session.keys_under_way:
-                fault = RequestError("duplicate_request", "a call with this idempotency_key is under way", hint="wait for it")
-                raise self._recorded(session, call.request_id, fault)
-            if known is None:
-                session.keys_under_way.add(key)
-                return None
-        payload = {"action_id": known.action_id, "execution_id": known.execution_id, "request_id": call.request_id}
-        self._record(session, "x.cra.action.replayed", payload)
-        return known
+    async def _execute_once(self, session: Session, call: Call, key: str) -> ExecutionOutcome:
+        replays = self._replays.setdefault(session.session_id, Replays())
+        try:
+            known = replays.claim(key, digest([call.action_id, lossy(call.parameters)]))
+        except RequestError as error:
+            raise self._recorded(session, call.request_id, error) from None
+        if known is not None:
+            payload = {
+                "action_id": known.action_id,
+                "execution_id": known.execution_id,
+                "request_id": call.request_id,
+            }
+            self._record(session, "x.cra.action.replayed", payload)
+            return known
+        outcome: ExecutionOutcome | None = None
+        try:
+            outcome = await self._gate.execute(call)
+            return outcome
+        finally:
+            settled = outcome is not None and outcome.status != "pending_approval"
+            replays.settle(key, outcome if settled else None)
 
     def execute_blocking(
         self,

@@ -29,7 +29,6 @@ class Session:
         root_span: span of the session itself; parent of every call's span.
         resolution: the newest, used by calls that name none.
         recorded_outcomes: digest and context blocks of each resolution the trace lists, and the sequence that lists it.
-        outcomes: what became of each idempotency key; ``fingerprints`` says which call it was for.
         active_calls: calls under way; ``session.ended`` waits for them.
     """
 
@@ -47,9 +46,6 @@ class Session:
     resolutions: OrderedDict[str, Resolution] = field(default_factory=OrderedDict[str, Resolution])
     recorded_outcomes: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict[tuple[str, tuple[str, ...]], int])
     seen_requests: OrderedDict[str, None] = field(default_factory=OrderedDict[str, None])
-    outcomes: dict[str, object] = field(default_factory=dict[str, object])
-    fingerprints: dict[str, str] = field(default_factory=dict[str, str])
-    keys_under_way: set[str] = field(default_factory=set[str])
     active_calls: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 

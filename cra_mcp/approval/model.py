@@ -79,7 +79,10 @@ class Approval:
 class Asker(Protocol):
     """A way to ask the person behind the caller while the call waits."""
 
-    channel: Channel
+    @property
+    def channel(self) -> Channel:
+        """Over which channel the answer comes."""
+        ...
 
     async def ask(self, approval: Approval) -> Answer:
         """Put the question and wait for the answer; bounded by the caller."""

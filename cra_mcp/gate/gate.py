@@ -518,10 +518,10 @@ class Gate:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work off the event loop, to its end even if the caller is cancelled meanwhile."""
-        scope = anyio.CancelScope(shield=True)
-        with scope:
-            done = await anyio.to_thread.run_sync(work, limiter=_of_loop(_workers, _WORKERS))
-        return done
+        done: list[T] = []
+        with anyio.CancelScope(shield=True):
+            done.append(await anyio.to_thread.run_sync(work, limiter=_of_loop(_workers, _WORKERS)))
+        return done[0]
 
     def _limiter(self) -> anyio.CapacityLimiter:
         return _of_loop(_limiters, self._config.max_concurrency)

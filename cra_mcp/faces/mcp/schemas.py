@@ -67,10 +67,10 @@ def _rewrite_keyword(
 
 
 def _resolve(reference: str, root: Mapping[str, object]) -> Mapping[str, object] | None:
-    node: object = root
+    node = root
     for token in reference.removeprefix("#").split("/")[1:]:
-        key = token.replace("~1", "/").replace("~0", "~")
-        if not isinstance(node, Mapping):
+        found = node.get(token.replace("~1", "/").replace("~0", "~"))
+        if not isinstance(found, Mapping):
             return None
-        node = cast("Mapping[str, object]", node).get(key)
-    return cast("Mapping[str, object]", node) if isinstance(node, Mapping) else None
+        node = cast("Mapping[str, object]", found)
+    return node

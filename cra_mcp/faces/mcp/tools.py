@@ -156,6 +156,7 @@ def _result(
     result = outcome.result
     assert result is not None  # noqa: S101 - the caller has looked
     structured: Any = None
+    content: list[t.ContentBlock]
     if result.content is not None:
         content = _blocks(result.content)
         structured = result.value
