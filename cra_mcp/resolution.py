@@ -9,13 +9,14 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from cra_mcp.atlas.model import Action, Atlas, ContextBlock
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.canonical import canonical_bytes, sha256_hex
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.conditions import TRUE, Test, compile_conditions
+from cra_mcp.policy.engine import PolicySet
 from cra_mcp.policy.model import Conditions, Decision, Facts, Limit
 
 DecisionType = Literal["allow", "partial", "requires_approval", "deny"]
@@ -27,8 +28,7 @@ _HINT_WEIGHT = 2
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """What is asked for; the same query with the same outcome has the same resolution."""
 
     goal: str
@@ -90,9 +90,11 @@ class Outcome:
     recorded: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """What a requester may know and do until ``expires_at_us`` (microseconds since the epoch)."""
+class Resolution(NamedTuple):
+    """What a requester may know and do until ``expires_at_us`` (microseconds since the epoch).
+
+    ``answer`` is shared by every resolution of the same query with the same outcome.
+    """
 
     resolution_id: str
     request_id: str
@@ -102,8 +104,17 @@ class Resolution:
     expires_at_us: int
     query: Query
     facts: Facts
-    outcome: Outcome
-    context_blocks: tuple[ContextBlock, ...]
+    answer: "Answer"
+
+    @property
+    def outcome(self) -> Outcome:
+        """What policy makes of every action considered."""
+        return self.answer.outcome
+
+    @property
+    def context_blocks(self) -> tuple[ContextBlock, ...]:
+        """The documents for the goal, most important first."""
+        return self.answer.context_blocks
 
     @property
     def decision_type(self) -> DecisionType:
@@ -147,6 +158,15 @@ class Resolution:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """Outcome and context of one query; compared by identity, since the resolver shares it."""
+
+    outcome: Outcome
+    context_blocks: tuple[ContextBlock, ...]
+    block_ids: tuple[str, ...]
+
+
 def block_message(block: ContextBlock) -> dict[str, object]:
     """The CARP ``context_blocks`` entry of a block."""
     return {
@@ -165,9 +185,9 @@ class Resolver:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
-        self._outcomes: OrderedDict[Hashable, Outcome] = OrderedDict()
-        self._contexts: OrderedDict[Hashable, tuple[ContextBlock, ...]] = OrderedDict()
         self._scopes: OrderedDict[Hashable, _Scope] = OrderedDict()
+        self._outcomes: OrderedDict[Hashable, Outcome] = OrderedDict()
+        self._queries: OrderedDict[Query, _Known] = OrderedDict()
         # Blocks without conditions need no evaluation, and most atlases have no others.
         self._conditions = {
             (atlas.atlas_id, block.block_id): _condition_of(atlas, block)
@@ -176,46 +196,52 @@ class Resolver:
             if block.conditions != Conditions()
         }
 
-    def outcome(self, query: Query, facts: Facts, now_us: int) -> Outcome:
-        """What policy makes of every action the query considers.
+    def answer(self, query: Query, facts: Facts, now_us: int) -> Answer:
+        """What policy makes of every action the query considers, and the context for it.
 
         Raises:
             RequestError: ``unknown_atlas`` or ``unknown_capability``.
         """
-        scope = self._scope(query)
-        key = (
-            query.capabilities,
-            query.atlas_ids,
-            facts.task_risk,
-            *[atlas.policy_set.outcome(facts, now_us) for atlas in scope.atlases],
-        )
-        return _remember(self._outcomes, key, lambda: _build_outcome(scope, facts, now_us))
-
-    def context(self, query: Query, facts: Facts, now_us: int) -> tuple[ContextBlock, ...]:
-        """The context blocks for a query: priority first, then relevance to goal and hints, then id.
-
-        Raises:
-            RequestError: ``unknown_atlas`` or ``unknown_capability``.
-        """
-        # A condition that can't be evaluated keeps its block out: what is not known to be needed is not shown.
-        left_out = frozenset(key for key, test in self._conditions.items() if test(facts, now_us) != TRUE)
-        return _remember(self._contexts, (query, left_out), lambda: _rank(self._scope(query), query, left_out))
+        known = self._queries.get(query)
+        if known is None:
+            known = _remember(self._queries, query, lambda: _Known(self._scope(query)))
+        policies = tuple([policy_set.outcome(facts, now_us) for policy_set in known.scope.policy_sets])
+        left_out = self._left_out(facts, now_us) if self._conditions else _NOTHING
+        key = (policies, left_out)
+        found = known.answers.get(key)
+        if found is None:
+            found = _remember(known.answers, key, lambda: self._build(query, known.scope, facts, now_us, key))
+        return found
 
     def ttl_seconds(self, query: Query, now_us: int, ttl_seconds: int) -> int:
-        """``ttl_seconds``, cut at the next instant at which a time window of a considered atlas opens or closes."""
-        ends = [
-            boundary
-            for atlas in self._scope(query).atlases
-            if (boundary := atlas.policy_set.next_boundary(now_us)) is not None
-        ]
-        if not ends:
-            return ttl_seconds
-        return max(0, min(ttl_seconds, (min(ends) - now_us) // 1_000_000))
+        """``ttl_seconds``, cut at the next instant at which a time window of a considered atlas opens or closes.
+
+        Raises:
+            RequestError: ``unknown_atlas`` or ``unknown_capability``.
+        """
+        for policy_set in self._scope(query).policy_sets:
+            boundary = policy_set.next_boundary(now_us)
+            if boundary is not None:
+                ttl_seconds = max(0, min(ttl_seconds, (boundary - now_us) // 1_000_000))
+        return ttl_seconds
 
     def _scope(self, query: Query) -> "_Scope":
-        return _remember(
-            self._scopes, (query.atlas_ids, query.capabilities), lambda: _build_scope(self.catalogue, query)
+        key = (query.atlas_ids, query.capabilities)
+        found = self._scopes.get(key)
+        return found or _remember(self._scopes, key, lambda: _build_scope(self.catalogue, query))
+
+    def _left_out(self, facts: Facts, now_us: int) -> frozenset[tuple[str, str]]:
+        """Blocks whose condition doesn't hold or can't be evaluated: what is not known to be needed is not shown."""
+        return frozenset(key for key, test in self._conditions.items() if test(facts, now_us) != TRUE)
+
+    def _build(self, query: Query, scope: "_Scope", facts: Facts, now_us: int, key: "_AnswerKey") -> Answer:
+        outcome = _remember(
+            self._outcomes,
+            (query.atlas_ids, query.capabilities, key[0]),
+            lambda: _build_outcome(scope, facts, now_us),
         )
+        blocks = _rank(scope, query, key[1])
+        return Answer(outcome, blocks, tuple(block.block_id for block in blocks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +251,21 @@ class _Scope:
     atlases: tuple[Atlas, ...]
     members: frozenset[str] | None
     packs: frozenset[tuple[str, str]] | None
+    policy_sets: tuple[PolicySet, ...]
+
+
+_AnswerKey = tuple[tuple[object, ...], frozenset[tuple[str, str]]]
+_NOTHING: frozenset[tuple[str, str]] = frozenset()
+
+
+class _Known:
+    """A query asked before: what it considers, and its answers by outcome."""
+
+    __slots__ = ("answers", "scope")
+
+    def __init__(self, scope: _Scope) -> None:
+        self.scope = scope
+        self.answers: OrderedDict[Hashable, Answer] = OrderedDict()
 
 
 def _build_scope(catalogue: Catalogue, query: Query) -> _Scope:
@@ -234,8 +275,9 @@ def _build_scope(catalogue: Catalogue, query: Query) -> _Scope:
         raise RequestError("unknown_atlas", f"no loaded atlas is called {_quoted(unknown)}", hint="see list_atlases()")
     wanted = frozenset(query.atlas_ids) or known
     atlases = tuple(atlas for atlas in catalogue.atlases if atlas.atlas_id in wanted)
+    policy_sets = tuple(atlas.policy_set for atlas in atlases)
     if not query.capabilities:
-        return _Scope(atlases, None, None)
+        return _Scope(atlases, None, None, policy_sets)
     offered = {capability.capability_id for atlas in atlases for capability in atlas.capabilities}
     unknown = [capability for capability in query.capabilities if capability not in offered]
     if unknown:
@@ -247,7 +289,7 @@ def _build_scope(catalogue: Catalogue, query: Query) -> _Scope:
             if capability.capability_id in query.capabilities:
                 members.update(capability.actions)
                 packs.update((atlas.atlas_id, pack) for pack in capability.context_packs)
-    return _Scope(atlases, frozenset(members), frozenset(packs))
+    return _Scope(atlases, frozenset(members), frozenset(packs), policy_sets)
 
 
 def _build_outcome(scope: _Scope, facts: Facts, now_us: int) -> Outcome:

@@ -25,7 +25,7 @@ from cra_mcp.gate.gate import Gate
 from cra_mcp.gate.replays import Replays
 from cra_mcp.policy.conditions import higher
 from cra_mcp.policy.model import Facts, RiskTier
-from cra_mcp.resolution import Permission, Query, Resolution, Resolver
+from cra_mcp.resolution import Answer, Permission, Query, Resolution, Resolver
 from cra_mcp.session import EndReason, Session
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import Draft, Event, Verification, parse, verify
@@ -322,69 +322,49 @@ class Runtime:
         return self._resolve(session, query, facts, message.request_id)
 
     def _resolve(self, session: Session, query: Query, facts: Facts, request_id: str) -> Resolution:
-        received: dict[str, object] = {"goal": query.goal, "operation": "resolve", "request_id": request_id}
-        if query.hints or query.capabilities or query.atlas_ids or facts is not session.facts:
-            received["query"] = {
-                "atlas_ids": list(query.atlas_ids),
-                "context": lossy(facts.context),
-                "context_hints": list(query.hints),
-                "required_capabilities": list(query.capabilities),
-                "risk_tier": facts.task_risk.value,
-            }
         now_us = self.config.clock_ns() // 1_000
         resolver = self._resolver
         try:
             _check_goal(query.goal, lowest=0)
-            outcome = resolver.outcome(query, facts, now_us)
-            blocks = resolver.context(query, facts, now_us)
+            answer = resolver.answer(query, facts, now_us)
             ttl_seconds = resolver.ttl_seconds(query, now_us, self.config.ttl_seconds)
         except RequestError as error:
-            self._record_error(session, request_id, error, received=received)
+            self._record_error(session, request_id, error, received=_received(query, facts, session, request_id))
             raise
         resolution_id = self.config.new_id()
-        completed: dict[str, object] = {
-            "digest": outcome.digest,
-            "request_id": request_id,
-            "resolution_id": resolution_id,
-            "ttl_seconds": ttl_seconds,
-        }
+        root_span = session.root_span
         with session.lock:
-            # What a trace has said once it need not say again: a repeated outcome names the event that lists it.
-            key = (outcome.digest, tuple([block.block_id for block in blocks]))
-            first = session.recorded_outcomes.get(key)
-            if first is None:
-                event_type = "carp.resolution.completed"
-                completed |= outcome.recorded
-                completed |= {
-                    "allowed_count": len(outcome.allowed),
-                    "context_block_count": len(blocks),
-                    "context_blocks": key[1],
-                    "decision_type": outcome.decision_type,
-                    "denied_count": len(outcome.denied) + len(outcome.hidden),
-                }
+            # What a trace has said once it need not say again: a repeated answer names the event that lists it.
+            first = session.recorded_answers.get(answer)
+            if first is not None and facts is session.facts:
+                # Canonical by construction, in a place that runs on every repeat: keys in order, ids and digits only.
+                payload = (
+                    f'{{"digest":"{answer.outcome.digest}","first_sequence":{first},"request_id":"{request_id}",'
+                    f'"resolution_id":"{resolution_id}","ttl_seconds":{ttl_seconds}}}'
+                ).encode()
+                head = self._store.append(session.session_id, (Draft("carp.resolution.cached", payload, root_span),))
             else:
-                event_type = "carp.resolution.cached"
-                completed["first_sequence"] = first
-            head = self._store.append(
-                session.session_id,
-                (
-                    Draft("carp.request.received", received, session.root_span),
-                    Draft(event_type, completed, session.root_span),
-                ),
-            )
-            if first is None:
-                session.recorded_outcomes[key] = head.sequence
+                received = _received(query, facts, session, request_id)
+                completed = _completed(answer, request_id, resolution_id, ttl_seconds)
+                head = self._store.append(
+                    session.session_id,
+                    (
+                        Draft("carp.request.received", received, root_span),
+                        Draft("carp.resolution.completed", completed, root_span),
+                    ),
+                )
+                if facts is session.facts:
+                    session.recorded_answers[answer] = head.sequence
             resolution = Resolution(
-                resolution_id=resolution_id,
-                request_id=request_id,
-                timestamp=head.timestamp,
-                trace_id=session.trace_id,
-                ttl_seconds=ttl_seconds,
-                expires_at_us=now_us + ttl_seconds * 1_000_000,
-                query=query,
-                facts=facts,
-                outcome=outcome,
-                context_blocks=blocks,
+                resolution_id,
+                request_id,
+                head.timestamp,
+                session.trace_id,
+                ttl_seconds,
+                now_us + ttl_seconds * 1_000_000,
+                query,
+                facts,
+                answer,
             )
             session.keep(resolution)
         return resolution
@@ -392,7 +372,7 @@ class Runtime:
     def permissions(self, agent_id: str | None = None) -> tuple[Permission, ...]:
         """What an agent could be allowed now, without a session: what a face lists. Nothing is recorded."""
         facts = Facts(agent_id=agent_id or self.config.agent_id, session_id="", tenant=self.config.tenant)
-        return self._resolver.outcome(Query(""), facts, self.config.clock_ns() // 1_000).allowed
+        return self._resolver.answer(Query(""), facts, self.config.clock_ns() // 1_000).outcome.allowed
 
     def action_id_of(self, published: str) -> str | None:
         """The action published under a host-safe name; None if there is none."""
@@ -551,7 +531,8 @@ class Runtime:
         Raises:
             UnknownTraceError: no such trace.
         """
-        return verify(self._store.read(session_id), session_id=session_id)
+        lines = self._store.read(session_id)
+        return verify(lines, session_id=session_id, tail=self._store.unfinished(session_id))
 
     def list_traces(self) -> list[TraceInfo]:
         """All traces in the store, the most recently written first."""
@@ -720,6 +701,37 @@ class Runtime:
             payload["request_id"] = request_id
         drafts.append(Draft("error.occurred", cast("Mapping[str, object]", lossy(payload)), session.root_span))
         self._store.append(session.session_id, drafts)
+
+
+def _received(query: Query, facts: Facts, session: Session, request_id: str) -> dict[str, object]:
+    payload: dict[str, object] = {"goal": lossy(query.goal), "operation": "resolve", "request_id": request_id}
+    if query.hints or query.capabilities or query.atlas_ids or facts is not session.facts:
+        payload["query"] = lossy(
+            {
+                "atlas_ids": list(query.atlas_ids),
+                "context": dict(facts.context),
+                "context_hints": list(query.hints),
+                "required_capabilities": list(query.capabilities),
+                "risk_tier": facts.task_risk.value,
+            }
+        )
+    return payload
+
+
+def _completed(answer: Answer, request_id: str, resolution_id: str, ttl_seconds: int) -> dict[str, object]:
+    outcome = answer.outcome
+    return {
+        **outcome.recorded,
+        "allowed_count": len(outcome.allowed),
+        "context_block_count": len(answer.context_blocks),
+        "context_blocks": list(answer.block_ids),
+        "decision_type": outcome.decision_type,
+        "denied_count": len(outcome.denied) + len(outcome.hidden),
+        "digest": outcome.digest,
+        "request_id": request_id,
+        "resolution_id": resolution_id,
+        "ttl_seconds": ttl_seconds,
+    }
 
 
 def _info(atlas: Atlas) -> AtlasInfo:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.model import Facts
-from cra_mcp.resolution import Resolution
+from cra_mcp.resolution import Answer, Resolution
 
 EndReason = Literal["completed", "timeout", "error", "cancelled"]
 Status = Literal["active", "ending", "ended"]
@@ -28,7 +28,7 @@ class Session:
     Attributes:
         root_span: span of the session itself; parent of every call's span.
         resolution: the newest, used by calls that name none.
-        recorded_outcomes: digest and context blocks of each resolution the trace lists, and the sequence that lists it.
+        recorded_answers: each answer the trace lists in full, and the sequence of the event that lists it.
         active_calls: calls under way; ``session.ended`` waits for them.
     """
 
@@ -44,7 +44,7 @@ class Session:
     end_reason: EndReason | None = None
     resolution: Resolution | None = None
     resolutions: OrderedDict[str, Resolution] = field(default_factory=OrderedDict[str, Resolution])
-    recorded_outcomes: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict[tuple[str, tuple[str, ...]], int])
+    recorded_answers: dict[Answer, int] = field(default_factory=dict[Answer, int])
     seen_requests: OrderedDict[str, None] = field(default_factory=OrderedDict[str, None])
     active_calls: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)

@@ -102,6 +102,8 @@ class PolicySet:
 
     def next_boundary(self, now_us: int) -> int | None:
         """Return the first instant after ``now_us`` at which a time window opens or closes; None if none ever does."""
+        if not self._schedules:
+            return None
         changes = [schedule.next_change(now_us) for schedule in self._schedules]
         return min((change for change in changes if change is not None), default=None)
 

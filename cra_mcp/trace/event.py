@@ -93,8 +93,7 @@ class Head(NamedTuple):
     timestamp: str
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An event before it has a place in a chain. A payload of type ``bytes`` is a canonical JSON object already."""
 
     event_type: str

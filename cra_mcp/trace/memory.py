@@ -90,6 +90,11 @@ class MemoryStore:
             end = chain.events if limit is None else min(chain.events, start + max(limit, 0))
             return chain.lines[start:end]
 
+    def unfinished(self, session_id: str) -> bytes:
+        """See ``TraceStore.unfinished``; memory tears nothing."""
+        self._chain(session_id)
+        return b""
+
     def sessions(self) -> list[TraceInfo]:
         """See ``TraceStore.sessions``."""
         with self._lock:

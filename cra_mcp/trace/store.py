@@ -68,8 +68,8 @@ class TraceStore(Protocol):
     def append(self, session_id: str, drafts: Sequence[Draft], *, durable: bool = False) -> Head:
         """Link ``drafts`` in order and persist them all, or none of them.
 
-        When this returns, the events survive the death of the process (in a store that outlives it); with ``durable`` also
-        a power cut. All of them carry one timestamp, never before that of the event they follow.
+        When this returns, the events survive the death of the process (in a store that outlives it); with ``durable``
+        also a power cut. All of them carry one timestamp, never before that of the event they follow.
 
         Returns:
             The head after the last of them; the first has sequence ``head.sequence - len(drafts) + 1``.
@@ -95,6 +95,14 @@ class TraceStore(Protocol):
         """Stored lines (no line feed) of the events whose sequence is above ``after``, oldest first.
 
         The unfinished tail of a chain being written is left out.
+
+        Raises:
+            UnknownTraceError: no such chain.
+        """
+        ...
+
+    def unfinished(self, session_id: str) -> bytes:
+        """What a write that was cut off left after the last whole line; empty while the chain is being written.
 
         Raises:
             UnknownTraceError: no such chain.

@@ -1,0 +1,52 @@
+# Every recipe runs from a checkout whose .venv holds requirements-dev.lock. `just` alone lists them.
+
+bin := env("CRA_VENV_BIN", justfile_directory() / (if os_family() == "windows" { ".venv/Scripts" } else { ".venv/bin" }))
+python := bin / "python"
+
+_list:
+    @just --list --unsorted
+
+# Put the package itself and the npm clients of the tests in place
+setup:
+    {{python}} -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+    {{python}} tests/clients/install.py
+
+# The tests, with what they need installed first, and the branch coverage that may not fall
+test *ARGS: setup
+    {{python}} -m coverage erase
+    {{python}} -m coverage run -m pytest -n auto -m "not long" {{ARGS}}
+    {{python}} -m coverage combine --quiet
+    {{python}} -m coverage report --fail-under=100 --include="cra_mcp/policy/*,cra_mcp/gate/*,cra_mcp/resolution.py,cra_mcp/canonical.py,cra_mcp/trace/event.py"
+
+# Format, lint, types, layers
+lint:
+    {{python}} -m ruff format --check .
+    {{python}} -m ruff check .
+    {{bin}}/basedpyright --pythonpath {{python}}
+    {{bin}}/lint-imports
+
+# The whole gate
+check: lint test
+
+# Slow and large runs: crash loops, big fuzzes
+check-long: setup
+    {{python}} -m pytest -n auto -m long
+
+# Write formatting and what is generated
+fix:
+    {{python}} -m ruff format .
+    {{python}} -m ruff check --fix .
+    {{python}} -m cra_mcp.faces.cli.schemas specs/schemas
+
+# Resolve the pinned requirements again
+lock:
+    {{bin}}/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock
+    {{bin}}/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev -o requirements-dev.lock
+
+# The performance claims, each one command: just bench policy | trace | resolve | mcp | upstream
+bench NAME *ARGS:
+    {{python}} benchmarks/{{NAME}}.py {{ARGS}}
+
+# Remove each guard in turn and show which tests notice
+sabotage *ARGS:
+    {{python}} tests/sabotage.py {{ARGS}}
