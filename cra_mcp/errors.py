@@ -148,6 +148,12 @@ class ExecutionError(CRAError):
         super().__init__(message, code=code, hint=hint)
 
 
+class ActionError(CRAError):
+    """Raised by an action's own Python function to say what went wrong: the one exception whose text the agent is shown."""
+
+    default_code = "action_error"
+
+
 class ApprovalError(CRAError):
     """An approval can't be settled or used: ``unknown_approval``, ``approval_settled`` or ``approval_expired``."""
 

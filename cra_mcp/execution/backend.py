@@ -32,8 +32,8 @@ class Result:
     Attributes:
         value: the JSON value the action returned; None where only ``content`` is meaningful.
         content: MCP content blocks in wire form (camelCase keys), or None where ``value`` says it all.
-        is_error: the tool itself reported failure (an MCP tool error, a command's non-zero exit); ``value`` or ``content``
-            then explain it.
+        is_error: the tool itself reported failure (an MCP tool error, a command's non-zero exit); ``value`` or
+            ``content`` then explain it.
     """
 
     value: object = None
@@ -47,8 +47,8 @@ class BoundAction(Protocol):
     async def __call__(self, invocation: Invocation) -> Result:
         """Carry the action out.
 
-        The gate bounds this with the action's timeout by cancelling it: cancellation must end all work that can be ended
-        (processes killed, upstream told) before it propagates. Must not block the event loop.
+        The gate bounds this with the action's timeout by cancelling it: cancellation must end all work that can be
+        ended (processes killed, upstream told) before it propagates. Must not block the event loop.
 
         Raises:
             ExecutionError: it could not be completed. Its text never holds foreign exception text, secrets or paths.

@@ -1,0 +1,308 @@
+"""An MCP server as a child process: one JSON-RPC message a line over its standard input and output.
+
+Rule: what the child does is bounded: the length of a line, what waits to be read or written, messages nobody asked
+for, and lines that are no messages. Beyond a bound the child is killed and the reason kept in ``fault``. Its standard
+error goes to ours.
+
+Imports ``mcp``: only ``mcp_client`` uses this, which is loaded when the first upstream is needed.
+Source: MCP specification, "Transports", stdio.
+"""
+
+import asyncio
+import subprocess
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import anyio
+import orjson
+from mcp.client._transport import TransportStreams
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
+from pydantic import ValidationError
+
+from cra_mcp.errors import ExecutionCode
+from cra_mcp.execution.process import Child, start
+from cra_mcp.execution.upstream import Fault
+
+MAX_LINE_BYTES = 33_554_432
+MAX_UNREAD_BYTES = 1_048_576
+MAX_UNWRITTEN_BYTES = 16_777_216
+MAX_UNASKED_PER_SECOND = 2_000
+MAX_GARBAGE_BYTES = 8_388_608
+
+_EXIT_GRACE_S = 1.0
+_TERM_GRACE_S = 1.0
+
+
+class NotSentError(Exception):
+    """A request did not reach the child: it can be sent to another one without doing anything twice."""
+
+
+class StdioTransport:
+    """Starts a child for the time it is entered; yields the streams ``mcp.Client`` reads and writes."""
+
+    def __init__(self, argv: Sequence[str], *, environ: Mapping[str, str], cwd: Path | None) -> None:
+        self._argv = argv
+        self._environ = environ
+        self._cwd = cwd
+        self.peer = _Peer()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the child can't be talked to any more."""
+        return self.peer.eof
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why the child was killed; None if it was not, or simply died."""
+        return self.peer.fault
+
+    async def wait_closed(self) -> None:
+        """Until the child can't be talked to any more."""
+        await self.peer.closed.wait()
+
+    def give_up(self) -> None:
+        """Stop talking to the child; leaving the context ends it."""
+        self.peer.give_up()
+
+    async def __aenter__(self) -> TransportStreams:
+        """Start the child.
+
+        Raises:
+            ExecutionError: it can't be started.
+        """
+        await start(self.peer, self._argv, environ=self._environ, cwd=self._cwd, stdin=subprocess.PIPE, stderr=None)
+        return _Reader(self.peer), _Writer(self.peer)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the child: close its input, wait, signal its group, kill it. Bounded, and not to be cancelled."""
+        with anyio.CancelScope(shield=True):
+            self.peer.hang_up()
+            with anyio.move_on_after(_EXIT_GRACE_S):
+                await self.peer.released.wait()
+            if not self.peer.released.is_set():
+                self.peer.terminate()
+                with anyio.move_on_after(_TERM_GRACE_S):
+                    await self.peer.released.wait()
+            await self.peer.end()
+
+
+class _Peer(Child):
+    """The child at the other end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eof = False
+        self.fault: Fault | None = None
+        self.closed = asyncio.Event()
+        self._lines: deque[bytes] = deque()
+        self._unread = 0
+        self._partial = bytearray()
+        self._paused = False
+        self._hung_up = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    # --- what the child writes -------------------------------------------------------------------------------------
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if self.eof or self._hung_up:
+            return  # read and dropped, so that a child that is flushing its output can end
+        head, newline, rest = data.partition(b"\n")
+        self._partial += head
+        if len(self._partial) > MAX_LINE_BYTES:
+            self.fail("output_too_large", f"the upstream wrote a message of more than {MAX_LINE_BYTES} bytes")
+        if not newline or self.eof:
+            return
+        lines = rest.split(b"\n")
+        self._add(bytes(self._partial))
+        self._partial = bytearray(lines.pop())
+        for line in lines:
+            self._add(line)
+        if self._unread > MAX_UNREAD_BYTES and not self._paused:
+            self._paused = True
+            self._stdout().pause_reading()
+        self._wake()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 1:
+            self._close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._close()
+
+    @property
+    def has_line(self) -> bool:
+        """Whether ``next_line`` would return at once."""
+        return bool(self._lines)
+
+    async def next_line(self) -> bytes | None:
+        """The next line; None when there will be no more."""
+        while not self._lines:
+            if self.eof:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        line = self._lines.popleft()
+        self._unread -= len(line)
+        if self._paused and self._unread < MAX_UNREAD_BYTES // 2 and not self.eof:
+            self._paused = False
+            self._stdout().resume_reading()
+        return line
+
+    # --- what the child is told ------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        """Hand a line to the child. False if it certainly did not get it."""
+        if self.eof or self._hung_up:
+            return False
+        pipe = self._stdin()
+        if pipe.is_closing():
+            return False
+        if pipe.get_write_buffer_size() + len(data) > MAX_UNWRITTEN_BYTES:
+            self.fail("upstream_lost", "the upstream stopped reading what it is sent")
+            return False
+        pipe.write(data)
+        # The first attempt to write is made at once: a pipe that broke is closing now, and took nothing.
+        return not pipe.is_closing()
+
+    def hang_up(self) -> None:
+        """Close the child's input; what it still writes is dropped."""
+        self._hung_up = True
+        self._lines.clear()
+        if self._paused and not self.released.is_set():
+            self._paused = False
+            self._stdout().resume_reading()
+        self._stdin().close()
+
+    def give_up(self) -> None:
+        """Take what the child says no more for an answer."""
+        self._lines.clear()
+        self._close()
+
+    def fail(self, code: ExecutionCode, message: str) -> None:
+        """Give the child up for a reason, and kill it."""
+        if self.fault is None and not self.eof:
+            self.fault = Fault(code, message)
+            self.kill()
+            self.give_up()
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _stdin(self) -> asyncio.WriteTransport:
+        return cast("asyncio.WriteTransport", self.transport.get_pipe_transport(0))
+
+    def _stdout(self) -> asyncio.ReadTransport:
+        return cast("asyncio.ReadTransport", self.transport.get_pipe_transport(1))
+
+    def _add(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._unread += len(line)
+
+    def _close(self) -> None:
+        self.eof = True
+        self.closed.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Stream:
+    """The part streams share: leaving one is all there is to closing it."""
+
+    def __init__(self, peer: _Peer) -> None:
+        self._peer = peer
+
+    async def aclose(self) -> None:
+        """Nothing to do: the transport ends the child."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        return None
+
+
+class _Reader(_Stream):
+    """Messages of the child. Lines that are none are dropped, up to a bound."""
+
+    def __init__(self, peer: _Peer) -> None:
+        super().__init__(peer)
+        self._garbage = 0
+        self._unasked = 0
+        self._window_ends = 0.0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        if self._peer.has_line:
+            await asyncio.sleep(0)  # a flood of lines must not keep the loop
+        while (line := await self._peer.next_line()) is not None:
+            message = _parse(line)
+            if message is None:
+                self._count_garbage(len(line))
+            else:
+                self._garbage = 0
+                if not isinstance(message, JSONRPCResponse | JSONRPCError):
+                    self._count_unasked()
+                return SessionMessage(message)
+            await asyncio.sleep(0)
+        raise StopAsyncIteration
+
+    async def receive(self) -> SessionMessage | Exception:
+        """The next message."""
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            raise anyio.EndOfStream from None
+
+    def _count_garbage(self, size: int) -> None:
+        self._garbage += size + 1
+        if self._garbage > MAX_GARBAGE_BYTES:
+            self._peer.fail("upstream_lost", "the upstream writes what is not MCP to its standard output")
+
+    def _count_unasked(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._window_ends:
+            self._window_ends = now + 1.0
+            self._unasked = 0
+        self._unasked += 1
+        if self._unasked > MAX_UNASKED_PER_SECOND:
+            self._peer.fail("upstream_lost", "the upstream floods this server with messages")
+
+
+class _Writer(_Stream):
+    """Messages to the child."""
+
+    async def send(self, item: SessionMessage) -> None:
+        """Hand a message over; does not wait for the child to read it.
+
+        Raises:
+            NotSentError: a request certainly did not arrive.
+            anyio.BrokenResourceError: the same of any other message.
+        """
+        message = item.message
+        line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        if not self._peer.write(line):
+            raise NotSentError if isinstance(message, JSONRPCRequest) else anyio.BrokenResourceError
+
+
+def _parse(line: bytes) -> JSONRPCMessage | None:
+    """A message, strictly: no NaN, no lone surrogate, no nesting without end."""
+    try:
+        return jsonrpc_message_adapter.validate_python(orjson.loads(line), by_name=False)
+    except (orjson.JSONDecodeError, ValidationError):
+        return None

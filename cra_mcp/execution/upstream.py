@@ -1,0 +1,116 @@
+"""What the supervision of upstreams and their connections say to each other; knows nothing of the protocol.
+
+Source: specs/atlas.md, "Upstreams".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from cra_mcp.atlas.model import Upstream
+from cra_mcp.errors import ExecutionCode, ExecutionError
+from cra_mcp.execution.backend import Progress
+from cra_mcp.execution.environment import child_environment, expand
+from cra_mcp.execution.process import find_program, working_folder
+
+Era = Literal["legacy", "auto"]
+"""How a connection is opened: by the handshake of 2025 and before, or by asking first what the server speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class StdioTarget:
+    """A program to start. ``environ`` is all it inherits."""
+
+    argv: tuple[str, ...] = field(repr=False)
+    environ: Mapping[str, str] = field(repr=False)
+    cwd: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpTarget:
+    """An endpoint to post to."""
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+
+Target = StdioTarget | HttpTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a connection was ended from this side."""
+
+    code: ExecutionCode
+    message: str
+
+    def error(self) -> ExecutionError:
+        """What each call in flight is told."""
+        return ExecutionError(self.code, self.message)
+
+
+class WrongEraError(Exception):
+    """The server is there, but does not open a connection in this way."""
+
+
+class CallLostError(Exception):
+    """A call has no answer because its connection ended.
+
+    Attributes:
+        sent: whether the upstream may have received it.
+    """
+
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__()
+        self.sent = sent
+
+
+class Connection(Protocol):
+    """An open connection to an upstream."""
+
+    @property
+    def era(self) -> Era:
+        """How to open the next one."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can't be used any more."""
+        ...
+
+    async def call(
+        self, tool: str, arguments: Mapping[str, object], on_progress: Progress | None
+    ) -> Mapping[str, object]:
+        """The result of a tool as it came over the wire, checked against the protocol.
+
+        Raises:
+            CallLostError: the connection ended.
+            ExecutionError: the upstream refused the call, or broke a bound.
+        """
+        ...
+
+    async def wait_closed(self) -> None:
+        """Until it can't be used any more."""
+        ...
+
+    def give_up(self) -> None:
+        """Close it."""
+        ...
+
+
+def target_of(upstream: Upstream, *, root: Path | None, environ: Mapping[str, str]) -> Target:
+    """The program or endpoint of an upstream, references to the environment filled in.
+
+    Raises:
+        ExecutionError: ``missing_setting``, or ``execution_failed``: there is no such program or folder.
+    """
+    if upstream.url is not None:
+        headers = {name: expand(value, environ) for name, value in upstream.headers.items()}
+        return HttpTarget(expand(upstream.url, environ), headers)
+    inherited = child_environment(environ)
+    inherited.update({name: expand(value, environ) for name, value in upstream.env.items()})
+    cwd = None if upstream.cwd is None else expand(upstream.cwd, environ)
+    program = find_program(upstream.command or "", environ=inherited, folder=root)
+    arguments = tuple(expand(argument, environ) for argument in upstream.args)
+    return StdioTarget((program, *arguments), inherited, working_folder(cwd, folder=root))
