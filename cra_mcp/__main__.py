@@ -1,6 +1,6 @@
 """``python -m cra_mcp``: the command line."""
 
-from cra_mcp.faces.cli.app import main
+from cra_mcp.faces.launch import main
 
 if __name__ == "__main__":
     main()
