@@ -116,7 +116,7 @@ async def _play(story: _Story, work: Path) -> str:
         story.check("ticket_search answers from a real SQLite database", not found.is_error, _text(found)[:300])
 
         story.chapter("3. A denied call does not, and says why")
-        denied = await client.call_tool("ticket_delete", {"ticket_id": "T-1001"})
+        denied = await client.call_tool("ticket_delete", {"ticket_id": "T-2001"})
         story.check("ticket_delete is refused by name of the policy", "deny-delete" in _text(denied), _text(denied))
 
         await _refund(story, client, work)
@@ -128,7 +128,7 @@ async def _refund(story: _Story, client: "Client", work: Path) -> None:
     from cra_mcp.compose import open_ledger  # noqa: PLC0415 - not for --help
 
     story.chapter("4. A refund needs a person")
-    wish = {"order_id": "O-5001", "amount": 12.5, "reason": "Arrived damaged, see T-1001"}
+    wish = {"order_id": "O-3001", "amount_cents": 1250, "reason": "Arrived with a cracked lid, see T-2001"}
     asked = await client.call_tool("refund_create", wish)
     approval_id = str(_receipt(asked).get("details", {}).get("approval_id", ""))
     story.check("refund_create waits, and names the command that lets it go ahead", f"cra-mcp approve {approval_id}" in _text(asked), _text(asked))

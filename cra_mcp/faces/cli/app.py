@@ -63,7 +63,7 @@ def run() -> None:
     from cra_mcp.errors import CRAError  # noqa: PLC0415 - loaded by the commands already
 
     try:
-        app()
+        app(prog_name="cra-mcp")
     except CRAError as error:
         complain(f"{error.message} [{error.code}]", error.hint)
         sys.exit(exit_code(error))

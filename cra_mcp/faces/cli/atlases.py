@@ -59,7 +59,9 @@ def _validate(text: str, *, test: bool) -> dict[str, list[object] | object]:
 
         results = run_cases(atlas)
         report["tests"] = len(results)
-        report["failed"] = [str(result) for result in results if not result.ok]
+        report["failed"] = [
+            f"{result.case.name}: {'; '.join(result.failures)}" for result in results if not result.passed
+        ]
     return report
 
 

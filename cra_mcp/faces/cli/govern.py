@@ -90,7 +90,7 @@ def execute(
 
       cra-mcp execute ticket.search --atlas customer-support --args '{"query": "refund"}'
 
-      echo '{"ticket_id": "T-1001"}' | cra-mcp execute ticket.get --atlas customer-support --args - --json
+      echo '{"ticket_id": "T-2001"}' | cra-mcp execute ticket.get --atlas customer-support --args - --json
     """
     with reporting(), runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir), atlas) as runtime:
         session = runtime.create_session(agent_id, goal)

@@ -3,17 +3,18 @@
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import orjson
 import typer
 
-from cra_mcp.compose import open_store
 from cra_mcp.errors import UnknownTraceError
 from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of, reporting
 from cra_mcp.faces.cli.output import NO, OK, complain, emit, emit_json, paint, printable, say, table
-from cra_mcp.trace.event import Event, Verification, parse, split_lines, verify
-from cra_mcp.trace.store import TraceStore
+
+if TYPE_CHECKING:
+    from cra_mcp.trace.event import Event, Verification
+    from cra_mcp.trace.store import TraceStore
 
 app = typer.Typer(name="trace", help="Read, follow and verify traces.", no_args_is_help=True)
 
@@ -106,7 +107,7 @@ def tail(
             fresh = store.read(session_id, after=after)
             after += len(fresh)
             _print_events(fresh, as_json=as_json)
-            if fresh and parse(fresh[-1]).event_type == "session.ended":
+            if any(event.event_type == "session.ended" for event in _parsed(fresh)):
                 return
 
 
@@ -174,14 +175,22 @@ def recover(session: Session, data_dir: DataDir = None, trace_dir: TraceDir = No
 
 def print_trace(lines: Iterable[bytes]) -> None:
     """Give the events of stored lines as a table."""
-    table(("SEQ", "TIME", "EVENT", "ACTION", "DETAIL"), map(_row, map(parse, lines)), colours=_COLOURS)
+    table(("SEQ", "TIME", "EVENT", "ACTION", "DETAIL"), map(_row, _parsed(lines)), colours=_COLOURS)
 
 
-def _store(data_dir: Path | None, trace_dir: Path | None) -> TraceStore:
+def _parsed(lines: Iterable[bytes]) -> "Iterable[Event]":
+    from cra_mcp.trace.event import parse  # noqa: PLC0415 - not for --help
+
+    return map(parse, lines)
+
+
+def _store(data_dir: Path | None, trace_dir: Path | None) -> "TraceStore":
+    from cra_mcp.compose import open_store  # noqa: PLC0415 - not for --help
+
     return open_store(config_of(data_dir=data_dir, trace_dir=trace_dir))
 
 
-def _find(store: TraceStore, text: str) -> str:
+def _find(store: "TraceStore", text: str) -> str:
     found = [info.session_id for info in store.sessions()]
     if text == "latest" and found:
         return found[0]
@@ -193,7 +202,9 @@ def _find(store: TraceStore, text: str) -> str:
     raise UnknownTraceError(f"no trace begins with {text[:80]!r}" if text != "latest" else "there are no traces here", hint="see `cra-mcp trace list`; --data-dir and --trace-dir say where to look")
 
 
-def _verify(store: TraceStore, name: str) -> Verification:
+def _verify(store: "TraceStore", name: str) -> "Verification":
+    from cra_mcp.trace.event import split_lines, verify  # noqa: PLC0415 - not for --help
+
     path = Path(name)
     if name.endswith(".jsonl") or path.is_file():
         try:
@@ -205,7 +216,7 @@ def _verify(store: TraceStore, name: str) -> Verification:
     return verify(store.read(session_id), session_id=session_id, tail=store.unfinished(session_id))
 
 
-def _tell(name: str, check: Verification) -> None:
+def _tell(name: str, check: "Verification") -> None:
     if check.ok:
         head = check.head.event_hash if check.head is not None else "-"
         emit(f"{paint('ok', 'green')}  {name}  {check.events} events, head {head}")
@@ -219,11 +230,11 @@ def _print_events(lines: Iterable[bytes], *, as_json: bool) -> None:
         if as_json:
             emit(line.decode())
             continue
-        cells = _row(parse(line))
+        (cells,) = map(_row, _parsed([line]))
         emit("  ".join((cells[0].rjust(4), cells[1], cells[2].ljust(26), cells[3].ljust(20), cells[4])).rstrip())
 
 
-def _row(event: Event) -> tuple[str, str, str, str, str]:
+def _row(event: "Event") -> tuple[str, str, str, str, str]:
     payload = cast("Mapping[str, Any]", event.payload)
     return (
         str(event.sequence),
