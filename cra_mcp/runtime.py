@@ -494,6 +494,7 @@ class Runtime:
         *,
         resolution_id: str | None = None,
         idempotency_key: str | None = None,
+        asker: Asker | None = None,
     ) -> ExecutionOutcome:
         """``execute`` for programs without an event loop; it runs on a thread of the runtime. Raises the same."""
         return self._loop().call(
@@ -503,6 +504,7 @@ class Runtime:
                 parameters,
                 resolution_id=resolution_id,
                 idempotency_key=idempotency_key,
+                asker=asker,
             )
         )
 

@@ -78,10 +78,15 @@ def _settle(identifier: str, *, granted: bool, yes: bool, data_dir: object, as_j
         say(f"{settled.status}: {settled.action_id} for {settled.agent_id} ({settled.approval_id})")
 
 
-def _confirm(approval: "Approval") -> None:
-    say(f"{approval.agent_id} wants to call {approval.action_id} (risk: {approval.risk_tier}) with")
+def show_approval(approval: "Approval") -> None:
+    """Tell a person what is asked for: agent, action, exact arguments, and which policy wants to know."""
+    say(f"{printable(approval.agent_id)} wants to call {approval.action_id} (risk: {approval.risk_tier}) with")
     say(_arguments(approval, indent=True))
     say(f"policy {approval.policy_id}: {printable(approval.reason)}")
+
+
+def _confirm(approval: "Approval") -> None:
+    show_approval(approval)
     if not sys.stdin.isatty():
         complain("nobody is here to confirm", "add --yes to approve without being asked")
         raise typer.Exit(USAGE)

@@ -1,6 +1,7 @@
 """``resolve`` and ``execute``: CARP from the command line."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,10 +9,12 @@ import typer
 
 from cra_mcp.canonical import parse_json
 from cra_mcp.errors import CanonicalError, SettingsError
+from cra_mcp.faces.cli.approvals import show_approval
 from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, TraceDir, config_of, reporting, runtime_of
 from cra_mcp.faces.cli.output import NO, OK, complain, emit, emit_json, say, table
 
 if TYPE_CHECKING:
+    from cra_mcp.approval.model import Answer, Approval, Channel
     from cra_mcp.resolution import Resolution
 
 _MAX_ARGUMENTS = 16 * 1_048_576
@@ -94,16 +97,36 @@ def execute(
     """
     with reporting(), runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir), atlas) as runtime:
         session = runtime.create_session(agent_id, goal)
-        outcome = runtime.execute_blocking(session.session_id, action, _parameters(args))
+        outcome = runtime.execute_blocking(session.session_id, action, _parameters(args), asker=_Terminal())
         if as_json:
             emit_json(outcome.to_dict())
         elif outcome.result is not None:
             content = outcome.result.content
             emit_json(outcome.value if content is None else list(content))
         if outcome.fault is not None:
-            complain(f"{outcome.fault.message} [{outcome.fault.code}]", outcome.fault.hint)
+            # The session ends with this command, so an approval given later would serve nobody.
+            pending = outcome.status == "pending_approval"
+            hint = "run it in a terminal, where you are asked" if pending else outcome.fault.hint
+            complain(f"{outcome.fault.message} [{outcome.fault.code}]", hint)
         say(f"recorded in session {session.session_id}")
     raise typer.Exit(OK if outcome.status == "success" else NO)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terminal:
+    """Asks whoever runs the command; without a terminal nobody can be asked."""
+
+    channel: "Channel" = "cli"
+
+    async def ask(self, approval: "Approval") -> "Answer":
+        """Show what is asked for and wait for y or n."""
+        if not sys.stdin.isatty():
+            return "unavailable"
+        import anyio.to_thread  # noqa: PLC0415 - not for --help
+
+        show_approval(approval)
+        agreed = await anyio.to_thread.run_sync(lambda: typer.confirm("Approve this one call?", default=False, err=True))
+        return "granted" if agreed else "rejected"
 
 
 def _parameters(text: str) -> Any:  # noqa: ANN401 - any JSON; the gate checks it
