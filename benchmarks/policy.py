@@ -2,9 +2,9 @@
 
     python benchmarks/policy.py [--json]
 
-Hot: the same calls again and again. Cold: a few hundred kilobytes are touched between two calls, so that caches are not
-warm. The floor is what the language charges for asking at all: a method that looks the action up in a dict and returns a
-constant. Floor and decision alternate within one run, so that a busy machine slows both.
+Hot: the same calls again and again. Cold: a few hundred kilobytes are touched between two calls, so that caches are
+not warm. The floor is what the language charges for asking at all: a method that looks the action up in a dict and
+returns a constant. Floor and decision alternate within one run, so that a busy machine slows both.
 """
 
 import argparse
@@ -59,7 +59,7 @@ POLICIES: list[dict[str, object]] = [
     {"policy_id": "allow-accounts", "type": "allow", "actions": ["account.*"],
      "conditions": {"context_matches": {"team": "ops"}}},
     {"policy_id": "allow-reports", "type": "allow", "actions": ["report.*"], "conditions": {"agents": ["*-analyst"]}},
-    {"policy_id": "allow-messages", "type": "allow", "actions": ["message.*"], "conditions": {"capabilities": ["mail"]}},
+    {"policy_id": "allow-mail", "type": "allow", "actions": ["message.*"], "conditions": {"capabilities": ["mail"]}},
     {"policy_id": "allow-low", "type": "allow", "conditions": {"risk_tiers": ["low"], "agents": ["support-7"]}},
 ]  # fmt: skip
 NOUNS = ("ticket", "payment", "account", "report", "message")
