@@ -6,8 +6,8 @@ Names are loaded when first used, so that importing the package costs nothing th
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cra_mcp.errors import CRAError as CRAError
     from cra_mcp.compose import CRARuntime as CRARuntime
+    from cra_mcp.errors import CRAError as CRAError
     from cra_mcp.settings import RuntimeConfig as RuntimeConfig
 
 __version__ = "0.1.0"

@@ -206,4 +206,6 @@ def parse_request(request: object) -> CarpRequest:
             f"/{'/'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
             for fault in error.errors(include_url=False, include_context=False, include_input=False)[:10]
         ]
-        raise RequestError("invalid_request", "; ".join(found), hint="see specs/schemas/carp-request.schema.json") from None
+        raise RequestError(
+            "invalid_request", "; ".join(found), hint="see specs/schemas/carp-request.schema.json"
+        ) from None

@@ -25,6 +25,7 @@ _MEMO_SIZE = 512
 _WORD = re.compile(r"\w+")
 _HINT_WEIGHT = 2
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -415,7 +416,7 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name[:100]) for name in names)
 
 
-def _remember(memo: OrderedDict[Hashable, T], key: Hashable, build: Callable[[], T]) -> T:
+def _remember(memo: OrderedDict[K, T], key: K, build: Callable[[], T]) -> T:
     """Memo of bounded size, oldest out first. A lost race builds a value twice, which is harmless: values are equal."""
     found = memo.get(key)
     if found is None:
@@ -423,4 +424,3 @@ def _remember(memo: OrderedDict[Hashable, T], key: Hashable, build: Callable[[],
         if len(memo) > _MEMO_SIZE:
             memo.popitem(last=False)
     return found
-

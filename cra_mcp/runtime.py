@@ -19,8 +19,7 @@ from cra_mcp.atlas.model import Action, Atlas, ContextBlock
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.canonical import digest, lossy, sha256_hex
 from cra_mcp.errors import CRAError, RequestError, TraceError
-from cra_mcp.gate.call import Call
-from cra_mcp.gate.call import ExecutionOutcome as ExecutionOutcome
+from cra_mcp.gate.call import Call, ExecutionOutcome
 from cra_mcp.gate.gate import Gate
 from cra_mcp.gate.replays import Replays
 from cra_mcp.policy.conditions import higher
@@ -146,7 +145,9 @@ class Runtime:
         """
         atlas = self._gate.catalogue.get(atlas_id)
         if atlas is None:
-            raise RequestError("unknown_atlas", f"no loaded atlas is called {atlas_id[:100]!r}", hint="see list_atlases()")
+            raise RequestError(
+                "unknown_atlas", f"no loaded atlas is called {atlas_id[:100]!r}", hint="see list_atlases()"
+            )
         return atlas
 
     def _add(self, atlas: Atlas) -> AtlasInfo:
@@ -311,9 +312,7 @@ class Runtime:
         message = parse_request(request)
         session = self._admit(session_id, message, "resolve")
         task = message.task
-        query = Query(
-            task.goal, tuple(task.context_hints), tuple(task.required_capabilities), tuple(message.atlas_ids)
-        )
+        query = Query(task.goal, tuple(task.context_hints), tuple(task.required_capabilities), tuple(message.atlas_ids))
         facts = replace(
             session.facts,
             task_risk=higher(session.facts.task_risk, _tier(task.risk_tier or RiskTier.LOW)),
@@ -442,7 +441,9 @@ class Runtime:
         session = self._admit(session_id, message, "execute")
         wish = message.execution
         if wish is None:
-            raise self._recorded(session, message.request_id, RequestError("invalid_request", "/execution: is required"))
+            raise self._recorded(
+                session, message.request_id, RequestError("invalid_request", "/execution: is required")
+            )
         resolution = self._held(session, wish.resolution_id)
         call = Call(
             session=session,
@@ -632,7 +633,9 @@ class Runtime:
     def _known(self, session_id: str) -> Session:
         session = self._sessions.get(session_id)
         if session is None:
-            raise RequestError("unknown_session", "there is no such session here", hint="start one with create_session()")
+            raise RequestError(
+                "unknown_session", "there is no such session here", hint="start one with create_session()"
+            )
         return session
 
     def _running(self, session_id: str) -> Session:
@@ -697,7 +700,9 @@ class Runtime:
         *,
         received: Mapping[str, object] | None = None,
     ) -> None:
-        drafts = [Draft("carp.request.received", cast("Mapping[str, object]", lossy(received)), session.root_span)] if received else []
+        drafts: list[Draft] = []
+        if received is not None:
+            drafts.append(Draft("carp.request.received", received, session.root_span))
         payload: dict[str, object] = {"error_code": error.code, "error_message": error.message}
         if request_id is not None:
             payload["request_id"] = request_id

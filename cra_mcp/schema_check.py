@@ -15,7 +15,7 @@ _MAX_MESSAGE = 300
 class Validator(Protocol):
     """A compiled schema."""
 
-    def is_valid(self, instance: Any, /) -> bool:  # noqa: ANN401 - any JSON value
+    def is_valid(self, instance: Any, /) -> bool:
         """Whether ``instance`` is valid."""
         ...
 
@@ -46,7 +46,7 @@ def explain(schema: Mapping[str, object], instance: object, *, masked: bool) -> 
     return faults
 
 
-def _compile(schema: Mapping[str, object], *, masked: bool) -> Any:  # noqa: ANN401 - the library's validator
+def _compile(schema: Mapping[str, object], *, masked: bool) -> Any:
     import jsonschema_rs  # noqa: PLC0415 - 90 ms that only the first call needs
 
     return jsonschema_rs.Draft202012Validator(

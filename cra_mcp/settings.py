@@ -18,6 +18,8 @@ StoreKind = Literal["file", "memory"]
 
 _RECORDINGS: tuple[Recording, ...] = ("none", "hash", "redacted", "full")
 _STORES: tuple[StoreKind, ...] = ("file", "memory")
+_MAX_NAME = 256
+_DAY_S = 86_400
 
 
 def new_uuid7() -> str:
@@ -80,9 +82,9 @@ class RuntimeConfig:
         """
         _require(self.store in _STORES, "store", f"must be one of {', '.join(_STORES)}")
         _require(self.recording in _RECORDINGS, "recording", f"must be one of {', '.join(_RECORDINGS)}")
-        _require(1 <= len(self.agent_id) <= 256, "agent_id", "must have 1 to 256 characters")
-        _require(1 <= len(self.tenant) <= 256, "tenant", "must have 1 to 256 characters")
-        _require(1 <= self.ttl_seconds <= 86_400, "ttl_seconds", "must be 1 to 86400")
+        _require(1 <= len(self.agent_id) <= _MAX_NAME, "agent_id", "must have 1 to 256 characters")
+        _require(1 <= len(self.tenant) <= _MAX_NAME, "tenant", "must have 1 to 256 characters")
+        _require(1 <= self.ttl_seconds <= _DAY_S, "ttl_seconds", "must be 1 to 86400")
         for name in ("max_parameters_bytes", "max_result_bytes", "max_concurrency", "approval_ttl_s"):
             _require(cast("int", getattr(self, name)) >= 1, name, "must be at least 1")
         _require(self.max_recorded_bytes >= 0, "max_recorded_bytes", "must not be negative")

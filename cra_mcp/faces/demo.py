@@ -57,7 +57,8 @@ class _Story:
 
 def demo(
     folder: Annotated[
-        Path | None, typer.Option("--dir", help="Keep database, traces and approvals here. Default: a temporary folder.")
+        Path | None,
+        typer.Option("--dir", help="Keep database, traces and approvals here. Default: a temporary folder."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a report as JSON instead of the story.")] = False,
 ) -> None:
@@ -94,9 +95,9 @@ async def _play(story: _Story, work: Path) -> str:
     """Be the host: start the server, call its tools. Returns the id of the session."""
     from mcp import Client, StdioServerParameters  # noqa: PLC0415 - takes a second
 
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("CRA_")
-    } | {"CRA_SUPPORT_DB": str(work / "support.sqlite3")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CRA_")} | {
+        "CRA_SUPPORT_DB": str(work / "support.sqlite3")
+    }
     atlas = data_folder("atlases") / "customer-support"
     server = StdioServerParameters(
         command=sys.executable,
@@ -131,7 +132,11 @@ async def _refund(story: _Story, client: "Client", work: Path) -> None:
     wish = {"order_id": "O-3001", "amount_cents": 1250, "reason": "Arrived with a cracked lid, see T-2001"}
     asked = await client.call_tool("refund_create", wish)
     approval_id = str(_receipt(asked).get("details", {}).get("approval_id", ""))
-    story.check("refund_create waits, and names the command that lets it go ahead", f"cra-mcp approve {approval_id}" in _text(asked), _text(asked))
+    story.check(
+        "refund_create waits, and names the command that lets it go ahead",
+        f"cra-mcp approve {approval_id}" in _text(asked),
+        _text(asked),
+    )
     ledger = open_ledger(config_of(data_dir=work, trace_dir=work / "traces"))
     ledger.settle(approval_id, granted=True, by="you", channel="cli")
     ledger.close()

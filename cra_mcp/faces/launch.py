@@ -108,5 +108,3 @@ app.command(epilog=EPILOG)(demo)
 def main() -> None:
     """Run the command line."""
     run()
-
-

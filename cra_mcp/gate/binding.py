@@ -84,4 +84,3 @@ def no_executor(action: Action) -> ExecutionError:
         f"{action.action_id} has no executor here, so it can be authorised but not carried out",
         hint="give the action an executor of type python, command or mcp in its atlas",
     )
-

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cra_mcp.approval.model import Approval, Asker
-from cra_mcp.execution.backend import Progress as Progress
-from cra_mcp.execution.backend import Result
+from cra_mcp.execution.backend import Progress, Result
 from cra_mcp.resolution import Resolution
 from cra_mcp.session import Session
 
@@ -20,8 +19,8 @@ Status = Literal["success", "error", "denied", "pending_approval"]
 class Call:
     """A wish to have an action carried out.
 
-    ``resolution`` is the one it is made under. ``parameters`` are as they arrived: any value at all. ``asker`` is how the caller's person can be asked for approval
-    while the call waits; without one, approval is left pending.
+    ``resolution`` is the one it is made under. ``parameters`` are as they arrived: any value at all. ``asker`` is how the
+    caller's person can be asked for approval while the call waits; without one, approval is left pending.
     """
 
     session: Session
@@ -87,10 +86,14 @@ class ExecutionOutcome:
         }
         if self.result is not None:
             content = self.result.content
-            message["result"] = self.result.value if content is None else {
-                "content": list(content),
-                "structured": self.result.value,
-            }
+            message["result"] = (
+                self.result.value
+                if content is None
+                else {
+                    "content": list(content),
+                    "structured": self.result.value,
+                }
+            )
         if self.fault is not None:
             details = dict(self.fault.details)
             if self.fault.hint:

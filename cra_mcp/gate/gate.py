@@ -283,7 +283,10 @@ class Gate:
         )
         head = self._append(attempt)
         shown = Fault(
-            fault.code, fault.message, fault.hint, {key: fault.details[key] for key in fault.details if key != "recorded"}
+            fault.code,
+            fault.message,
+            fault.hint,
+            {key: fault.details[key] for key in fault.details if key != "recorded"},
         )
         return self._outcome(attempt, "error", head, fault=shown)
 
@@ -560,7 +563,9 @@ class Gate:
 
 def unknown_action(action_id: str) -> Fault:
     """What calling an unknown action answers; a hidden one answers the same."""
-    return Fault(UNKNOWN_ACTION, f"Unknown action: {_shown_id(action_id)}", hint="list the actions and call one of them")
+    return Fault(
+        UNKNOWN_ACTION, f"Unknown action: {_shown_id(action_id)}", hint="list the actions and call one of them"
+    )
 
 
 def _shown_id(action_id: str) -> str:

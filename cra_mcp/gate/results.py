@@ -45,7 +45,10 @@ def measure(result: Result, max_bytes: int) -> Measured:
 
 
 def _cut(result: Result, size: int, max_bytes: int) -> Result:
-    marker = {"type": "text", "text": f"[cra: result cut: {size} bytes, the limit is {max_bytes}; ask for less at a time]"}
+    marker = {
+        "type": "text",
+        "text": f"[cra: result cut: {size} bytes, the limit is {max_bytes}; ask for less at a time]",
+    }
     if result.content is None:
         text = result.value if isinstance(result.value, str) else orjson.dumps(lossy(result.value)).decode()
         kept = [{"type": "text", "text": _head(text, max_bytes)}]

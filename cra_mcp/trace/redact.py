@@ -54,9 +54,8 @@ class Redactor:
             node = cast("Schema", candidate)
             seen.add(id(node))
             yield node
-            for keyword in ("$ref", "$dynamicRef"):
-                if isinstance(reference := node.get(keyword), str):
-                    waiting.append(_resolve(reference, self._root))
+            references = (node.get("$ref"), node.get("$dynamicRef"))
+            waiting.extend(_resolve(reference, self._root) for reference in references if isinstance(reference, str))
             for keyword in _BRANCHES:
                 if isinstance(branches := node.get(keyword), list):
                     waiting.extend(cast("list[object]", branches))
@@ -117,8 +116,8 @@ def _resolve(reference: str, root: Schema) -> object:
     node: object = root
     for token in reference.removeprefix("#").split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, Mapping):
-            node = cast("Schema", node).get(key)
+        if isinstance(node, dict):
+            node = node.get(key)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         elif isinstance(node, list) and key.isdigit() and int(key) < len(cast("list[object]", node)):
             node = cast("list[object]", node)[int(key)]
         else:

@@ -264,7 +264,9 @@ def _ticket(database: sqlite3.Connection, number: int) -> JSON:
     row = database.execute("SELECT * FROM tickets WHERE number = ?", (number,)).fetchone()
     if row is None:
         return _missing("ticket", f"T-{number}")
-    notes = database.execute("SELECT body, created_at FROM notes WHERE ticket = ? ORDER BY number", (number,)).fetchall()
+    notes = database.execute(
+        "SELECT body, created_at FROM notes WHERE ticket = ? ORDER BY number", (number,)
+    ).fetchall()
     return {
         "ticket": {
             **_summary(row),

@@ -1,5 +1,6 @@
 """``atlas``: checking and showing packages."""
 
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,57 +30,61 @@ def validate(
 
       cra-mcp atlas validate customer-support devops --test --json
     """
-    reports = []
     with reporting():
         reports = [_validate(path, test=test) for path in paths]
-    failed = any(report["problems"] or report["failed"] for report in reports)
+    failed = any(report.problems or report.failures for report in reports)
     if as_json:
-        emit_json({"ok": not failed, "atlases": reports})
+        emit_json({"ok": not failed, "atlases": [asdict(report) for report in reports]})
     else:
         for report in reports:
             _tell(report)
     raise typer.Exit(NO if failed else OK)
 
 
-def _validate(text: str, *, test: bool) -> dict[str, list[object] | object]:
+@dataclass(slots=True)
+class _Report:
+    """What was found in one atlas."""
+
+    path: str
+    atlas_id: str | None = None
+    version: str | None = None
+    digest: str | None = None
+    problems: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    tests: int = 0
+    failures: list[str] = field(default_factory=list[str])
+
+
+def _validate(text: str, *, test: bool) -> _Report:
     from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - pydantic and schemas only for this command
 
-    report: dict[str, object] = {"path": text, "problems": [], "failed": [], "tests": 0}
+    report = _Report(text)
     try:
         atlas = load_atlas(atlas_path(text))
     except AtlasInvalidError as error:
-        report["problems"] = [
-            {"file": found.file, "pointer": found.pointer, "code": found.code, "message": found.message}
-            for found in error.problems
-        ]
+        report.problems = [asdict(problem) for problem in error.problems]
         return report
-    report |= {"atlas_id": atlas.atlas_id, "version": atlas.version, "digest": atlas.digest}
+    report.atlas_id, report.version, report.digest = atlas.atlas_id, atlas.version, atlas.digest
     if test:
         from cra_mcp.atlas.cases import run_cases  # noqa: PLC0415 - only where asked for
 
         results = run_cases(atlas)
-        report["tests"] = len(results)
-        report["failed"] = [
-            f"{result.case.name}: {'; '.join(result.failures)}" for result in results if not result.passed
-        ]
+        report.tests = len(results)
+        report.failures = [f"{item.case.name}: {'; '.join(item.failures)}" for item in results if not item.passed]
     return report
 
 
-def _tell(report: dict[str, list[object] | object]) -> None:
-    problems, failed = report["problems"], report["failed"]
-    assert isinstance(problems, list)  # noqa: S101 - made above
-    assert isinstance(failed, list)  # noqa: S101
-    for problem in problems:
+def _tell(report: _Report) -> None:
+    for problem in report.problems:
         emit(printable(f"{problem['file']}:{problem['pointer']}: {problem['message']}"))
-    for line in failed:
-        emit(printable(str(line)))
-    if problems:
-        complain(f"{report['path']}: {len(problems)} problem{'s' if len(problems) != 1 else ''}")
-    elif failed:
-        complain(f"{report['path']}: {len(failed)} of {report['tests']} policy tests failed")
+    for line in report.failures:
+        emit(printable(line))
+    if report.problems:
+        complain(f"{report.path}: {len(report.problems)} problem{'s' if len(report.problems) != 1 else ''}")
+    elif report.failures:
+        complain(f"{report.path}: {len(report.failures)} of {report.tests} policy tests failed")
     else:
-        tests = f", {report['tests']} policy tests passed" if report["tests"] else ""
-        say(f"{report['path']}: {report['atlas_id']} {report['version']} is valid{tests}")
+        tests = f", {report.tests} policy tests passed" if report.tests else ""
+        say(f"{report.path}: {report.atlas_id} {report.version} is valid{tests}")
 
 
 @app.command()

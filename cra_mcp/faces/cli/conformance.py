@@ -28,7 +28,9 @@ _RUNNERS = {
 
 
 def conformance(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of vectors. Default: those that come with the package.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of vectors. Default: those that come with the package.")
+    ] = None,
     group: Annotated[list[str] | None, typer.Option(help="Only this group (a folder name). Can be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +52,11 @@ def conformance(
         emit_json(
             {
                 "ok": ok,
-                "implementation": {"name": "cra-mcp", "version": cra_mcp.__version__, "python": platform.python_version()},
+                "implementation": {
+                    "name": "cra-mcp",
+                    "version": cra_mcp.__version__,
+                    "python": platform.python_version(),
+                },
                 "passed": len(results) - len(failed),
                 "failed": len(failed),
                 "vectors": results,

@@ -55,7 +55,9 @@ def doctor(data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson
         ]
     healthy = all(finding.state != "problem" for finding in findings)
     if as_json:
-        emit_json({"ok": healthy, "findings": [{"name": f.name, "state": f.state, "detail": f.detail} for f in findings]})
+        emit_json(
+            {"ok": healthy, "findings": [{"name": f.name, "state": f.state, "detail": f.detail} for f in findings]}
+        )
     else:
         table(("STATE", "WHAT", "DETAIL"), [(f.state, f.name, f.detail) for f in findings], colours=_COLOURS)
     raise typer.Exit(OK if healthy else NO)
@@ -103,7 +105,9 @@ def _disk(path: Path) -> Finding:
 def _programs() -> list[Finding]:
     needed = {"git": "the devops atlas", "npx": "the filesystem atlas", "node": "the filesystem atlas"}
     return [
-        Finding(name, "ok", found) if (found := shutil.which(name)) else Finding(name, "note", f"not found; only {use} needs it")
+        Finding(name, "ok", found)
+        if (found := shutil.which(name))
+        else Finding(name, "note", f"not found; only {use} needs it")
         for name, use in needed.items()
     ]
 

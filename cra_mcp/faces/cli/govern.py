@@ -10,7 +10,17 @@ import typer
 from cra_mcp.canonical import parse_json
 from cra_mcp.errors import CanonicalError, SettingsError
 from cra_mcp.faces.cli.approvals import show_approval
-from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, TraceDir, config_of, reporting, runtime_of
+from cra_mcp.faces.cli.options import (
+    AgentId,
+    AsJson,
+    Atlases,
+    DataDir,
+    Goal,
+    TraceDir,
+    config_of,
+    reporting,
+    runtime_of,
+)
 from cra_mcp.faces.cli.output import NO, OK, complain, emit, emit_json, say, table
 
 if TYPE_CHECKING:
@@ -24,8 +34,12 @@ _COLOURS = {"allowed": "green", "approval": "yellow", "denied": "red"}
 def resolve(
     atlas: Atlases,
     goal: Goal,
-    capability: Annotated[list[str] | None, typer.Option(help="Consider only this capability. Can be repeated.")] = None,
-    hint: Annotated[list[str] | None, typer.Option(help="Words that raise the rank of context. Can be repeated.")] = None,
+    capability: Annotated[
+        list[str] | None, typer.Option(help="Consider only this capability. Can be repeated.")
+    ] = None,
+    hint: Annotated[
+        list[str] | None, typer.Option(help="Words that raise the rank of context. Can be repeated.")
+    ] = None,
     risk_tier: Annotated[str, typer.Option(help="Risk of the task: low, medium, high or critical.")] = "low",
     agent_id: AgentId = None,
     data_dir: DataDir = None,
@@ -125,11 +139,13 @@ class _Terminal:
         import anyio.to_thread  # noqa: PLC0415 - not for --help
 
         show_approval(approval)
-        agreed = await anyio.to_thread.run_sync(lambda: typer.confirm("Approve this one call?", default=False, err=True))
+        agreed = await anyio.to_thread.run_sync(
+            lambda: typer.confirm("Approve this one call?", default=False, err=True)
+        )
         return "granted" if agreed else "rejected"
 
 
-def _parameters(text: str) -> Any:  # noqa: ANN401 - any JSON; the gate checks it
+def _parameters(text: str) -> Any:
     try:
         if text == "-":
             data = sys.stdin.buffer.read(_MAX_ARGUMENTS + 1)
@@ -142,4 +158,6 @@ def _parameters(text: str) -> Any:  # noqa: ANN401 - any JSON; the gate checks i
         raise SettingsError(f"can't read the parameters: {error.strerror}", hint="check the file after @") from None
     except (CanonicalError, UnicodeEncodeError) as error:
         message = error.message if isinstance(error, CanonicalError) else "not valid UTF-8"
-        raise SettingsError(f"--args is not JSON: {message}", hint="""quote it for the shell: --args '{"key": "value"}'""") from None
+        raise SettingsError(
+            f"--args is not JSON: {message}", hint="""quote it for the shell: --args '{"key": "value"}'"""
+        ) from None

@@ -21,15 +21,18 @@ Atlases = Annotated[
     list[str], typer.Option("--atlas", help="Atlas folder, .json file, or the name of a shipped one. Can be repeated.")
 ]
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of traces and approvals. Default: the platform's, or CRA_DATA_DIR.")
+    Path | None,
+    typer.Option("--data-dir", help="Folder of traces and approvals. Default: the platform's, or CRA_DATA_DIR."),
 ]
-TraceDir = Annotated[Path | None, typer.Option("--trace-dir", help="Folder of traces. Default: traces/ in the data folder.")]
+TraceDir = Annotated[
+    Path | None, typer.Option("--trace-dir", help="Folder of traces. Default: traces/ in the data folder.")
+]
 AgentId = Annotated[str | None, typer.Option("--agent-id", help="Who the agent is, for policies and traces.")]
 Goal = Annotated[str, typer.Option("--goal", help="What the work is for.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def config_of(**given: Any) -> RuntimeConfig:  # noqa: ANN401 - settings by name, checked by RuntimeConfig
+def config_of(**given: Any) -> RuntimeConfig:
     """The configuration of the environment with what was given on the command line.
 
     Raises:

@@ -17,7 +17,9 @@ def data_folder(name: str) -> Path:
     for folder in (_PACKAGE / "_data" / name, in_checkout):
         if folder.is_dir():
             return folder
-    raise SettingsError(f"this installation has no {name}", hint="install the package from its wheel, or run in a checkout")
+    raise SettingsError(
+        f"this installation has no {name}", hint="install the package from its wheel, or run in a checkout"
+    )
 
 
 def atlas_path(text: str) -> Path:
@@ -33,5 +35,7 @@ def atlas_path(text: str) -> Path:
         shipped = data_folder("atlases") / text
         if shipped.is_dir():
             return shipped
-    names = ", ".join(sorted(entry.name for entry in data_folder("atlases").iterdir() if (entry / "atlas.json").is_file()))
+    names = ", ".join(
+        sorted(entry.name for entry in data_folder("atlases").iterdir() if (entry / "atlas.json").is_file())
+    )
     raise SettingsError(f"there is no atlas at {text}", hint=f"give a folder, a .json file, or one of: {names}")

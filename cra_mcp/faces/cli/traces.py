@@ -1,7 +1,7 @@
 """``trace``: reading, following and checking traces."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -60,7 +60,9 @@ def list_traces(data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: A
 
 
 @app.command()
-def show(session: Session = "latest", data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False) -> None:
+def show(
+    session: Session = "latest", data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False
+) -> None:
     """Show the events of a session. With --json: the stored lines, exactly as they were hashed.
 
     Examples:
@@ -139,7 +141,9 @@ def verify_traces(
         names = [info.session_id for info in store.sessions()] if all_traces else list(sessions or ["latest"])
         checks = [(name, _verify(store, name)) for name in names]
     if as_json:
-        emit_json({"ok": all(check.ok for _, check in checks), "traces": [{"trace": n, **c.to_dict()} for n, c in checks]})
+        emit_json(
+            {"ok": all(check.ok for _, check in checks), "traces": [{"trace": n, **c.to_dict()} for n, c in checks]}
+        )
     else:
         for name, check in checks:
             _tell(name, check)
@@ -199,7 +203,8 @@ def _find(store: "TraceStore", text: str) -> str:
         return matching[0]
     if matching:
         raise UnknownTraceError(f"{len(matching)} traces begin with {text}", hint="give more of the id")
-    raise UnknownTraceError(f"no trace begins with {text[:80]!r}" if text != "latest" else "there are no traces here", hint="see `cra-mcp trace list`; --data-dir and --trace-dir say where to look")
+    what = "there are no traces here" if text == "latest" else f"no trace begins with {text[:80]!r}"
+    raise UnknownTraceError(what, hint="see `cra-mcp trace list`; --data-dir and --trace-dir say where to look")
 
 
 def _verify(store: "TraceStore", name: str) -> "Verification":
@@ -247,24 +252,24 @@ def _row(event: "Event") -> tuple[str, str, str, str, str]:
 
 def _detail(event_type: str, payload: Mapping[str, Any]) -> str:
     """The part of an event a person looks for."""
-    if event_type == "action.requested":
-        return orjson.dumps(payload.get("parameters")).decode()
-    if event_type == "policy.evaluated":
-        return f"{payload.get('result')} by {payload.get('policy_id')}"
-    if event_type in {"action.denied", "policy.violated"}:
-        return f"{payload.get('policy_id')}: {payload.get('reason') or payload.get('violation_type')}"
-    if event_type == "action.executed":
-        return f"{payload.get('duration_ms')} ms, {payload.get('result_bytes')} bytes"
-    if event_type == "action.failed":
-        return f"{payload.get('error_code')}: {payload.get('error_message')}"
+    tell = _DETAILS.get(event_type)
+    if tell is not None:
+        return tell(payload)
     if event_type.startswith("approval."):
         by = f" by {payload['by']} over {payload['channel']} ({payload['grade']})" if payload.get("by") else ""
         return f"{payload.get('approval_id')}{by}"
-    if event_type == "carp.resolution.completed":
-        return f"{payload.get('decision_type')}: {payload.get('allowed_count')} allowed, {payload.get('denied_count')} denied"
-    for key in ("goal", "reason", "block_id", "error_code", "atlas_id", "digest"):
-        if key in payload:
-            return str(payload[key])
-    return ""
+    return next((str(payload[key]) for key in _TELLING if key in payload), "")
 
 
+_TELLING = ("goal", "reason", "block_id", "error_code", "atlas_id", "digest")
+_DETAILS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "action.requested": lambda payload: orjson.dumps(payload.get("parameters")).decode(),
+    "policy.evaluated": lambda payload: f"{payload.get('result')} by {payload.get('policy_id')}",
+    "policy.violated": lambda payload: f"{payload.get('policy_id')}: {payload.get('violation_type')}",
+    "action.denied": lambda payload: f"{payload.get('policy_id')}: {payload.get('reason')}",
+    "action.executed": lambda payload: f"{payload.get('duration_ms')} ms, {payload.get('result_bytes')} bytes",
+    "action.failed": lambda payload: f"{payload.get('error_code')}: {payload.get('error_message')}",
+    "carp.resolution.completed": lambda payload: (
+        f"{payload.get('decision_type')}: {payload.get('allowed_count')} allowed, {payload.get('denied_count')} denied"
+    ),
+}

@@ -168,7 +168,9 @@ class ControlTools:
             "session": session.to_dict(),
             **_rules(resolution),
             "context_blocks": [block_message(block) for block in resolution.context_blocks],
-            "chain_head": {"sequence": check.head.sequence, "event_hash": check.head.event_hash} if check.head else None,
+            "chain_head": {"sequence": check.head.sequence, "event_hash": check.head.event_hash}
+            if check.head
+            else None,
         }
 
     # --- what is listed --------------------------------------------------------------------------------------------
@@ -249,7 +251,7 @@ class ControlTools:
         }
 
 
-def _control(
+def _control(  # noqa: PLR0917 - a table row
     name: str,
     title: str,
     description: str,

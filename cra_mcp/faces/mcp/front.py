@@ -49,7 +49,7 @@ class _ModernContext:
         return self.inner.message_metadata
 
     @property
-    def cancel_requested(self) -> Any:  # noqa: ANN401 - the SDK's own event type
+    def cancel_requested(self) -> Any:
         return self.inner.cancel_requested
 
     async def send_raw_request(self, method: str, params: Params, opts: CallOptions | None = None) -> dict[str, Any]:
@@ -82,9 +82,7 @@ async def serve(
         modern = Connection.from_envelope(
             route.protocol_version, route.client_info, route.client_capabilities, outbound=outbound
         )
-        return await serve_one(
-            server, _ModernContext(dctx), method, params, connection=modern, lifespan_state={}
-        )
+        return await serve_one(server, _ModernContext(dctx), method, params, connection=modern, lifespan_state={})
 
     async def on_notify(dctx: DispatchContext[TransportContext], method: str, params: Params) -> None:
         if connection.initialize_accepted or method == "notifications/initialized":

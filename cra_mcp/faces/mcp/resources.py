@@ -5,7 +5,7 @@ the rest is named by the next URI. Source: specs/mcp.md, "Resources".
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import mcp_types as t
@@ -52,6 +52,13 @@ class Resources:
     def __init__(self, runtime: Runtime, sessions: SessionHolder) -> None:
         self._runtime = runtime
         self._sessions = sessions
+        self._readers: dict[str, Callable[[str, dict[str, str]], t.ReadResourceResult | None]] = {
+            _TRACE: self._trace,
+            _EVENT: self._event,
+            _CHAIN: lambda uri, values: _json(uri, self._chain(values["session_id"])),
+            _ATLAS: lambda uri, values: _json(uri, self._atlas(values["atlas_id"]), kind=names.ATLAS_JSON),
+            _CONTEXT: self._context,
+        }
 
     # --- list ------------------------------------------------------------------------------------------------------
 
@@ -140,18 +147,9 @@ class Resources:
             return _json(uri, {"sessions": self._all_sessions()})
         for template, parsed in _PARSED.items():
             match = parsed.match(uri)
-            if match is None:
-                continue
-            values = {key: value if isinstance(value, str) else "" for key, value in match.items()}
-            if template == _TRACE:
-                return self._trace(uri, values)
-            if template == _EVENT:
-                return self._event(uri, values)
-            if template == _CHAIN:
-                return _json(uri, self._chain(values["session_id"]))
-            if template == _ATLAS:
-                return _json(uri, self._atlas(values["atlas_id"]), kind=names.ATLAS_JSON)
-            return self._context(uri, values)
+            if match is not None:
+                values = {key: value if isinstance(value, str) else "" for key, value in match.items()}
+                return self._readers[template](uri, values)
         return None
 
     def _current(self) -> object:
@@ -248,9 +246,7 @@ class Resources:
         candidates = self._candidates(params.argument.name, chosen)
         typed = params.argument.value
         found = [candidate for candidate in candidates if candidate.startswith(typed)]
-        return t.Completion(
-            values=found[:_MAX_COMPLETIONS], total=len(found), has_more=len(found) > _MAX_COMPLETIONS
-        )
+        return t.Completion(values=found[:_MAX_COMPLETIONS], total=len(found), has_more=len(found) > _MAX_COMPLETIONS)
 
     def _candidates(self, name: str, chosen: dict[str, str]) -> Sequence[str]:
         if name == "session_id":
@@ -304,4 +300,3 @@ def _number(text: str | None, default: int) -> int | None:
 def _not_found(ctx: RequestContext, uri: str, why: str) -> MCPError:
     code = t.INVALID_PARAMS if is_modern(ctx) else -32002
     return MCPError(code=code, message=f"Resource not found: {why}", data={"uri": cast("str", lossy(uri[:500]))})
-

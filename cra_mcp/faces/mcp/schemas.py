@@ -8,8 +8,12 @@ every tool of a server.
 from collections.abc import Mapping
 from typing import Any, cast
 
-_ROOT_ONLY = frozenset({"$schema", "$id", "$comment", "$anchor", "$dynamicAnchor", "$vocabulary", "definitions", "$defs"})
-_COMBINATORS = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "unevaluatedProperties"})
+_ROOT_ONLY = frozenset(
+    {"$schema", "$id", "$comment", "$anchor", "$dynamicAnchor", "$vocabulary", "definitions", "$defs"}
+)
+_COMBINATORS = frozenset(
+    {"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "unevaluatedProperties"}
+)
 _SCHEMA_MAPS = frozenset({"properties", "patternProperties", "dependentSchemas"})
 _SCHEMA_LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SCHEMAS = frozenset({"items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames"})

@@ -121,7 +121,7 @@ class GovernedServer(Server[Any]):
     async def _complete(self, _ctx: RequestContext, params: t.CompleteRequestParams) -> t.CompleteResult:
         return t.CompleteResult(completion=self._resources.complete(params))
 
-    async def _record_rejected(self, ctx: RequestContext, call_next: Next) -> Any:  # noqa: ANN401 - the SDK's shape
+    async def _record_rejected(self, ctx: RequestContext, call_next: Next) -> Any:
         """A call the protocol layer refuses (no name, arguments that are no object) leaves an event too."""
         try:
             return await call_next(ctx)

@@ -19,7 +19,8 @@ from cra_mcp.faces.mcp.approvals import ask_again, asker_for, take_answer
 from cra_mcp.faces.mcp.connection import RequestContext, SessionHolder, is_modern, text_result
 from cra_mcp.faces.mcp.schemas import portable
 from cra_mcp.resolution import Permission
-from cra_mcp.runtime import ExecutionOutcome, Runtime
+from cra_mcp.gate.call import ExecutionOutcome
+from cra_mcp.runtime import Runtime
 
 _DESTRUCTIVE = {"high", "critical"}
 _REMOTE_EXECUTORS = {"mcp", "http"}
@@ -131,7 +132,9 @@ def _tool(permission: Permission, *, modern: bool) -> t.Tool:
             idempotent_hint=action.idempotent,
             open_world_hint=executor in _REMOTE_EXECUTORS,
         ),
-        _meta={"dev.cra/action": {"action_id": action.action_id, "atlas_id": permission.atlas.atlas_id, "risk_tier": tier}},
+        _meta={
+            "dev.cra/action": {"action_id": action.action_id, "atlas_id": permission.atlas.atlas_id, "risk_tier": tier}
+        },
     )
 
 
@@ -140,8 +143,10 @@ def _description(permission: Permission) -> str:
     decision = permission.decision
     if decision.effect == "require_approval":
         parts.append(f"Needs a person's approval: {_sentence(decision.reason or decision.policy_id)}")
-    for limit in decision.limits:
-        parts.append(f"At most {limit.max_calls} calls in any {limit.window_us // 1_000_000} s ({limit.scope}).")
+    parts.extend(
+        f"At most {limit.max_calls} calls in any {limit.window_us // 1_000_000} s ({limit.scope})."
+        for limit in decision.limits
+    )
     return "\n".join(part for part in parts if part)
 
 
@@ -150,9 +155,7 @@ def _can_be_output(returns: Mapping[str, object], *, modern: bool) -> bool:
     return modern or returns.get("type") == "object"
 
 
-def _result(
-    ctx: RequestContext, outcome: ExecutionOutcome, returns: object, meta: dict[str, Any]
-) -> t.CallToolResult:
+def _result(ctx: RequestContext, outcome: ExecutionOutcome, returns: object, meta: dict[str, Any]) -> t.CallToolResult:
     result = outcome.result
     assert result is not None  # noqa: S101 - the caller has looked
     structured: Any = None
@@ -166,9 +169,7 @@ def _result(
             structured = result.value
     if structured is not None and not is_modern(ctx) and not isinstance(structured, dict):
         structured = None
-    return t.CallToolResult(
-        content=content, structured_content=structured, is_error=result.is_error, _meta=meta
-    )
+    return t.CallToolResult(content=content, structured_content=structured, is_error=result.is_error, _meta=meta)
 
 
 def _blocks(content: tuple[Mapping[str, object], ...]) -> list[t.ContentBlock]:
@@ -182,4 +183,3 @@ def _as_text(value: object) -> str:
 def _sentence(text: str) -> str:
     text = text.strip()
     return text if text.endswith((".", "!", "?")) else text + "."
-

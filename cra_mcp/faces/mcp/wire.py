@@ -58,7 +58,9 @@ class LineWriter:
         Raises:
             ClosedResourceError: nobody reads any more.
         """
-        await self.send_bytes(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode("utf-8", "replace"))
+        await self.send_bytes(
+            item.message.model_dump_json(by_alias=True, exclude_unset=True).encode("utf-8", "replace")
+        )
 
     async def send_bytes(self, data: bytes) -> None:
         """Write one line; the line feed is added."""
@@ -186,9 +188,7 @@ class LineReader:
                 self._pollable = False  # a regular file: always readable, never polled
             else:
                 return os.read(self._fd, _CHUNK)
-        return await anyio.to_thread.run_sync(
-            os.read, self._fd, _CHUNK, limiter=self._limiter, abandon_on_cancel=True
-        )
+        return await anyio.to_thread.run_sync(os.read, self._fd, _CHUNK, limiter=self._limiter, abandon_on_cancel=True)
 
 
 def _diagnose(line: bytes) -> tuple[str | int | None, int, str]:
