@@ -1,5 +1,4 @@
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
@@ -57,9 +56,3 @@ def desk():
 @pytest.fixture
 def facts():
     return who
-
-
-@pytest.fixture(scope="session")
-def vectors():
-    folder = Path(__file__).parents[2] / "specs" / "conformance" / "policy"
-    return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}

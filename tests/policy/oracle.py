@@ -3,10 +3,13 @@
 Every function follows one section of specs/policy.md; where the engine disagrees with it, the engine is wrong.
 """
 
+import math
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
+
+from cra_mcp.policy.model import ActionFacts, Facts, RiskTier
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TRUE, FALSE, ERROR = "true", "false", "error"
@@ -167,3 +170,30 @@ def answer(effect, policy_id, basis, determining=(), *, disclose=True, limits=()
 def charge(decision, facts, now_us):
     """What an allowed call adds to the charges."""
     return [(limit.limit_id, counted_for(limit, facts), now_us) for limit in decision["limits"]]
+
+
+def run_vector(vector, policy_from_manifest, default_effect):
+    """Answer a conformance vector. Only reading the policies is left to the package."""
+    given = vector["input"]
+    policies = [policy_from_manifest(policy, order) for order, policy in enumerate(given["policies"])]
+    actions = [
+        ActionFacts(
+            action["action_id"], RiskTier(action.get("risk_tier", "low")), frozenset(action.get("capabilities", ()))
+        )
+        for action in given["actions"]
+    ]
+    world = World(policies, actions, default_effect(policies, given.get("default_effect")))
+    charges, decisions = [], []
+    for call in given["calls"]:
+        facts = Facts(**{**call["facts"], "task_risk": RiskTier(call["facts"].get("task_risk", "low"))})
+        now_us = (datetime.fromisoformat(call["at"]) - EPOCH) // timedelta(microseconds=1)
+        decision = decide(world, call["action_id"], facts, now_us, charges, approved=call.get("approved", False))
+        if decision["effect"] == "allow":
+            charges.extend(charge(decision, facts, now_us))
+        plain = {key: decision[key] for key in ("effect", "policy_id", "basis", "determining", "disclose")}
+        if decision["retry_after_us"] is not None:
+            plain["retry_after_seconds"] = math.ceil(decision["retry_after_us"] / 1_000_000)
+        if decision["errors"]:
+            plain["errors"] = decision["errors"]
+        decisions.append(plain)
+    return {"decisions": decisions}
