@@ -26,6 +26,7 @@ MAX_DEPTH = 128
 _LOSSY_DEPTH = 64
 _CUT = "…"  # stands for the part of a value that is left out
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
+_WHOLE_DOUBLE_CHARS = 22  # a sign and 21 digits: what is longer is written with an exponent
 _ORJSON_DECIMAL_MIN = 1e-5  # below it orjson writes an exponent where RFC 8785 still writes zeros
 _ORJSON_DECIMAL_MAX = 1e16  # above it every double is whole; infinities are shut out too
 _kind: Callable[[object], type[object]] = type
@@ -68,12 +69,13 @@ def lossy(value: object) -> object:
     return _lossy(value, _LOSSY_DEPTH, frozenset())
 
 
-def parse_json(data: bytes, *, max_bytes: int, max_depth: int = 64) -> object:
+def parse_json(data: bytes, *, max_bytes: int, max_depth: int = 64, whole_doubles: bool = False) -> object:
     """Read JSON that comes from outside, strictly.
 
     Refused: more than ``max_bytes``, a byte order mark, anything but UTF-8, duplicate keys, NaN and infinities,
     integers beyond 2^53-1, numbers beyond the range of doubles, lone surrogates, more than ``max_depth`` nested
-    containers.
+    containers. With ``whole_doubles`` an integer beyond 2^53-1 is read as the double whose canonical text it is, if there
+    is one: so that whatever ``canonical_bytes`` wrote, 1e16 included, can be read back unchanged.
 
     Raises:
         CanonicalError: with line and column where the fault has a place.
@@ -87,7 +89,8 @@ def parse_json(data: bytes, *, max_bytes: int, max_depth: int = 64) -> object:
     except UnicodeDecodeError as error:
         raise CanonicalError(f"JSON text is not UTF-8: bad byte at offset {error.start}") from error
     try:
-        value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        parse_int = _integer_or_double if whole_doubles else None
+        value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=parse_int)
         _canonical(value, max_depth)
     except json.JSONDecodeError as error:
         raise CanonicalError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
@@ -100,6 +103,8 @@ def parse_json(data: bytes, *, max_bytes: int, max_depth: int = 64) -> object:
 def parse_canonical_object(data: bytes) -> dict[str, object]:
     """Read a JSON object that must be in RFC 8785 form already: ``canonical_bytes`` of the result is ``data``. Fast.
 
+    Refuses, as an integer, the text of a whole double from 2^53 to 2^64; ``parse_json`` can read it.
+
     Raises:
         CanonicalError: it is not such a form.
     """
@@ -111,7 +116,7 @@ def parse_canonical_object(data: bytes) -> dict[str, object]:
             return value
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise CanonicalError("not JSON, or an integer is beyond 2^53-1") from error
-    if rfc8785.dumps(value) != data:  # pyright: ignore[reportArgumentType]  # JSON has no other types
+    if _canonical(value, MAX_DEPTH) != data:
         raise CanonicalError("the JSON text is not in canonical form")
     return value
 
@@ -261,6 +266,14 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) != len(pairs):
         raise CanonicalError("a key occurs twice in one object")
     return result
+
+
+def _integer_or_double(text: str) -> int | float:
+    if len(text) <= _WHOLE_DOUBLE_CHARS and abs(int(text)) > MAX_INTEGER:
+        double = float(text)
+        if rfc8785.dumps(double) == text.encode():
+            return double
+    return int(text)
 
 
 def _no_constant(name: str) -> object:

@@ -1,7 +1,7 @@
 """One trace file open for writing: lines go in whole or not at all.
 
 Rule: what a failed write left behind is taken back before anything else is written; where that, or a flush to disk,
-fails, what is on the disk is no longer known and the file takes no more events until it is opened, and so verified, again.
+fails, what is on the disk is no longer known and the file takes no more events until it is opened, and verified, again.
 Source: specs/trace.md, "Files".
 """
 

@@ -241,7 +241,7 @@ def parse(line: bytes) -> Event:
         TraceError: ``malformed_event``.
     """
     try:
-        value = parse_json(line, max_bytes=len(line), max_depth=MAX_DEPTH + 1)
+        value = parse_json(line, max_bytes=len(line), max_depth=MAX_DEPTH + 1, whole_doubles=True)
     except CanonicalError as error:
         raise _malformed(error.message) from error
     if not isinstance(value, dict):
