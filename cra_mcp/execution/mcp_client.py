@@ -41,7 +41,7 @@ async def connect(target: Target, era: Era, *, connect_timeout_s: float) -> Asyn
     Raises:
         WrongEraError: the server does not know the handshake of the legacy era.
         ExecutionError: it can't be started or reached, or refuses the connection.
-        Exception: whatever else the SDK raises when a server can't be reached or breaks off.
+        Exception: whatever the SDK raises when a connection breaks while the context is entered.
     """
     async with AsyncExitStack() as stack:
         if isinstance(target, HttpTarget):
@@ -55,15 +55,32 @@ async def connect(target: Target, era: Era, *, connect_timeout_s: float) -> Asyn
         client = Client(transport, mode=era, cache=None, client_info=_client_info())
         try:
             await stack.enter_async_context(client)
-        except MCPError as error:
-            if link.fault is not None:
-                raise link.fault.error() from error
-            if link.closed:
-                raise ExecutionError("upstream_unavailable", "it ended before it answered") from error
-            if era == "legacy" and error.code not in _UNREACHABLE:
-                raise WrongEraError from error
-            raise ExecutionError("upstream_unavailable", _clean(error.message)) from error
+        except Exception as error:
+            raise _no_connection(error, link, era) from error
         yield _Connection(client.session, link)
+
+
+def _no_connection(error: Exception, link: "_Link", era: Era) -> Exception:
+    """What it means that a connection could not be opened."""
+    first = _first(error)
+    if isinstance(first, ExecutionError):
+        return first
+    if link.fault is not None:
+        return link.fault.error()
+    if not isinstance(first, MCPError):
+        return ExecutionError("upstream_unavailable", f"it could not be reached ({type(first).__name__})")
+    if _is_lost(first):
+        return ExecutionError("upstream_unavailable", "it ended before it answered")
+    if era == "legacy" and first.code not in _UNREACHABLE:
+        return WrongEraError(_clean(first.message))
+    return ExecutionError("upstream_unavailable", _clean(first.message))
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error in a group: task groups of the SDK put what went wrong into one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
 
 
 class _Link(Protocol):
@@ -129,6 +146,7 @@ class _Connection:
             if isinstance(self._link, _HttpLink):
                 json_value(raw)  # the SDK reads NaN and the like; our own transport does not let them in
         except NotSentError as error:
+            self.give_up()
             raise CallLostError(sent=False) from error
         except MCPError as error:
             raise self._translate(error) from error

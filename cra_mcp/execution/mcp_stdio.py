@@ -33,6 +33,7 @@ MAX_UNWRITTEN_BYTES = 16_777_216
 MAX_UNASKED_PER_SECOND = 2_000
 MAX_GARBAGE_BYTES = 8_388_608
 
+_GARBAGE_LINE_BYTES = 512  # what a line counts besides its length: dropping it costs time, too
 _EXIT_GRACE_S = 1.0
 _TERM_GRACE_S = 1.0
 
@@ -270,7 +271,7 @@ class _Reader(_Stream):
             raise anyio.EndOfStream from None
 
     def _count_garbage(self, size: int) -> None:
-        self._garbage += size + 1
+        self._garbage += size + _GARBAGE_LINE_BYTES
         if self._garbage > MAX_GARBAGE_BYTES:
             self._peer.fail("upstream_lost", "the upstream writes what is not MCP to its standard output")
 

@@ -229,7 +229,7 @@ class _Supervised:
         except ExecutionError as error:
             attempt.settle(None, error)
         except Exception as error:  # noqa: BLE001 - the SDK and what is beneath it raise anything, also in groups
-            attempt.settle(None, _failure(f"it could not be reached ({_kind(error)})"))
+            attempt.settle(None, _failure(f"its connection broke ({type(error).__name__})"))
         finally:
             attempt.settle(None, _failure("it was closed"))
             if attempt.connection is not None:
@@ -305,10 +305,3 @@ def _unavailable(name: str, why: str, hint: str | None = None) -> ExecutionError
         f'the upstream "{name}" is not available: {why}',
         hint=hint or "check its entry in the atlas, and what it writes to standard error",
     )
-
-
-def _kind(error: BaseException) -> str:
-    """The type of an error; of a group, of the first error in it."""
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return type(error).__name__

