@@ -116,10 +116,14 @@ def _resolve(reference: str, root: Schema) -> object:
     node: object = root
     for token in reference.removeprefix("#").split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, dict):
-            node = node.get(key)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        elif isinstance(node, list) and key.isdigit() and int(key) < len(cast("list[object]", node)):
-            node = cast("list[object]", node)[int(key)]
-        else:
-            return None
+        node = _child(node, key)
     return node
+
+
+def _child(node: object, key: str) -> object:
+    if isinstance(node, dict):
+        return cast("dict[str, object]", node).get(key)
+    if isinstance(node, list) and key.isdigit():
+        items = cast("list[object]", node)
+        return items[int(key)] if int(key) < len(items) else None
+    return None

@@ -1,0 +1,156 @@
+"""What traces keep of parameters, and how results are measured and cut."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cra_mcp.canonical import digest
+from cra_mcp.execution.backend import Result
+from cra_mcp.gate.results import measure
+from cra_mcp.trace.redact import REDACTED, redactor_for
+from tests.gate.conftest import make_world
+
+pytestmark = pytest.mark.anyio
+
+GIVEN = {"n": 1, "secret": "hunter2"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept", "said"),
+    [
+        ("none", None, "none"),
+        ("hash", None, "hash"),
+        ("redacted", {"n": 1, "secret": REDACTED}, "redacted"),
+        ("full", GIVEN, "full"),
+    ],
+)
+async def test_a_trace_keeps_what_it_is_set_to(mode: str, kept: object, said: str) -> None:
+    world = make_world(recording=mode)
+    async with world.runtime:
+        await world.runtime.execute(world.session, "do.number", GIVEN)
+        (payload,) = world.payloads("action.requested")
+        assert (payload["parameters"], payload["recording"]) == (kept, said)
+        assert payload["parameters_hash"] == digest(GIVEN)
+
+
+async def test_large_parameters_are_kept_as_a_hash() -> None:
+    world = make_world(max_recorded_bytes=100)
+    async with world.runtime:
+        await world.runtime.execute(world.session, "do.plain", {"text": "x" * 200})
+        (payload,) = world.payloads("action.requested")
+        assert (payload["parameters"], payload["recording"], payload["parameters_bytes"]) == (None, "hash", 211)
+
+
+async def test_faults_of_an_action_with_secrets_show_no_value() -> None:
+    world = make_world()
+    async with world.runtime:
+        outcome = await world.runtime.execute(world.session, "do.number", {"n": 1, "secret": ["hunter2"]})
+        assert outcome.fault is not None
+        assert "hunter2" not in outcome.fault.message
+        assert "/secret" in outcome.fault.message
+        assert all(b"hunter2" not in line for line in world.runtime.read_trace(world.session))
+
+
+TREE = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "token": {"type": "string", "writeOnly": True},
+        "children": {"type": "array", "items": {"$ref": "#"}},
+        "either": {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/key"}]},
+        "pair": {"prefixItems": [{}, {"format": "password"}]},
+        "options": {"additionalProperties": {"x-cra-sensitive": True}, "properties": {"open": {}}},
+        "patterned": {"patternProperties": {"^k": {"writeOnly": True}}},
+        "when": {"if": {"properties": {"k": {"writeOnly": True}}}},
+        "dependent": {"dependentSchemas": {"a": {"properties": {"k": {"writeOnly": True}}}}},
+    },
+    "$defs": {"key": {"type": "string", "format": "password"}, "list": [{"writeOnly": True}]},
+}
+
+
+def tree(depth: int) -> dict:
+    return {"name": "n", "token": "SECRET", "children": [tree(depth - 1)] if depth else []}
+
+
+def test_marks_are_found_wherever_a_schema_puts_them() -> None:
+    redactor = redactor_for(TREE)
+    assert redactor is not None
+    value = {
+        **tree(5),
+        "either": "SECRET",
+        "pair": ["SECRET", "SECRET"],
+        "options": {"a": "SECRET", "open": "shown"},
+        "patterned": {"k1": "SECRET"},
+        "when": {"k": "SECRET"},
+        "dependent": {"k": "SECRET"},
+        "unknown": "shown",
+    }
+    shown = repr(redactor.apply(value))
+    assert "SECRET" not in shown
+    assert shown.count("shown") == 2
+
+
+def test_a_schema_without_marks_costs_nothing() -> None:
+    assert redactor_for({"type": "object"}) is None
+    assert redactor_for(True) is None
+
+
+def test_local_references_into_lists_and_nowhere_are_followed_safely() -> None:
+    listed = redactor_for({"$ref": "#/$defs/list/0", "$defs": TREE["$defs"]})
+    assert listed is not None
+    assert listed.apply("SECRET") == REDACTED
+    for reference in ("#/$defs/list/9", "#/$defs/list/x", "#/$defs/key/type/x"):
+        nowhere = redactor_for({"$ref": reference, "$defs": TREE["$defs"]})
+        assert nowhere is not None
+        assert nowhere.apply("shown") == "shown"
+
+
+def test_values_nested_beyond_any_reason_are_hidden() -> None:
+    redactor = redactor_for(TREE)
+    assert redactor is not None
+    value: object = "SECRET"
+    for _ in range(300):
+        value = {"children": [value]}
+    assert "SECRET" not in repr(redactor.apply(value))
+
+
+@given(st.recursive(st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)))
+def test_a_marked_value_never_survives(inside: object) -> None:
+    redactor = redactor_for(TREE)
+    assert redactor is not None
+    marked = {"children": [{"token": {"deep": ["SECRET", inside]}, "name": inside}]}
+    assert "SECRET" not in repr(redactor.apply(marked))
+
+
+def test_a_result_within_the_cap_is_handed_on_as_it_is() -> None:
+    result = Result(value={"a": 1})
+    measured = measure(result, 100)
+    assert (measured.result, measured.cut, measured.size, measured.hash) == (result, False, 7, digest({"a": 1}))
+
+
+def test_a_result_with_integers_that_have_no_canonical_form_is_still_hashed() -> None:
+    measured = measure(Result(value={"n": 2**60}), 100)
+    assert measured.hash == digest({"n": str(2**60)})
+    assert measured.result.value == {"n": 2**60}
+
+
+def test_a_long_text_is_cut_at_a_character() -> None:
+    measured = measure(Result(value="é" * 1_000), 101)
+    assert measured.result.content is not None
+    text = str(measured.result.content[0]["text"])
+    assert text == "é" * 50
+    assert "result cut" in str(measured.result.content[1]["text"])
+
+
+def test_content_is_kept_block_by_block_while_it_fits() -> None:
+    image = {"type": "image", "data": "A" * 500, "mimeType": "image/png"}
+    small = {"type": "text", "text": "small"}
+    long = {"type": "text", "text": "x" * 500}
+    measured = measure(Result(content=(small, image, long, small), is_error=True), 300)
+    assert measured.result.content is not None
+    assert measured.result.is_error
+    kept = measured.result.content
+    assert kept[0] == small
+    assert str(kept[1]["text"]).startswith("xxx")
+    assert len(kept) == 3
+    assert "result cut" in str(kept[2]["text"])
