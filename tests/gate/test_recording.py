@@ -114,7 +114,9 @@ def test_values_nested_beyond_any_reason_are_hidden() -> None:
     assert "SECRET" not in repr(redactor.apply(value))
 
 
-@given(st.recursive(st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)))
+@given(
+    st.recursive(st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
+)
 def test_a_marked_value_never_survives(inside: object) -> None:
     redactor = redactor_for(TREE)
     assert redactor is not None
