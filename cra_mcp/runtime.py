@@ -160,7 +160,7 @@ class Runtime:
         payload = {"atlas_id": atlas.atlas_id, "version": atlas.version, "digest": atlas.digest}
         for session in self._active():
             self._record(session, event_type, payload)
-        self._gate.catalogue = catalogue
+        self._gate.use(catalogue)
         self._resolver = Resolver(catalogue)
         for session in self._active():
             session.resolution = None

@@ -59,8 +59,7 @@ class Bindings:
 
     def forget(self, atlas: Atlas) -> None:
         """Drop what is known of an unloaded atlas."""
-        for key in [key for key in self._known if key[0] == atlas.digest]:
-            self._known.pop(key, None)
+        self._known = {key: binding for key, binding in self._known.items() if key[0] != atlas.digest}
 
     def _bind(self, atlas: Atlas, action: Action) -> Binding:
         run: BoundAction | None = None

@@ -92,6 +92,13 @@ class Gate:
         self._config = config
         self._open = AsyncExitStack()
 
+    def use(self, catalogue: Catalogue) -> None:
+        """Make ``catalogue`` the one in force; what was known of atlases no longer in it is dropped."""
+        for atlas in self.catalogue.atlases:
+            if atlas not in catalogue.atlases:
+                self._bindings.forget(atlas)
+        self.catalogue = catalogue
+
     async def __aenter__(self) -> Self:
         """Let back ends start what must live on this event loop."""
         await self._open.__aenter__()

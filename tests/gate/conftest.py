@@ -142,6 +142,7 @@ ATLAS = {
         action("do.pay_limited"),
         action("do.critical", risk_tier="critical"),
         action("do.slow", timeout_seconds=1),
+        action("do.http", executor={"type": "http", "method": "GET", "url": "https://example.com/"}),
         action("do.typed", returns_schema={"type": "object", "required": ["x"]}),
         {key: value for key, value in action("do.nothing").items() if key != "executor"},
     ],

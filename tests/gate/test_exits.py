@@ -1,10 +1,16 @@
 """Every way a call can leave the gate: what it answers, and which events it leaves."""
 
+from collections.abc import Sequence
+
 import anyio
 import pytest
 
 from cra_mcp.errors import ActionError, ExecutionError, TraceUnavailableError
 from cra_mcp.execution.backend import Invocation, Result
+from cra_mcp.gate.call import ExecutionOutcome, Fault
+from cra_mcp.gate.replays import Replays
+from cra_mcp.policy.counters import Counters
+from cra_mcp.policy.model import Facts, Limit
 from tests.gate.conftest import World, forever, make_world
 
 pytestmark = pytest.mark.anyio
@@ -34,9 +40,10 @@ INVALID = [*ASKED, "policy.violated", "action.denied"]
         ("do.plain", {"t": "x" * 1_100_000}, "error", "invalid_parameters", INVALID),
         ("do.pay", {}, "pending_approval", "approval_pending", [*ASKED, "policy.evaluated", "approval.requested"]),
         ("do.nothing", {}, "error", "no_executor", [*APPROVED, "action.failed"]),
+        ("do.http", {}, "error", "no_executor", [*APPROVED, "action.failed"]),
     ],
 )
-async def test_an_exit_answers_and_leaves_its_events(
+async def test_an_exit_answers_and_leaves_its_events(  # noqa: PLR0917
     world: World, action_id: str, parameters: object, status: str, code: str | None, events: list[str]
 ) -> None:
     session, before = world.session, world.count()
@@ -315,6 +322,54 @@ async def test_progress_of_an_action_reaches_the_caller(world: World) -> None:
     world.backend.behaviour["do.plain"] = behave
     await world.runtime.execute(world.session, "do.plain", {}, on_progress=on_progress)
     assert seen == [(1, 2, "half")]
+
+
+async def test_a_call_that_loses_the_last_of_a_limit_to_another_is_refused() -> None:
+    class Contended(Counters):
+        """Somebody else's calls come between deciding and charging, once."""
+
+        stolen = False
+
+        def take(self, limits: Sequence[Limit], facts: Facts, now_us: int) -> bool:
+            if limits and not self.stolen:
+                self.stolen = True
+                assert super().take(limits, facts, now_us)
+                assert super().take(limits, facts, now_us)
+            return super().take(limits, facts, now_us)
+
+    world = make_world()
+    world.runtime._gate._counters = Contended()
+    async with world.runtime:
+        outcome = await world.runtime.execute(world.session, "do.limited", {})
+        assert outcome.fault is not None
+        assert outcome.fault.code == "rate_limited"
+        assert world.backend.done == []
+
+
+async def test_unloading_forgets_what_was_known_of_an_atlas(world: World) -> None:
+    await world.runtime.execute(world.session, "do.plain", {})
+    assert world.runtime._gate._bindings._known
+    world.runtime.unload_atlas("com.example.gate")
+    assert not world.runtime._gate._bindings._known
+
+
+def test_a_fault_without_hint_and_details_is_a_message_too() -> None:
+    fault = Fault("cancelled", "the caller cancelled the call")
+    outcome = ExecutionOutcome("error", "a", "e", "r", None, "t", "now", None, fault=fault)
+    assert outcome.to_dict()["error"] == {"code": "cancelled", "message": fault.message, "details": {}}
+    content = Result(value=1, content=({"type": "text", "text": "x"},))
+    done = ExecutionOutcome("success", "a", "e", "r", None, "t", "now", None, result=content)
+    assert done.to_dict()["result"] == {"content": [{"type": "text", "text": "x"}], "structured": 1}
+
+
+def test_old_idempotency_keys_are_forgotten() -> None:
+    outcome = ExecutionOutcome("success", "a", "e", "r", None, "t", "now", None)
+    replays = Replays()
+    for number in range(10_001):
+        assert replays.claim(str(number), "f") is None
+        replays.settle(str(number), outcome)
+    assert replays.claim("0", "f") is None
+    assert replays.claim("10000", "f") is outcome
 
 
 def test_the_fault_of_a_full_store_keeps_its_code() -> None:

@@ -156,3 +156,10 @@ def test_content_is_kept_block_by_block_while_it_fits() -> None:
     assert str(kept[1]["text"]).startswith("xxx")
     assert len(kept) == 3
     assert "result cut" in str(kept[2]["text"])
+
+
+def test_content_that_fits_beside_a_value_that_does_not_is_kept() -> None:
+    measured = measure(Result(value="x" * 1_000, content=({"type": "text", "text": "short"},)), 200)
+    assert measured.result.content is not None
+    assert measured.result.content[0]["text"] == "short"
+    assert measured.result.value is None

@@ -94,12 +94,9 @@ def test_the_message_says_what_an_agent_needs() -> None:
         "actions": ["a.read"],
         "parameters": {"max_calls": 5, "window_seconds": 60},
     }
+    deny = {**DENY_WRITE, "actions": ["*.delete"]}
     read = action("a.read", returns_schema={"type": "object"}, rate_limit={"max_calls": 2, "window_seconds": 60})
-    with runtime(
-        atlas(
-            actions=(read, "a.write", "a.delete"), policies=[limit, ASK_WRITE, {**DENY_WRITE, "actions": ["*.delete"]}]
-        )
-    ) as made:
+    with runtime(atlas(actions=(read, "a.write", "a.delete"), policies=[limit, ASK_WRITE, deny])) as made:
         message = resolve(made).to_dict()
     allowed = {entry["action_id"]: entry for entry in message["allowed_actions"]}
     assert allowed["a.read"]["rate_limit"] == {"max_calls": 2, "window_seconds": 60}
@@ -244,6 +241,22 @@ def test_what_is_listed_is_what_could_be_allowed(policies: list) -> None:
             outcome = made.execute_blocking(session, action_id, {})
             refused = outcome.fault is not None and outcome.fault.code in {"denied", "unknown_action"}
             assert (action_id in listed) is not refused
+
+
+def test_context_blocks_are_in_the_message_with_where_they_come_from() -> None:
+    with runtime(atlas(context_packs=PACKS[:1], policies=[DENY_WRITE])) as made:
+        resolution = resolve(made)
+        (block,) = resolution.to_dict()["context_blocks"]
+        assert block == {
+            "block_id": "low",
+            "source": "com.example.one/low",
+            "content_type": "text/markdown",
+            "content": "l",
+            "priority": 1,
+            "token_estimate": 1,
+            "metadata": {"name": "Low", "pack_id": "low"},
+        }
+        assert [item.action.action_id for item in resolution.denied_actions] == ["a.write"]
 
 
 def test_a_query_is_a_value() -> None:

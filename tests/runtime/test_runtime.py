@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+import cra_mcp
 from cra_mcp import CRAError, CRARuntime, RuntimeConfig
 from cra_mcp.errors import AtlasConflictError, RequestError, SettingsError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.settings import from_environment, new_uuid7
@@ -49,8 +50,6 @@ def test_importing_it_imports_no_protocol_and_no_models() -> None:
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
-    import cra_mcp
-
     with pytest.raises(AttributeError):
         _ = cra_mcp.NoSuchName
 
@@ -90,8 +89,7 @@ def test_blocking_calls_from_several_threads_share_one_chain(tmp_path: Path) -> 
         statuses: list[str] = []
 
         def work() -> None:
-            for number in range(5):
-                statuses.append(runtime.execute_blocking(session, "json.dumps", {"obj": number}).status)
+            statuses.extend(runtime.execute_blocking(session, "json.dumps", {"obj": n}).status for n in range(5))
 
         threads = [threading.Thread(target=work) for _ in range(6)]
         for thread in threads:
@@ -353,4 +351,4 @@ def test_an_error_has_a_code_and_a_hint() -> None:
 
 
 def test_the_atlas_of_these_tests_is_what_it_says() -> None:
-    assert len(ATLAS["actions"]) == 11
+    assert len(ATLAS["actions"]) == 12
