@@ -233,6 +233,8 @@ def _is_lost(error: MCPError) -> bool:
 
 def _clean(text: str) -> str:
     """A message of the upstream as one line of bounded length."""
+    if text.startswith("Redirect to"):  # the SDK's words; the address is the upstream's
+        return "it redirects to another address, which is not followed"
     line = " ".join("".join(char if char.isprintable() else " " for char in text[: 2 * _MAX_MESSAGE]).split())
     return line if len(line) <= _MAX_MESSAGE else line[:_MAX_MESSAGE] + "…"
 

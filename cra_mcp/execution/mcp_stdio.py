@@ -9,18 +9,27 @@ Source: MCP specification, "Transports", stdio.
 """
 
 import asyncio
+import json
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import anyio
 import orjson
 from mcp.client._transport import TransportStreams
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
+from mcp_types import (
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
 from pydantic import ValidationError
 
 from cra_mcp.errors import ExecutionCode
@@ -32,6 +41,9 @@ MAX_UNREAD_BYTES = 1_048_576
 MAX_UNWRITTEN_BYTES = 16_777_216
 MAX_UNASKED_PER_SECOND = 2_000
 MAX_GARBAGE_BYTES = 8_388_608
+
+UNREADABLE = "Failed to parse the answer"
+"""Message of the error that stands for an answer that is not JSON, as the SDK words it."""
 
 _GARBAGE_LINE_BYTES = 512  # what a line counts besides its length: dropping it costs time, too
 _EXIT_GRACE_S = 1.0
@@ -101,6 +113,7 @@ class _Peer(Child):
         self.eof = False
         self.fault: Fault | None = None
         self.closed = asyncio.Event()
+        self.unanswered = 0
         self._lines: deque[bytes] = deque()
         self._unread = 0
         self._partial = bytearray()
@@ -257,7 +270,9 @@ class _Reader(_Stream):
                 self._count_garbage(len(line))
             else:
                 self._garbage = 0
-                if not isinstance(message, JSONRPCResponse | JSONRPCError):
+                if isinstance(message, JSONRPCResponse | JSONRPCError) and self._peer.unanswered:
+                    self._peer.unanswered -= 1
+                else:
                     self._count_unasked()
                 return SessionMessage(message)
             await asyncio.sleep(0)
@@ -297,8 +312,10 @@ class _Writer(_Stream):
         """
         message = item.message
         line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        is_request = isinstance(message, JSONRPCRequest)
         if not self._peer.write(line):
-            raise NotSentError if isinstance(message, JSONRPCRequest) else anyio.BrokenResourceError
+            raise NotSentError if is_request else anyio.BrokenResourceError
+        self._peer.unanswered += is_request
 
 
 def _parse(line: bytes) -> JSONRPCMessage | None:
@@ -306,4 +323,16 @@ def _parse(line: bytes) -> JSONRPCMessage | None:
     try:
         return jsonrpc_message_adapter.validate_python(orjson.loads(line), by_name=False)
     except (orjson.JSONDecodeError, ValidationError):
+        return _failed_answer(line) if line.startswith(b"{") else None
+
+
+def _failed_answer(line: bytes) -> JSONRPCMessage | None:
+    """An error in place of an answer that is nearly one, so that its call does not wait for another."""
+    try:
+        found = cast("object", json.loads(line))
+        if not isinstance(found, dict) or "method" in found:
+            return None
+        fields = cast("dict[str, Any]", found)
+        return JSONRPCError(jsonrpc="2.0", id=fields["id"], error=ErrorData(code=PARSE_ERROR, message=UNREADABLE))
+    except (ValueError, KeyError, RecursionError):
         return None

@@ -362,12 +362,31 @@ async def test_a_result_that_is_none_of_mcp_is_refused(kit, backend, result) -> 
     assert len(pids(kit)) == 1
 
 
-@pytest.mark.parametrize("value", ["NaN", '"\\ud800"', "1e999", "[" * 2000 + "]" * 2000])
-async def test_an_answer_that_is_not_json_is_no_answer(kit, backend, value) -> None:
-    answer = '{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"x":' + value + "}}}"
-    with anyio.move_on_after(0.5) as scope:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"x":NaN}}}',
+        '{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"x":1e999}}}',
+        '{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":"\\ud800"}]}}',
+        '{"jsonrpc":"2.0","id":ID,"result":"text"}',
+        '{"jsonrpc":"2.0","id":ID}',
+        '{"id":ID,"result":{"content":[]}}',
+    ],
+)
+async def test_an_answer_that_is_nearly_one_ends_its_call_and_nothing_else(kit, backend, answer) -> None:
+    upstream = kit.server("raw", answer)
+    with anyio.fail_after(5):
+        assert (await refused(kit, backend, upstream)).code == "invalid_result"
+        assert (await refused(kit, backend, upstream)).code == "invalid_result"
+    assert len(pids(kit)) == 1
+
+
+@pytest.mark.parametrize("answer", ["{", "[ID]", '"ID"', '{"result":{}}', "[" * 100_000, '{"id":' * 20_000])
+async def test_what_is_no_answer_leaves_the_call_waiting(kit, backend, answer) -> None:
+    with anyio.move_on_after(0.3) as scope:
         await use(kit, backend, kit.server("raw", answer))
     assert scope.cancelled_caught
+    assert len(pids(kit)) == 1
 
 
 async def test_one_that_reads_no_more_is_replaced_before_it_costs_much(kit, backend) -> None:
