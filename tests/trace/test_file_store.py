@@ -1,18 +1,20 @@
 """What is particular to files: permissions, links, full disks, torn tails, other processes."""
 
-import errno
 import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from cra_mcp.errors import TraceLockedError, TraceUnavailableError, UnknownTraceError
-from cra_mcp.trace import chainfile
-from cra_mcp.trace.event import Draft, Head, verify
+from cra_mcp.trace.event import Draft, verify
 from cra_mcp.trace.file import FileStore
 
 SESSION = "01980000-0000-7000-8000-00000000ab01"
@@ -21,6 +23,7 @@ TRACE = "01980000-0000-7000-8000-000000000004"
 WRITER = Path(__file__).with_name("writer.py")
 ROOT = Path(__file__).parents[2]
 
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and /dev/full")
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions, links or signals")
 
 
@@ -119,7 +122,7 @@ def test_a_symbolic_link_in_place_of_a_trace_is_not_followed(store, folder, path
     for call in (lambda: store.begin(SESSION, TRACE), lambda: store.read(SESSION), lambda: store.recover(SESSION)):
         with pytest.raises(TraceUnavailableError) as caught:
             call()
-        assert "symbolic link" in (caught.value.hint or "")
+        assert caught.value.hint
     assert target.read_text() == "precious"
     assert store.sessions() == []
 
@@ -152,16 +155,13 @@ def test_a_file_in_place_of_the_folder_is_refused_with_advice(tmp_path):
 
 
 @posix
-def test_a_folder_that_may_not_be_written_is_refused_with_advice(tmp_path):
-    folder = tmp_path / "traces"
-    folder.mkdir()
-    folder.chmod(0o555)
-    for parent in tmp_path.parents:  # someone else must at least reach it
-        if os.geteuid() == 0 and parent.stat().st_uid == 0 and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    tmp_path.chmod(0o755)
-    assert ask_writer(folder, "unprivileged") == ["trace_unavailable True"]
-    assert list(folder.iterdir()) == []
+def test_a_folder_that_may_not_be_written_is_refused_with_advice():
+    with tempfile.TemporaryDirectory() as outside:  # whoever is not root can't enter the folders of pytest
+        Path(outside).chmod(0o755)
+        folder = Path(outside) / "traces"
+        folder.mkdir(mode=0o555)
+        assert ask_writer(folder, "unprivileged") == ["trace_unavailable True"]
+        assert list(folder.iterdir()) == []
 
 
 # --- full disks ----------------------------------------------------------------------------------------------------
@@ -176,30 +176,39 @@ def test_a_write_cut_short_is_taken_back_and_recording_goes_on_when_there_is_roo
     assert (checked.ok, checked.events) == (True, 6)
 
 
-@pytest.fixture
-def full() -> int:
-    """A descriptor that has no space."""
-    return os.open("/dev/full", os.O_RDWR)
+def descriptor_of(path: Path) -> int:
+    """The one descriptor this process has on ``path``."""
+    found = [int(name) for name in os.listdir("/proc/self/fd") if _target(name) == str(path)]
+    assert len(found) == 1
+    return found[0]
 
 
-@posix
-def test_a_full_disk_refuses_the_append_with_advice_and_leaves_the_chain(store, path, draft, full):
+def _target(name: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{name}")
+    except FileNotFoundError:
+        return ""
+
+
+@linux
+def test_a_full_disk_refuses_the_append_with_advice_and_leaves_the_chain(store, path, draft):
     store.begin(SESSION, TRACE)
     before = store.append(SESSION, [draft()])
-    file = store._chains[SESSION].file
-    own, file._fd = file._fd, full
+    fd = descriptor_of(path)
+    own, full = os.dup(fd), os.open("/dev/full", os.O_RDWR)
     try:
+        os.dup2(full, fd)
         with pytest.raises(TraceUnavailableError) as caught:
             store.append(SESSION, [draft()])
         assert "space" in (caught.value.hint or "")
         assert store.head(SESSION) == before
-        # /dev/full can't be cut either: what it holds now is unknown.
-        file._fd = own
-        with pytest.raises(TraceUnavailableError):
-            store.append(SESSION, [draft()])
     finally:
-        file._fd = own
+        os.dup2(own, fd)
+        os.close(own)
         os.close(full)
+    # The device can't be cut either, so what it held was unknown: the chain waits until it is verified again.
+    with pytest.raises(TraceUnavailableError):
+        store.append(SESSION, [draft()])
     store.release(SESSION)
     store.begin(SESSION, TRACE)
     assert store.append(SESSION, [draft()]).sequence == 1
@@ -207,35 +216,13 @@ def test_a_full_disk_refuses_the_append_with_advice_and_leaves_the_chain(store, 
 
 
 @posix
-def test_a_flush_the_disk_refuses_takes_the_event_back_and_ends_the_recording(store, path, draft):
+def test_a_durable_event_that_can_not_be_flushed_is_taken_back(store, folder, path, draft):
     store.begin(SESSION, TRACE)
-    before = store.append(SESSION, [draft()], durable=True)
-    size = path.stat().st_size
-    file = store._chains[SESSION].file
-    failing = FailingFile(file)
+    moved = folder.rename(folder.with_name("moved"))
     with pytest.raises(TraceUnavailableError):
-        failing.append(store, draft)
-    assert store.head(SESSION) == before
-    assert path.stat().st_size == size
-    with pytest.raises(TraceUnavailableError) as caught:
-        store.append(SESSION, [draft()])
-    assert "flushed" in caught.value.message
-
-
-class FailingFile:
-    """Makes the next flush of a trace file fail as a disk would: the descriptor is one that can't be flushed."""
-
-    def __init__(self, file: chainfile.ChainFile) -> None:
-        self._file = file
-
-    def append(self, store: FileStore, draft: object) -> None:
-        real = self._file._path
-        self._file._named = False
-        self._file._path = real.parent / "gone" / real.name  # flushing the folder fails
-        try:
-            store.append(SESSION, [draft()], durable=True)
-        finally:
-            self._file._path = real
+        store.append(SESSION, [draft()], durable=True)  # the folder's own entry for it can't be flushed
+    assert store.head(SESSION) is None
+    assert (moved / path.name).read_bytes() == b""
 
 
 def test_a_trace_deleted_while_it_is_written_takes_no_more_durable_events(store, path, draft):
@@ -247,63 +234,76 @@ def test_a_trace_deleted_while_it_is_written_takes_no_more_durable_events(store,
             store.append(SESSION, [draft()], durable=True)
 
 
+@posix
 def test_the_background_flush_finds_a_deleted_trace(store, path, draft):
     store.begin(SESSION, TRACE)
     path.unlink()
-    file = store._chains[SESSION].file
-    store.append(SESSION, [draft()])
-    for _ in range(1_000):
-        if file.fault is not None:
-            break
-        threading.Event().wait(0.01)
-    with pytest.raises(TraceUnavailableError) as caught:
-        store.append(SESSION, [draft()])
-    assert "deleted" in caught.value.message
+    with pytest.raises(TraceUnavailableError):  # noqa: PT012 - it takes as long as it takes, within bounds
+        for _ in range(3_000):
+            store.append(SESSION, [draft()])
+            threading.Event().wait(0.01)
 
 
-def test_an_interrupt_during_a_write_leaves_the_chain_as_it_was(store, path, draft):
+def test_an_interrupt_at_any_line_of_an_append_never_breaks_the_chain(folder, draft):
+    """Ctrl-C raises wherever the main thread is; here at each line of the package in turn."""
+    store = FileStore(folder, flush_interval_s=60)
     store.begin(SESSION, TRACE)
-    before = store.append(SESSION, [draft()])
-    file = store._chains[SESSION].file
+    store.append(SESSION, [draft()])
+    interrupted, step = 0, 0
+    while interrupted == step:
+        step += 1
+        try:
+            with _interrupt_at_line(step):
+                store.append(SESSION, [draft(step)], durable=step % 2 == 0)
+        except KeyboardInterrupt:
+            interrupted += 1
+        try:
+            store.append(SESSION, [draft("after")])
+        except TraceUnavailableError:  # interrupted while it was being taken back
+            store.release(SESSION)
+            store.begin(SESSION, TRACE)
+        checked = verify(store.read(SESSION), session_id=SESSION)
+        assert checked.ok, (step, checked)
+        assert checked.head == store.head(SESSION)
+    store.close()
+    assert interrupted > 20
 
-    class Interrupting(bytes):
-        """Written like bytes; asked for its length afterwards, it is interrupted, as by Ctrl-C."""
 
-        def __len__(self) -> int:
-            raise KeyboardInterrupt
+@contextmanager
+def _interrupt_at_line(number: int) -> Iterator[None]:
+    left = [number]
 
-    size = path.stat().st_size
-    with pytest.raises(KeyboardInterrupt):
-        file.append(Interrupting(b"written, but not acknowledged\n"), Head(9, "", ""), durable=False)
-    assert path.stat().st_size == size
-    assert store.head(SESSION) == before
-    assert store.append(SESSION, [draft()]).sequence == 1
-    assert verify(store.read(SESSION)).ok
+    def trace(frame: FrameType, event: str, _: object):
+        if f"{os.sep}cra_mcp{os.sep}trace{os.sep}" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 # --- flushing ------------------------------------------------------------------------------------------------------
 
 
-def test_a_written_event_is_flushed_in_the_background(folder, draft):
-    store = FileStore(folder, flush_interval_s=0.001)
-    store.begin(SESSION, TRACE)
-    file = store._chains[SESSION].file
-    for _ in range(3):
-        store.append(SESSION, [draft()])
-        for _ in range(1_000):
-            if not file.dirty:
-                break
-            threading.Event().wait(0.01)
-        assert not file.dirty
-    store.close()
-    assert not [thread for thread in threading.enumerate() if thread is store._flusher._thread]
+def test_a_thread_runs_only_from_the_first_event_to_the_end(folder, draft):
+    def running() -> int:
+        return sum(thread.name == "cra-trace-flush" for thread in threading.enumerate())
 
-
-def test_no_thread_runs_before_something_is_written(folder):
     store = FileStore(folder)
     store.begin(SESSION, TRACE)
-    assert store._flusher._thread is None
+    assert running() == 0
+    store.append(SESSION, [draft()])
+    assert running() == 1
     store.close()
+    assert running() == 0
 
 
 # --- torn and damaged files ----------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ def test_beginning_a_torn_chain_recovers_and_continues_it(store, folder, path, d
     assert store.unfinished(SESSION) == b""
     assert store.append(SESSION, [draft()]).sequence == 4
     assert verify(store.read(SESSION), session_id=SESSION).ok
-    assert [file.name for file in folder.glob("*.torn-*")] == [f"{SESSION}.torn-1"]
+    assert len(list(folder.glob(f"{SESSION}.torn-*"))) == 1
 
 
 @posix
@@ -425,9 +425,6 @@ def test_two_stores_never_write_one_chain(store, folder, draft):
         with pytest.raises(TraceLockedError) as caught:
             call()
         assert str(os.getpid()) in caught.value.message
-    (folder / ".locks" / f"{SESSION}.owner").write_text("not a number")
-    with pytest.raises(TraceLockedError, match="another process"):
-        second.begin(SESSION, TRACE)
     second.begin(OTHER, TRACE)
     assert {info.session_id: info.live for info in second.sessions()} == {SESSION: True, OTHER: True}
     store.release(SESSION)
@@ -479,10 +476,3 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(folder):
 def test_fifty_killed_writers_lose_nothing_they_acknowledged(folder):
     for round_ in range(50):
         _kill_a_writer(folder, 1 + (round_ * 37) % 211)
-
-
-def test_errors_say_what_to_do_about_them():
-    for number in (errno.ENOSPC, errno.EACCES, errno.EIO, 0):
-        error = chainfile.unavailable("record", OSError(number, os.strerror(number)))
-        assert error.code == "trace_unavailable"
-        assert error.hint
