@@ -1,0 +1,194 @@
+"""What recording and verifying cost: one event into the file store, hot, after idling and durable; verifying a chain.
+
+    python benchmarks/trace.py [--json] [--folder DIR]
+
+Each figure stands beside its floor, taken in turns within the same run, so that a busy machine slows both: for events, the
+same bytes written (and flushed) by one bare system call; for verification, hashing the same bytes. The spread is the lowest
+and highest median of the rounds. Put --folder on the disk that is to be measured.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cra_mcp.trace.event import Draft, verify
+from cra_mcp.trace.file import FileStore
+from cra_mcp.trace.store import new_identifier
+
+BAR_APPEND_US = 10.0
+BAR_VERIFY_PER_S = 100_000
+ROUNDS = 15
+IDLE_S = 0.001
+PAYLOAD: dict[str, object] = {
+    "action_id": "ticket.update",
+    "parameters": {"id": 1042, "status": "open", "note": "customer called again"},
+    "parameters_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "recording": "redacted",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured thing: microseconds, its floor in the same run, and the bar it is held to (None: none is set)."""
+
+    name: str
+    p50_us: float
+    p99_us: float
+    lowest_us: float
+    highest_us: float
+    floor_us: float
+    ratio: float
+    bar_us: float | None
+    met: bool | None
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1_000
+
+
+def paired(
+    name: str,
+    call: Callable[[], object],
+    floor: Callable[[], object],
+    *,
+    samples: int,
+    idle_s: float = 0.0,
+    bar_us: float | None = None,
+) -> Figure:
+    """Rounds of ``samples`` calls, each round followed by one of its floor."""
+    times: list[float] = []
+    medians: list[float] = []
+    floors: list[float] = []
+    for _ in range(ROUNDS):
+        for measured, into in ((call, times), (floor, floors)):
+            measured()  # the first after the other kind is warm-up
+            taken: list[float] = []
+            for _ in range(samples):
+                if idle_s:
+                    time.sleep(idle_s)
+                taken.append(timed(measured))
+            into.extend(taken)
+            if measured is call:
+                medians.append(statistics.median(taken))
+    times.sort()
+    p50, least = statistics.median(times), statistics.median(floors)
+    return Figure(
+        name=name,
+        p50_us=p50,
+        p99_us=times[int(len(times) * 0.99)],
+        lowest_us=min(medians),
+        highest_us=max(medians),
+        floor_us=least,
+        ratio=p50 / least,
+        bar_us=bar_us,
+        met=None if bar_us is None else p50 <= bar_us,
+    )
+
+
+def recording(folder: Path) -> list[Figure]:
+    store = FileStore(folder / "store")
+    session, span, parent = new_identifier(), new_identifier(), new_identifier()
+    store.begin(session, new_identifier())
+    line = b"x" * 700
+    fd = os.open(folder / "floor", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    flush = getattr(os, "fdatasync", os.fsync)
+
+    def append(*, durable: bool = False) -> None:
+        store.append(session, (Draft("action.requested", PAYLOAD, span, parent),), durable=durable)
+
+    def bare() -> None:
+        os.write(fd, line)
+
+    def bare_durable() -> None:
+        os.write(fd, line)
+        flush(fd)
+
+    for _ in range(2_000):
+        append()
+    try:
+        return [
+            paired("append, hot", append, bare, samples=1_500, bar_us=BAR_APPEND_US),
+            paired("append, after 1 ms idle", append, bare, samples=60, idle_s=IDLE_S),
+            paired("append, durable", lambda: append(durable=True), bare_durable, samples=30),
+        ]
+    finally:
+        store.close()
+        os.close(fd)
+
+
+def verifying(folder: Path) -> Figure:
+    events = 4_000
+    store = FileStore(folder / "verify")
+    session, parent = new_identifier(), new_identifier()
+    store.begin(session, new_identifier())
+    for number in range(events):
+        if number % 4 == 0:
+            span = new_identifier()
+        store.append(session, (Draft("action.requested", PAYLOAD, span, parent),))
+    lines = store.read(session)
+    store.close()
+    times: list[float] = []
+    floors: list[float] = []
+    for _ in range(ROUNDS):
+        times.append(timed(lambda: verify(lines, session_id=session)) / events)
+        floors.append(timed(lambda: [hashlib.sha256(line).hexdigest() for line in lines]) / events)
+    p50, least = statistics.median(times), statistics.median(floors)
+    bar_us = 1e6 / BAR_VERIFY_PER_S
+    return Figure(
+        "verify, per event", p50, max(times), min(times), max(times), least, p50 / least, bar_us, p50 <= bar_us
+    )
+
+
+def machine() -> str:
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    return (
+        f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    )
+
+
+def report(figures: list[Figure]) -> None:
+    print(machine())
+    print(f"{'':26}{'p50 us':>9}{'p99 us':>9}{'spread of medians':>20}{'floor us':>10}{'ratio':>7}  bar")
+    for figure in figures:
+        bar = "-" if figure.bar_us is None else f"<= {figure.bar_us:g} us: {'met' if figure.met else 'MISSED'}"
+        spread = f"{figure.lowest_us:.1f} - {figure.highest_us:.1f}"
+        print(
+            f"{figure.name:26}{figure.p50_us:9.1f}{figure.p99_us:9.1f}{spread:>20}{figure.floor_us:10.1f}{figure.ratio:7.1f}  {bar}"
+        )
+    verified = figures[-1]
+    print(f"verified events per second: {1e6 / verified.p50_us:,.0f} (best round {1e6 / verified.lowest_us:,.0f})")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--folder", type=Path, default=None, help="where to write (default: the temporary folder)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        figures = [*recording(Path(folder)), verifying(Path(folder))]
+    if options.json:
+        print(json.dumps({"machine": machine(), "figures": [asdict(figure) for figure in figures]}, indent=2))
+    else:
+        report(figures)
+    return 0 if all(figure.met is not False for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
