@@ -110,6 +110,14 @@ class Kit:
             return True
         return state not in "ZX"
 
+    def reaped(self, pid: int) -> bool:
+        """Whether nothing is left of a process, its threads included: until then it may hold its pipes."""
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
     @asynccontextmanager
     async def started(self, call: Callable[[], Awaitable[object]]) -> AsyncIterator[anyio.CancelScope]:
         """A call under way in a task of its own, ended (by cancellation) when the context is left."""

@@ -113,14 +113,14 @@ async def test_after_a_kill_the_next_call_works(kit, backend) -> None:
     for _ in range(3):
         pid = int(text(await use(kit, backend, upstream, "pid")))
         os.kill(pid, signal.SIGKILL)
-        await kit.until(lambda pid=pid: not kit.alive(pid))
+        await kit.until(lambda pid=pid: kit.reaped(pid))
     assert len(set(pids(kit))) == 3
 
 
 async def test_a_call_that_arrived_in_no_live_process_is_made_again_even_if_it_is_not_idempotent(kit, backend) -> None:
     upstream = kit.server("die-after")
     first = text(await use(kit, backend, upstream))
-    await kit.until(lambda: not kit.alive(int(first)))
+    await kit.until(lambda: kit.reaped(int(first)))
     assert text(await use(kit, backend, upstream)) != first
 
 
@@ -192,7 +192,7 @@ async def test_one_that_speaks_only_the_newest_protocol_is_used_and_remembered(k
     assert text(await use(kit, backend, upstream, parameters={"text": "new"})) == "new"
     started = pids(kit)
     os.kill(started[-1], signal.SIGKILL)
-    await kit.until(lambda: not kit.alive(started[-1]))
+    await kit.until(lambda: kit.reaped(started[-1]))
     assert text(await use(kit, backend, upstream, parameters={"text": "again"})) == "again"
     assert len(pids(kit)) == len(started) + 1
 
