@@ -33,16 +33,24 @@ _kind: Callable[[object], type[object]] = type
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def canonical_bytes(value: object) -> bytes:
+def canonical_bytes(value: object, *, max_depth: int = MAX_DEPTH) -> bytes:
     """The RFC 8785 form of ``value``.
 
     Objects are ``dict`` with ``str`` keys, arrays ``list`` or ``tuple``. Subclasses, enumerations among them, are
     refused: writers disagree on them.
 
     Raises:
-        CanonicalError: it has none.
+        CanonicalError: it has none, or is nested deeper than ``max_depth``.
     """
-    return _canonical(value, MAX_DEPTH)
+    if _agrees(value, _kind(value), max_depth):
+        try:
+            return orjson.dumps(value, option=_OPTIONS)
+        except orjson.JSONEncodeError:
+            pass  # refused below, in words
+    try:
+        return rfc8785.dumps(value)  # pyright: ignore[reportArgumentType]  # its types were checked above
+    except ValueError as error:
+        raise CanonicalError("an integer is beyond 2^53-1, or a string holds a lone surrogate") from error
 
 
 def sha256_hex(data: bytes) -> str:
@@ -91,7 +99,7 @@ def parse_json(data: bytes, *, max_bytes: int, max_depth: int = 64, whole_double
     try:
         parse_int = _integer_or_double if whole_doubles else None
         value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=parse_int)
-        _canonical(value, max_depth)
+        canonical_bytes(value, max_depth=max_depth)
     except json.JSONDecodeError as error:
         raise CanonicalError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
     except (CanonicalError, ValueError, RecursionError) as error:
@@ -116,21 +124,9 @@ def parse_canonical_object(data: bytes) -> dict[str, object]:
             return value
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise CanonicalError("not JSON, or an integer is beyond 2^53-1") from error
-    if _canonical(value, MAX_DEPTH) != data:
+    if canonical_bytes(value) != data:
         raise CanonicalError("the JSON text is not in canonical form")
     return value
-
-
-def _canonical(value: object, max_depth: int) -> bytes:
-    if _agrees(value, _kind(value), max_depth):
-        try:
-            return orjson.dumps(value, option=_OPTIONS)
-        except orjson.JSONEncodeError:
-            pass  # refused below, in words
-    try:
-        return rfc8785.dumps(value)  # pyright: ignore[reportArgumentType]  # its types were checked above
-    except ValueError as error:
-        raise CanonicalError("an integer is beyond 2^53-1, or a string holds a lone surrogate") from error
 
 
 def _agrees(value: Any, kind: type[object], room: int) -> bool:

@@ -64,20 +64,11 @@ class ChainFile:
         try:
             _check_regular(self._fd)
             self.recovery, head = recover(self._fd, path, session_id)
-            self._tip: tuple[Head | None, int] = (head, os.fstat(self._fd).st_size)
+            self.tip: tuple[Head | None, int] = (head, os.fstat(self._fd).st_size)
+            """The last event written, and the bytes up to its end. One value, so that an interrupt can't split it."""
         except BaseException:
             os.close(self._fd)
             raise
-
-    @property
-    def head(self) -> Head | None:
-        """The last event written."""
-        return self._tip[0]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the events written."""
-        return self._tip[1]
 
     def append(self, data: bytes, head: Head, *, durable: bool) -> None:
         """Write ``data``, whole lines ending with the event ``head``; all of it or nothing.
@@ -87,7 +78,7 @@ class ChainFile:
         """
         if self.fault is not None:
             raise TraceUnavailableError(self.fault, hint="End the session and start another.")
-        size = self._tip[1]
+        size = self.tip[1]
         try:
             written = os.write(self._fd, data)
             while written < len(data):  # the rest says why
@@ -95,7 +86,7 @@ class ChainFile:
             if durable:
                 self._sync()
             # One assignment: an interrupt falls before it, and the write is taken back, or after it, and it counts.
-            self._tip = (head, size + written)
+            self.tip = (head, size + written)
         except BaseException as error:
             self._take_back()
             if isinstance(error, OSError):
@@ -141,7 +132,7 @@ class ChainFile:
         before = self.fault
         self.fault = "an interrupted write could not be taken back"
         try:
-            os.ftruncate(self._fd, self._tip[1])
+            os.ftruncate(self._fd, self.tip[1])
         except OSError:
             return
         self.fault = before

@@ -7,9 +7,9 @@ Source: specs/trace.md; RFC 8785; FIPS 180-4.
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import NamedTuple, cast
 
@@ -91,6 +91,9 @@ class Head(NamedTuple):
     sequence: int
     event_hash: str
     timestamp: str
+
+
+_new_head: Callable[[tuple[int, str, str]], Head] = partial(tuple.__new__, Head)  # half the time of Head()
 
 
 class Draft(NamedTuple):
@@ -208,7 +211,7 @@ def link(
         CanonicalError: the payload has no canonical form.
         TraceError: ``malformed_event``: the event type or a span id breaks its form.
     """
-    event_type, payload, span_id, parent_span_id = draft.event_type, draft.payload, draft.span_id, draft.parent_span_id
+    event_type, payload, span_id, parent_span_id = draft
     if event_type not in EVENT_TYPES and not _EXTENSION.fullmatch(event_type):
         raise _malformed(f"event type {event_type[:80]!r} is neither of the protocol nor of the form x.name")
     if not _is_known_identifier(span_id):
@@ -231,7 +234,7 @@ def link(
         f'"payload":{body},"previous_event_hash":"{previous_hash}","sequence":{sequence},"session_id":"{session_id}",'
         f'"span_id":"{span_id}","timestamp":"{timestamp}","trace_id":"{trace_id}","trace_version":"1.0"}}'
     )
-    return Head(sequence, event_hash, timestamp), line.encode()
+    return _new_head((sequence, event_hash, timestamp)), line.encode()
 
 
 def parse(line: bytes) -> Event:

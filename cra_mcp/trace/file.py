@@ -103,7 +103,7 @@ class FileStore:
             if chain.released:
                 raise _not_written(session_id)
             head, lines = link_all(
-                file.head,
+                file.tip[0],
                 drafts,
                 session_id=session_id,
                 trace_id=chain.trace_id,
@@ -141,14 +141,14 @@ class FileStore:
         """See ``TraceStore.head``."""
         chain = self._chains.get(session_id)
         if chain is not None:
-            return chain.file.head
+            return chain.file.tip[0]
         with self._opened(session_id) as file:
             return _last_head(file)
 
     def read(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
         """See ``TraceStore.read``."""
         chain = self._chains.get(session_id)
-        end = chain.file.size if chain is not None else None  # what is beyond is being written, or taken back
+        end = chain.file.tip[1] if chain is not None else None  # what is beyond is being written, or taken back
         start = max(after + 1, 0)
         stop = None if limit is None else start + max(limit, 0)
         with self._opened(session_id) as file:
