@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 
 from cra_mcp.trace.event import Draft, verify
@@ -28,12 +29,44 @@ BAR_APPEND_US = 10.0
 BAR_VERIFY_PER_S = 100_000
 ROUNDS = 15
 IDLE_S = 0.001
-PAYLOAD: dict[str, object] = {
-    "action_id": "ticket.update",
-    "parameters": {"id": 1042, "status": "open", "note": "customer called again"},
-    "parameters_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "recording": "redacted",
-}
+DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+ID = "01980000-0000-7000-8000-0000000000b1"
+# The events of one call, as the gate writes them; they are recorded in turn.
+CALL: tuple[tuple[str, dict[str, object]], ...] = (
+    (
+        "action.requested",
+        {
+            "action_id": "ticket.update",
+            "parameters": {"id": 1042, "status": "open", "note": "customer called again"},
+            "parameters_hash": DIGEST,
+            "recording": "redacted",
+        },
+    ),
+    (
+        "policy.evaluated",
+        {
+            "action_id": "ticket.update",
+            "policy_id": "allow-tickets",
+            "result": "allow",
+            "basis": "allow",
+            "determining": ["allow-tickets"],
+        },
+    ),
+    (
+        "action.approved",
+        {"action_id": "ticket.update", "resolution_id": ID, "execution_id": ID, "approval_id": None},
+    ),
+    (
+        "action.executed",
+        {
+            "action_id": "ticket.update",
+            "execution_id": ID,
+            "duration_ms": 12.345,
+            "result_hash": DIGEST,
+            "result_bytes": 812,
+        },
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -100,12 +133,14 @@ def recording(folder: Path) -> list[Figure]:
     store = FileStore(folder / "store")
     session, span, parent = new_identifier(), new_identifier(), new_identifier()
     store.begin(session, new_identifier())
-    line = b"x" * 700
+    kinds = cycle(CALL)
+    line = b"x" * 680  # their mean size
     fd = os.open(folder / "floor", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     flush = getattr(os, "fdatasync", os.fsync)
 
     def append(*, durable: bool = False) -> None:
-        store.append(session, (Draft("action.requested", PAYLOAD, span, parent),), durable=durable)
+        event_type, payload = next(kinds)
+        store.append(session, (Draft(event_type, payload, span, parent),), durable=durable)
 
     def bare() -> None:
         os.write(fd, line)
@@ -133,9 +168,10 @@ def verifying(folder: Path) -> Figure:
     session, parent = new_identifier(), new_identifier()
     store.begin(session, new_identifier())
     for number in range(events):
-        if number % 4 == 0:
+        event_type, payload = CALL[number % len(CALL)]
+        if number % len(CALL) == 0:
             span = new_identifier()
-        store.append(session, (Draft("action.requested", PAYLOAD, span, parent),))
+        store.append(session, (Draft(event_type, payload, span, parent),))
     lines = store.read(session)
     store.close()
     times: list[float] = []
