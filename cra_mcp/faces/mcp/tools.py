@@ -18,8 +18,8 @@ from cra_mcp.faces.mcp import names
 from cra_mcp.faces.mcp.approvals import ask_again, asker_for, take_answer
 from cra_mcp.faces.mcp.connection import RequestContext, SessionHolder, is_modern, text_result
 from cra_mcp.faces.mcp.schemas import portable
-from cra_mcp.resolution import Permission
 from cra_mcp.gate.call import ExecutionOutcome
+from cra_mcp.resolution import Permission
 from cra_mcp.runtime import Runtime
 
 _DESTRUCTIVE = {"high", "critical"}

@@ -5,6 +5,7 @@ forgotten; the connection lives on. While it is open, stray writes to standard o
 read an empty standard input. Source: MCP specification, "stdio".
 """
 
+import json
 import os
 import select
 import sys
@@ -144,15 +145,23 @@ class LineReader:
         if not line.strip():
             return None
         try:
-            return t.jsonrpc_message_adapter.validate_json(line, by_name=False)
+            message = t.jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValueError:
             await self._reject(*_diagnose(line))
             return None
+        # A request whose id has a wrong type reads as a notification, which nobody would ever answer.
+        if isinstance(message, t.JSONRPCNotification) and b'"id"' in line and _has_id(line):
+            await self._reject(*_diagnose(line))
+            return None
+        return message
 
     async def _reject(self, request_id: str | int | None, code: int, message: str) -> None:
         reply = {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
         with suppress(anyio.ClosedResourceError):
             await self._writer.send_bytes(orjson.dumps(reply))
+
+    async def _reject_long(self) -> None:
+        await self._reject(None, t.INVALID_REQUEST, f"a message may have {self._max} bytes at most")
 
     async def _line(self) -> bytes | None:
         """The next whole line; over-long ones are rejected and thrown away as they arrive."""
@@ -164,15 +173,18 @@ class LineReader:
                 self._scanned = 0
                 if self._skipping:
                     self._skipping = False
-                    continue
-                return line
+                elif len(line) > self._max:
+                    await self._reject_long()
+                else:
+                    return line
+                continue
             self._scanned = len(self._buffer)
             if self._scanned > self._max:
                 self._buffer.clear()
                 self._scanned = 0
                 if not self._skipping:
                     self._skipping = True
-                    await self._reject(None, t.INVALID_REQUEST, f"a message may have {self._max} bytes at most")
+                    await self._reject_long()
             if self._ended:
                 return None
             chunk = await self._chunk()
@@ -191,17 +203,29 @@ class LineReader:
         return await anyio.to_thread.run_sync(os.read, self._fd, _CHUNK, limiter=self._limiter, abandon_on_cancel=True)
 
 
+def _has_id(line: bytes) -> bool:
+    try:
+        return "id" in cast("dict[str, object]", orjson.loads(line))
+    except ValueError:
+        return False
+
+
 def _diagnose(line: bytes) -> tuple[str | int | None, int, str]:
     """``(id to answer, code, message)`` for a line that is not a message."""
     try:
-        value: object = orjson.loads(line)
-    except ValueError:
+        # The lenient reader: it takes NaN and lone surrogates, so that whoever sent them learns which request was refused.
+        value: object = json.loads(line)
+    except (ValueError, RecursionError):
         return None, t.PARSE_ERROR, "the line is not JSON"
     if isinstance(value, list):
         return None, t.INVALID_REQUEST, "batches are not part of this protocol; send one message a line"
     found = cast("dict[str, object]", value).get("id") if isinstance(value, dict) else None
     request_id = found if isinstance(found, str | int) and not isinstance(found, bool) else None
-    return request_id, t.INVALID_REQUEST, "the line is not a JSON-RPC 2.0 message"
+    return (
+        request_id,
+        t.INVALID_REQUEST,
+        "the line is not a JSON-RPC 2.0 message of plain JSON, nested 200 deep at most",
+    )
 
 
 def _writable_poll(fd: int) -> Callable[[], bool] | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from mcp import StdioServerParameters
 
 ROOT = Path(__file__).resolve().parents[3]
 
-TOOLS = '''
+TOOLS = """
 import os
 import threading
 import time
@@ -55,7 +56,7 @@ async def wait(marks):
     finally:
         with open(marks, "a") as file:
             file.write("ended\\n")
-'''
+"""
 
 
 def action(action_id: str, function: str, **more: object) -> dict[str, object]:
@@ -190,11 +191,15 @@ class Wire:
 
     def send(self, raw: bytes) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(raw + b"\n")
-        self.process.stdin.flush()
+        data = memoryview(raw + b"\n")
+        while data:
+            data = data[self.process.stdin.write(data) :]
 
     def read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
+        # Everything here is one line an answer, so a pipe that is silent for long will stay so.
+        if not select.select([self.process.stdout], [], [], 15)[0]:
+            raise AssertionError("the server does not answer")
         line = self.process.stdout.readline()
         assert line, "the server has gone"
         return json.loads(line)
@@ -250,7 +255,7 @@ class Wire:
 @pytest.fixture
 def wire(place: Place) -> Iterator[Wire]:
     process = subprocess.Popen(
-        [sys.executable, *place.command()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+        [sys.executable, *place.command()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), bufsize=0
     )
     made = Wire(process)
     yield made

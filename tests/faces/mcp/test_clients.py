@@ -73,7 +73,13 @@ async def test_a_denied_call_says_which_policy_why_what_next_and_where_it_is_rec
         result = await client.call_tool("tool_delete", {})
         found = receipt(result)
         assert result.is_error
-        for part in ("no-delete", "Deleting is for people", "What can be done", f"event {found['sequence']}", found["session_id"]):
+        for part in (
+            "no-delete",
+            "Deleting is for people",
+            "What can be done",
+            f"event {found['sequence']}",
+            found["session_id"],
+        ):
             assert part in text(result)
         assert found["details"]["policy_id"] == "no-delete"
 
@@ -84,7 +90,9 @@ async def test_a_hidden_tool_answers_exactly_as_an_unknown_one(place: Place, mod
         for name in ("tool_secret", "tool_nowhere"):
             with pytest.raises(MCPError) as caught:
                 await client.session.call_tool(name, {})
-            answers.append((caught.value.error.code, caught.value.error.message.replace(name, "?"), caught.value.error.data))
+            answers.append(
+                (caught.value.error.code, caught.value.error.message.replace(name, "?"), caught.value.error.data)
+            )
         assert answers[0] == answers[1] == (t.INVALID_PARAMS, "Unknown tool: ?", None)
     denied = [event["payload"]["policy_id"] for event in place.events() if event["event_type"] == "action.denied"]
     assert denied == ["hide", "undeclared"]
@@ -154,7 +162,11 @@ async def test_a_client_that_can_not_be_asked_is_told_the_command_and_it_works(p
         assert (await client.call_tool("tool_pay", {"to": "ann"})).is_error
         again = await anyio.to_thread.run_sync(place.cli, "approve", approval_id, "--yes")
         assert (again.returncode, "approval_settled" in again.stderr) == (1, True)
-        other = next(a for a in json.loads((await anyio.to_thread.run_sync(place.cli, "pending", "--json")).stdout)["pending"] if a["parameters"] == {"to": "ann"})
+        other = next(
+            a
+            for a in json.loads((await anyio.to_thread.run_sync(place.cli, "pending", "--json")).stdout)["pending"]
+            if a["parameters"] == {"to": "ann"}
+        )
         denied = await anyio.to_thread.run_sync(place.cli, "deny", other["approval_id"])
         assert denied.returncode == 0
         assert "rejected" in text(await client.call_tool("tool_pay", {"to": "ann"}))
@@ -251,7 +263,9 @@ async def test_traces_are_read_as_resources_byte_for_byte(place: Place, mode: Mo
 async def test_templates_complete_their_arguments(place: Place, mode: Mode) -> None:
     async with Client(place.parameters(), mode=mode, cache=None) as client:
         session_id = receipt(await client.call_tool("tool_echo", {}))["session_id"]
-        templates = {item.name: item.uri_template for item in (await client.list_resource_templates()).resource_templates}
+        templates = {
+            item.name: item.uri_template for item in (await client.list_resource_templates()).resource_templates
+        }
 
         async def complete(template: str, name: str, typed: str, **chosen: str) -> list[str]:
             reference = t.ResourceTemplateReference(uri=templates[template])
