@@ -7,7 +7,6 @@ Source: specs/policy.md, "Globs" and "Conditions".
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from cra_mcp.policy.model import Conditions, Facts, RiskTier
@@ -30,13 +29,12 @@ def compile_glob(pattern: str) -> Matcher:
         return lambda text: text == pattern
     first, *middle, last = pieces
     middle = [piece for piece in middle if piece]
-    fixed = len(first) + len(last)
-
     if not middle:
+        fixed = len(first) + len(last)
         return lambda text: len(text) >= fixed and text.startswith(first) and text.endswith(last)
 
     def matches(text: str) -> bool:
-        if not (len(text) >= fixed and text.startswith(first) and text.endswith(last)):
+        if not (text.startswith(first) and text.endswith(last)):
             return False
         # The leftmost place for each piece in turn leaves the most room for those that follow: no backtracking.
         at, end = len(first), len(text) - len(last)
@@ -127,20 +125,6 @@ def compile_conditions(
         return facts_test(facts, now_us) if by_task[facts.task_risk] else FALSE
 
     return test
-
-
-def applies(conditions: Conditions, facts: Facts, now_us: int) -> bool:
-    """Tell whether conditions hold for something that has no risk tier or capabilities of its own.
-
-    What can't be evaluated doesn't apply. Whoever asks often keeps the test that ``compile_conditions`` returns.
-
-    Raises:
-        ValueError: the time window names a zone that doesn't exist.
-    """
-    return _compiled(conditions)(facts, now_us) == TRUE
-
-
-_compiled = lru_cache(maxsize=256)(compile_conditions)
 
 
 def higher(one: RiskTier, other: RiskTier) -> RiskTier:

@@ -155,6 +155,23 @@ def test_the_digest_names_the_policies_and_the_default():
     assert digest() == sha256(b'{"default_effect":"deny","policies":[]}').hexdigest()
 
 
+def test_the_digest_does_not_depend_on_how_sets_are_ordered_in_memory():
+    conditions = {
+        "risk_tiers": ["medium", "low", "high", "critical"],
+        "capabilities": ["e", "d", "c", "b", "a"],
+        "time_window": {"start": "00:00", "end": "01:00", "days": ["sun", "mon", "fri"]},
+    }
+    canonical = (
+        b'{"default_effect":"deny","policies":[{"actions":["*"],"conditions":{"agents":[],'
+        b'"capabilities":["a","b","c","d","e"],"context_matches":{},'
+        b'"risk_tiers":["critical","high","low","medium"],'
+        b'"time_window":{"days":[0,4,6],"end":60,"start":0,"timezone":"UTC"}},"disclose":true,"limit":null,'
+        b'"policy_id":"no","priority":0,"reason":"","type":"deny"}]}'
+    )
+    policy = policy_from_manifest({"policy_id": "no", "type": "deny", "conditions": conditions}, 0)
+    assert digest(policy) == sha256(canonical).hexdigest()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,3 +1,4 @@
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -113,7 +114,18 @@ def test_pruning_forgets_no_counter_that_still_counts(facts):
     counters.take([long], bot, 0)
     for number in range(5_000):
         counters.take([LIMIT], facts(f"bot-{number}"), number)
+        oldest = max(0, number - 99)
+        assert counters.spent(LIMIT, facts(f"bot-{oldest}"), number) == 1
     assert counters.retry_after_us(long, bot, 5_000) == 995_000
+
+
+def test_pruning_forgets_no_counter_that_was_charged_before_the_clock_was_set_back(facts):
+    counters, bot = Counters(), facts()
+    counters.take([LIMIT], bot, 1_000)
+    counters.take([LIMIT], bot, 500)
+    for number in range(2_000):
+        counters.take([LIMIT], facts(f"bot-{number}"), 1_050)
+    assert counters.retry_after_us(LIMIT, bot, 1_050) == 50
 
 
 def test_a_counter_under_a_limit_made_narrower_keeps_what_the_wider_one_needs(facts):
@@ -127,8 +139,20 @@ def test_a_counter_under_a_limit_made_narrower_keeps_what_the_wider_one_needs(fa
     assert counters.spent(wide, bot, 99) == 3
 
 
-def test_threads_together_take_no_more_than_the_limit(facts):
-    counters, bot, limit = Counters(), facts(), Limit("l", 100, 1_000)
-    with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: counters.take([limit], bot, 0), range(1_000)))
-    assert sum(taken) == 100
+@pytest.fixture
+def hasty_threads():
+    """Switch threads as often as the interpreter can."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_threads_together_take_no_more_than_the_limits(facts):
+    bot, limits = facts(), [Limit(f"l{number}", 5, 1_000) for number in range(10)]
+    for _ in range(40):
+        counters = Counters()
+        with ThreadPoolExecutor(4) as pool:
+            taken = list(pool.map(lambda _, counters=counters: counters.take(limits, bot, 0), range(40)))
+        assert sum(taken) == 5

@@ -280,6 +280,10 @@ def test_requesters_without_end_are_decided_right_in_bounded_memory(desk):
         assert decisions.decide(context=context).determining == denying
         previews = decisions.engine.preview(Facts("bot", "s1", context=context), NOON)
         assert [preview.determining for preview in previews] == [denying, denying]
+    engine = decisions.engine
+    plan = engine._plans["ticket.read"][RiskTier.LOW]
+    kept = [len(engine._previews), len(plan._verdicts), len(plan._memo._span.rows), len(engine._truths._span.rows)]
+    assert max(kept) <= 512
 
 
 def test_long_inputs_are_decided_and_not_kept(desk):
