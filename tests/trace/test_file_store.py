@@ -244,8 +244,8 @@ def test_the_background_flush_finds_a_deleted_trace(store, path, draft):
             threading.Event().wait(0.01)
 
 
-def test_an_interrupt_at_any_line_of_an_append_never_breaks_the_chain(folder, draft):
-    """Ctrl-C raises wherever the main thread is; here at each line of the package in turn."""
+def test_an_interrupt_at_any_line_of_a_write_never_breaks_the_chain(folder, draft):
+    """Ctrl-C raises wherever the main thread is; here at each line that writes, in turn."""
     store = FileStore(folder, flush_interval_s=60)
     store.begin(SESSION, TRACE)
     store.append(SESSION, [draft()])
@@ -254,7 +254,7 @@ def test_an_interrupt_at_any_line_of_an_append_never_breaks_the_chain(folder, dr
         step += 1
         try:
             with _interrupt_at_line(step):
-                store.append(SESSION, [draft(step)], durable=step % 2 == 0)
+                store.append(SESSION, [draft(step)])
         except KeyboardInterrupt:
             interrupted += 1
         try:
@@ -266,7 +266,7 @@ def test_an_interrupt_at_any_line_of_an_append_never_breaks_the_chain(folder, dr
         assert checked.ok, (step, checked)
         assert checked.head == store.head(SESSION)
     store.close()
-    assert interrupted > 20
+    assert interrupted > 3
 
 
 @contextmanager
@@ -274,7 +274,7 @@ def _interrupt_at_line(number: int) -> Iterator[None]:
     left = [number]
 
     def trace(frame: FrameType, event: str, _: object):
-        if f"{os.sep}cra_mcp{os.sep}trace{os.sep}" not in frame.f_code.co_filename:
+        if Path(frame.f_code.co_filename).name != "chainfile.py":
             return None
         if event == "line":
             left[0] -= 1
