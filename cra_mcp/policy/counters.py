@@ -48,7 +48,12 @@ class Counters:
     def retry_after_us(self, limit: Limit, facts: Facts, now_us: int) -> int:
         """Tell how many microseconds until the limit admits a call; 0 if it does now."""
         calls = self._calls.get(_key(limit, facts))
-        return 0 if calls is None else _wait(calls.times, limit, now_us)
+        if calls is None:
+            return 0
+        times = calls.times
+        if len(times) < limit.max_calls:
+            return 0
+        return max(0, times[-limit.max_calls] + limit.window_us - now_us)
 
     def spent(self, limit: Limit, facts: Facts, now_us: int) -> int:
         """Count the calls charged in the window that ends now."""
@@ -108,12 +113,6 @@ class Counters:
         live = {key: calls for key, calls in self._calls.items() if calls.times[-1] + calls.window_us > now_us}
         self._calls = live
         self._prune_at = max(_PRUNE_AT, 2 * len(live))
-
-
-def _wait(times: Sequence[int], limit: Limit, now_us: int) -> int:
-    if len(times) < limit.max_calls:
-        return 0
-    return max(0, times[-limit.max_calls] + limit.window_us - now_us)
 
 
 def _key(limit: Limit, facts: Facts) -> _Key:

@@ -80,9 +80,14 @@ class PolicySet:
         by_tier = self._plans.get(action_id)
         if by_tier is None:
             return UNDECLARED
-        verdict = by_tier[facts.task_risk].verdict(facts, now_us)
+        plan = by_tier[facts.task_risk]
+        verdict = plan.certain or plan.memo.get(facts, now_us)
         path = verdict.granted if approved else verdict.asked
-        return _within_limits(path, facts, counters, now_us) if path.limits else path.decision
+        for limit, policy in path.limits:
+            wait = counters.retry_after_us(limit, facts, now_us)
+            if wait:
+                return _refuse(path, {policy.policy_id: wait}, counters, facts, now_us)
+        return path.decision
 
     def outcome(self, facts: Facts, now_us: int) -> Outcome:
         """Return a key that is equal for requests that every policy here treats alike, rate limits aside."""
@@ -176,10 +181,10 @@ def _check(policies: Sequence[Policy], actions: Sequence[ActionFacts]) -> None:
             raise ValueError(msg)
 
 
-def _within_limits(path: Path, facts: Facts, counters: Counters, now_us: int) -> Decision:
-    spent: list[tuple[Policy, int]] = []
-    for limit, policy in path.limits:
-        wait = counters.retry_after_us(limit, facts, now_us)
-        if wait:
-            spent.append((policy, wait))
-    return refuse_spent(path, spent) if spent else path.decision
+def _refuse(path: Path, known: Mapping[str, int], counters: Counters, facts: Facts, now_us: int) -> Decision:
+    """Refuse for the spent limit in ``known`` (another thread may have freed it since) and all others that are spent."""
+    waits = [
+        (policy, known.get(policy.policy_id) or counters.retry_after_us(limit, facts, now_us))
+        for limit, policy in path.limits
+    ]
+    return refuse_spent(path, [(policy, wait) for policy, wait in waits if wait])

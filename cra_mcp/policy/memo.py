@@ -18,6 +18,10 @@ _MAX_CHARS = 1_024
 _FOREVER = 1 << 127
 
 
+_Key = str | tuple[str | None, ...]
+"""The agent id alone, or followed by the value of each context key (None where that is no string)."""
+
+
 class _Span(Generic[T]):
     """Answers that hold from ``since`` until just before ``until``."""
 
@@ -26,7 +30,7 @@ class _Span(Generic[T]):
     def __init__(self, since: int, until: int) -> None:
         self.since = since
         self.until = until
-        self.rows: dict[tuple[str | None, ...], T] = {}
+        self.rows: dict[_Key, T] = {}
 
 
 class Memo(Generic[T]):
@@ -47,21 +51,24 @@ class Memo(Generic[T]):
         span = self._span
         if not span.since <= now_us < span.until:
             span = self._span = self._new_span(now_us)
-        context = facts.context
-        inputs: list[str | None] = [facts.agent_id]
-        for name in self._keys:
-            value = context.get(name)
-            inputs.append(value if isinstance(value, str) else None)
-        key = tuple(inputs)
+        key = facts.agent_id
+        if self._keys:
+            context = facts.context
+            inputs: list[str | None] = [key]
+            for name in self._keys:
+                value = context.get(name)
+                inputs.append(value if isinstance(value, str) else None)
+            key = tuple(inputs)
         found = span.rows.get(key)
         return self._new_row(span, key, facts, now_us) if found is None else found
 
     def _new_span(self, now_us: int) -> _Span[T]:
         return _Span(now_us, min(schedule.good_until(now_us) for schedule in self._schedules))
 
-    def _new_row(self, span: _Span[T], key: tuple[str | None, ...], facts: Facts, now_us: int) -> T:
+    def _new_row(self, span: _Span[T], key: _Key, facts: Facts, now_us: int) -> T:
         row = self._make(tuple([test(facts, now_us) for test in self._tests]))
-        if sum(len(text) for text in key if text is not None) <= _MAX_CHARS:
+        texts = (key,) if isinstance(key, str) else key
+        if sum(len(text) for text in texts if text is not None) <= _MAX_CHARS:
             if len(span.rows) >= _MAX_ROWS:
                 span.rows.clear()
             span.rows[key] = row

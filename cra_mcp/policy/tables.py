@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from cra_mcp.policy.conditions import ERROR, TRUE, FactsCondition, Truth
 from cra_mcp.policy.memo import Memo
-from cra_mcp.policy.model import Basis, Decision, Effect, Facts, Limit, Policy, PolicyType
+from cra_mcp.policy.model import Basis, Decision, Effect, Limit, Policy, PolicyType
 
 DefaultEffect = Literal["allow", "deny"]
 
@@ -49,9 +49,10 @@ class Plan:
 
     Attributes:
         certain: the verdict, where it depends on nothing but the limits.
+        memo: gives the verdict for a requester at an instant, always.
     """
 
-    __slots__ = ("_default", "_memo", "_rules", "_tests", "_verdicts", "certain")
+    __slots__ = ("_default", "_rules", "_tests", "_verdicts", "certain", "memo")
 
     def __init__(self, rules: Sequence[Rule], conditions: Sequence[FactsCondition], default: DefaultEffect) -> None:
         """Take policies in file order. ``Rule.test`` is an index of ``conditions``."""
@@ -59,12 +60,8 @@ class Plan:
         self._default: DefaultEffect = default
         self._tests = tuple(sorted({rule.test for rule in self._rules if rule.test is not None}))
         self._verdicts: dict[tuple[Truth, ...], Verdict] = {}
-        self._memo = Memo([conditions[test] for test in self._tests], self._verdict_of)
+        self.memo: Memo[Verdict] = Memo([conditions[test] for test in self._tests], self._verdict_of)
         self.certain: Verdict | None = None if self._tests else self._verdict_of(())
-
-    def verdict(self, facts: Facts, now_us: int) -> Verdict:
-        """Return the verdict for a requester at an instant."""
-        return self.certain or self._memo.get(facts, now_us)
 
     def verdict_where(self, truths: Sequence[Truth]) -> Verdict:
         """Return the verdict where all ``conditions`` came out as ``truths``."""

@@ -282,7 +282,7 @@ def test_requesters_without_end_are_decided_right_in_bounded_memory(desk):
         assert [preview.determining for preview in previews] == [denying, denying]
     engine = decisions.engine
     plan = engine._plans["ticket.read"][RiskTier.LOW]
-    kept = [len(engine._previews), len(plan._verdicts), len(plan._memo._span.rows), len(engine._truths._span.rows)]
+    kept = [len(engine._previews), len(plan._verdicts), len(plan.memo._span.rows), len(engine._truths._span.rows)]
     assert max(kept) <= 512
 
 

@@ -103,7 +103,7 @@ calls = st.lists(
     min_size=1,
     max_size=8,
 )
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=150, deadline=None)
 
 
 class Case(NamedTuple):
