@@ -1,7 +1,7 @@
 """Runs conformance vectors of the kinds ``resolution`` and ``golden`` against a runtime.
 
-Rule: nothing is decided here. Clock and ids are the vector's, so that a whole trace is a fact; what an action returns is data of the
-vector too (a Python callable that echoes what it is given).
+Rule: nothing is decided here. Clock and ids are the vector's, so that a whole trace is a fact; what an action returns is data of
+the vector too (a Python callable that echoes what it is given).
 """
 
 import json
@@ -89,7 +89,7 @@ def _clock(clock: Mapping[str, Any]) -> Callable[[], int]:
 
 
 def _ids() -> Callable[[], str]:
-    """UUIDv7 in form: 1, 2, 3, …"""
+    """Ids with the form of UUIDv7 that count up from 1."""
     number = 0
 
     def make() -> str:
