@@ -221,11 +221,15 @@ def _set_aside(source: BinaryIO, path: Path, session_id: str) -> Path:
         except FileExistsError:
             number += 1
             continue
-        with os.fdopen(fd, "wb") as copy:
-            while part := source.read(_COPY_BYTES):
-                copy.write(part)
-            copy.flush()
-            os.fsync(copy.fileno())
+        try:
+            with os.fdopen(fd, "wb") as copy:
+                while part := source.read(_COPY_BYTES):
+                    copy.write(part)
+                copy.flush()
+                os.fsync(copy.fileno())
+        except BaseException:
+            aside.unlink()  # the chain still holds all of it, and recovery is tried again
+            raise
         flush_folder(aside.parent)
         return aside
 

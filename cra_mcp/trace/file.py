@@ -353,10 +353,10 @@ def _last_head(file: BinaryIO) -> Head | None:
     file.seek(max(0, size - _TAIL_BYTES))
     before, *lines = file.read().split(b"\n")
     lines = [line for line in (before, *lines)[:-1] if line]
-    if not lines:
+    if not lines and size <= _TAIL_BYTES:
         return None
     try:
-        event = parse(lines[-1])
+        event = parse(lines[-1] if lines else b"")  # none: the file ends in something long that is no whole line
     except TraceError:
         file.seek(0)
         return verify(whole_lines(file)).head

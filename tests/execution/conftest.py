@@ -87,7 +87,7 @@ class Kit:
     async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
         """Until ``condition`` holds; fails if it never does."""
         with anyio.fail_after(timeout_s):
-            while not condition():  # noqa: ASYNC110 - what is waited for is in another process or thread
+            while not condition():
                 await anyio.sleep(0.005)
 
     async def text_of(self, name: str) -> str:

@@ -476,3 +476,36 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(folder):
 def test_fifty_killed_writers_lose_nothing_they_acknowledged(folder):
     for round_ in range(50):
         _kill_a_writer(folder, 1 + (round_ * 37) % 211)
+
+
+# --- damage of any size --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rest", [b"\0" * 10, b"\0" * 70_000, b"\0" * 200_000])
+def test_the_head_is_found_however_much_was_torn_after_it(store, folder, path, rest):
+    store.begin(SESSION, TRACE)
+    head = store.append(SESSION, [Draft("x.test.note", {}, OTHER)] * 3)
+    store.release(SESSION)
+    with path.open("ab") as file:
+        file.write(rest)
+    assert FileStore(folder).head(SESSION) == head
+
+
+def test_a_recovery_the_disk_refuses_leaves_the_chain_and_nothing_beside_it(store, folder, path, monkeypatch):
+    store.begin(SESSION, TRACE)
+    store.append(SESSION, [Draft("x.test.note", {}, OTHER)])
+    store.release(SESSION)
+    with path.open("ab") as file:
+        file.write(b"torn")
+    before = path.read_bytes()
+
+    def refuse(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(TraceUnavailableError):
+            store.recover(SESSION)
+    assert path.read_bytes() == before
+    assert list(folder.glob("*.torn-*")) == []
+    assert store.recover(SESSION).set_aside_bytes == 4
