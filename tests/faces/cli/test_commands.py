@@ -199,7 +199,7 @@ def test_what_the_documents_name_exists() -> None:
     flags = {argument for argument in example["args"] if argument.startswith("--")}
     shown = cra("serve", "--help").stdout
     assert all(flag in shown for flag in flags)
-    named = {name for name in example["env"]} - {"CRA_DEVOPS_REPOSITORY", "CRA_FILESYSTEM_ROOT"}
+    named = set(example["env"]) - {"CRA_DEVOPS_REPOSITORY", "CRA_FILESYSTEM_ROOT"}
     assert named == {"CRA_DATA_DIR"}
     readme = (ROOT / "README.md").read_text()
     for command in re.findall(r"cra-mcp ([a-z]+(?: [a-z]+)?)", readme):
