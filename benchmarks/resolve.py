@@ -1,7 +1,7 @@
 """What `resolve()` costs: 50 actions, 20 policies, 3 context blocks, file store, the event written.
 
-Three ways: the same goal again (hot), a new goal each time, and the same goal after an idle millisecond. The floor is one event of the
-same size appended to the same store: what recording alone costs. All are taken in turn in one run, with the garbage collector on.
+Three ways: the same goal again (hot), a new goal each time, and the same goal after an idle millisecond. The floor is one
+event of the same size appended to the same store: what recording alone costs. All are taken in turn in one run.
 """
 
 import argparse
