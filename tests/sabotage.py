@@ -1,0 +1,201 @@
+"""Removes one guard at a time and shows which tests notice; a guard nobody would miss is a failure.
+
+``python tests/sabotage.py`` works on a copy of the tree. Each guard is a text that occurs once in its file and what disables it.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One guard: where it is, how it is removed, and the tests that must then fail."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+GUARDS = (
+    Guard(
+        "a deny stops a call",
+        "cra_mcp/gate/gate.py",
+        'if decision.effect == "deny" and decision.basis != "rate_limit":',
+        "if False:",
+        "tests/gate/test_exits.py",
+    ),
+    Guard(
+        "parameters are checked",
+        "cra_mcp/gate/gate.py",
+        "fault = fault or _check(binding, attempt.parameters)",
+        "fault = None",
+        "tests/gate/test_exits.py",
+    ),
+    Guard(
+        "an action outside the resolution is unknown",
+        "cra_mcp/gate/gate.py",
+        "if call.action_id not in call.resolution.outcome.members:",
+        "if False:",
+        "tests/specs/test_conformance.py",
+    ),
+    Guard(
+        "intent is stored before acting",
+        "cra_mcp/gate/gate.py",
+        "            await self._store_drafts(attempt, durable=durable)\n        except",
+        "            pass\n        except",
+        "tests/gate/test_exits.py",
+    ),
+    Guard(
+        "what can't be recorded is withheld",
+        "cra_mcp/gate/gate.py",
+        "        except TraceUnavailableError as error:\n            return self._unrecorded(attempt, error)\n"
+        '        return self._outcome(attempt, "success"',
+        "        except TraceUnavailableError:\n            head = None\n"
+        '        return self._outcome(attempt, "success"',
+        "tests/gate/test_exits.py",
+    ),
+    Guard(
+        "approval is asked for",
+        "cra_mcp/gate/gate.py",
+        'if decision.effect == "require_approval":',
+        "if False:",
+        "tests/gate",
+    ),
+    Guard(
+        "an approval is used once",
+        "cra_mcp/approval/ledger.py",
+        "UPDATE approvals SET status = 'consumed' WHERE approval_id = ? AND status = 'granted'",
+        "UPDATE approvals SET status = 'granted' WHERE approval_id = ? AND status = 'granted'",
+        "tests/gate/test_approvals.py",
+    ),
+    Guard(
+        "an approval is for exactly these arguments",
+        "cra_mcp/approval/ledger.py",
+        "WHERE session_id = ? AND action_id = ? AND parameters_hash = ? ",
+        "WHERE session_id = ? AND action_id = ? AND parameters_hash <> ? || 'x' ",
+        "tests/gate/test_approvals.py",
+    ),
+    Guard(
+        "an approval expires",
+        "cra_mcp/approval/ledger.py",
+        "AND expires_at_us <= ?",
+        "AND expires_at_us <= ? - 10000000000000",
+        "tests/gate/test_approvals.py",
+    ),
+    Guard(
+        "sensitive values stay out of traces",
+        "cra_mcp/gate/gate.py",
+        "kept = redactor.apply(kept)",
+        "pass",
+        "tests/gate/test_recording.py",
+    ),
+    Guard(
+        "foreign exception text stays inside",
+        "cra_mcp/gate/gate.py",
+        'f"the action failed ({name})"',
+        'f"the action failed ({error})"',
+        "tests/gate/test_exits.py",
+    ),
+    Guard(
+        "a hidden action answers as an unknown one",
+        "cra_mcp/gate/gate.py",
+        "        if not decision.disclose:\n",
+        "        if False:\n",
+        "tests/gate/test_exits.py",
+    ),
+    Guard(
+        "a request can't change facts of its session",
+        "cra_mcp/runtime.py",
+        "context={**message.context, **session.facts.context}",
+        "context={**session.facts.context, **message.context}",
+        "tests/runtime",
+    ),
+    Guard(
+        "results are bounded",
+        "cra_mcp/gate/results.py",
+        "if size <= max_bytes:",
+        "if True:",
+        "tests/gate",
+    ),
+    Guard(
+        "hidden actions are not resolved",
+        "cra_mcp/resolution.py",
+        'if item.decision.effect == "deny" and item.decision.disclose)',
+        'if item.decision.effect == "deny")',
+        "tests/resolution",
+    ),
+    Guard(
+        "the compiled schema is asked",
+        "cra_mcp/gate/binding.py",
+        "if self.parameters.is_valid(parameters):",
+        "if True:",
+        "tests/gate/test_exits.py",
+    ),
+    Guard(
+        "over-long lines are refused",
+        "cra_mcp/faces/mcp/wire.py",
+        "elif len(line) > self._max:",
+        "elif False:",
+        "tests/faces/mcp/test_front_door.py -k no_message",
+    ),
+)
+
+
+def sabotage(guard: Guard, tree: Path) -> bool:
+    """Whether the tests notice that a guard is gone."""
+    path = tree / guard.file
+    whole = path.read_text()
+    if whole.count(guard.old) != 1:
+        raise SystemExit(f"{guard.file}: the guard {guard.what!r} is not there exactly once")
+    path.write_text(whole.replace(guard.old, guard.new))
+    try:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-x",
+                "-p",
+                "no:cacheprovider",
+                "-m",
+                "not long",
+                *guard.tests.split(),
+            ],
+            cwd=tree,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        path.write_text(whole)
+    return done.returncode == 1
+
+
+def main() -> int:
+    """Try every guard; the exit code is 1 if one is not missed."""
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        ignored = shutil.ignore_patterns("node_modules", ".venv", ".git", "__pycache__", ".bench-venv")
+        shutil.copytree(ROOT, tree, ignore=ignored)
+        for guard in GUARDS:
+            noticed = sabotage(guard, tree)
+            missed += not noticed
+            sys.stdout.write(f"{'noticed ' if noticed else 'NOT SEEN'}  {guard.what}  ({guard.tests})\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{len(GUARDS) - missed} guards noticed, {missed} not\n")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
