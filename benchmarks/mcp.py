@@ -1,8 +1,8 @@
 """What governing a call adds: a no-op tool behind this server against the same no-op on the SDK's own low-level server, over stdio.
 
-Both servers are processes of their own and are driven by the same raw JSON-RPC client (no SDK on the client's side, so that its cost hides
-nothing), in turn in one run: hot (back to back) and cold (idle between calls). Ours decides, records intent and outcome in a file
-store, and runs the no-op as a Python action off the event loop; the bare server answers inside its handler.
+Both servers are processes of their own and are driven by the same raw JSON-RPC client (no SDK on the client's side, so that
+its cost hides nothing), in turn in one run: hot (back to back) and cold (idle between calls). Ours decides, records intent
+and outcome in a file store, and runs the no-op as a Python action off the event loop; the bare one answers in its handler.
 """
 
 import argparse
