@@ -26,9 +26,16 @@ class Guard:
 
 GUARDS = (
     Guard(
-        "a deny stops a call",
+        "a denied call is refused before its parameters are looked at",
         "cra_mcp/gate/gate.py",
         'if decision.effect == "deny" and decision.basis != "rate_limit":',
+        "if False:",
+        "tests/specs/test_conformance.py",
+    ),
+    Guard(
+        "only what is allowed at last goes on",
+        "cra_mcp/gate/gate.py",
+        'if decision.effect != "allow":',
         "if False:",
         "tests/gate/test_exits.py",
     ),
