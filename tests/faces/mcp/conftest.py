@@ -198,7 +198,7 @@ class Wire:
     def read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         # Everything here is one line an answer, so a pipe that is silent for long will stay so.
-        if not select.select([self.process.stdout], [], [], 15)[0]:
+        if not select.select([self.process.stdout], [], [], 60)[0]:
             raise AssertionError("the server does not answer")
         line = self.process.stdout.readline()
         assert line, "the server has gone"
