@@ -1,0 +1,38 @@
+// Drives the server with a TypeScript SDK client and prints one JSON report.
+// node drive.mjs SDK(1|2) MODE COMMAND ARG...
+import { pathToFileURL } from "node:url";
+import path from "node:path";
+
+const [sdk, mode, modules, command, ...args] = process.argv.slice(2);
+const load = (file) => import(pathToFileURL(path.join(modules, file)).href);
+
+async function makeClient() {
+  const info = { name: "ts", version: "1" };
+  const capabilities = { capabilities: { elicitation: { form: {} } } };
+  if (sdk === "1") {
+    const { Client } = await load("@modelcontextprotocol/sdk/dist/esm/client/index.js");
+    const { StdioClientTransport } = await load("@modelcontextprotocol/sdk/dist/esm/client/stdio.js");
+    const { ElicitRequestSchema } = await load("@modelcontextprotocol/sdk/dist/esm/types.js");
+    const client = new Client(info, capabilities);
+    client.setRequestHandler(ElicitRequestSchema, async () => ({ action: "accept", content: { approve: true } }));
+    return [client, StdioClientTransport];
+  }
+  const { Client } = await load("@modelcontextprotocol/client/dist/index.mjs");
+  const { StdioClientTransport } = await load("@modelcontextprotocol/client/dist/stdio.mjs");
+  const negotiation = mode === "pin" ? { mode: { pin: "2026-07-28" } } : { mode };
+  const client = new Client(info, { ...capabilities, versionNegotiation: negotiation });
+  client.setRequestHandler("elicitation/create", async () => ({ action: "accept", content: { approve: true } }));
+  return [client, StdioClientTransport];
+}
+
+const [client, Transport] = await makeClient();
+await client.connect(new Transport({ command, args, env: process.env, stderr: "ignore" }));
+const report = { tools: (await client.listTools()).tools.map((tool) => tool.name) };
+report.allowed = await client.callTool({ name: "tool_add", arguments: { a: 2, b: 3 } });
+report.denied = await client.callTool({ name: "tool_delete", arguments: {} });
+report.approved = await client.callTool({ name: "tool_pay", arguments: { to: "ann" } });
+const receipt = report.allowed._meta["dev.cra/receipt"];
+report.trace = (await client.readResource({ uri: `cra://trace/${receipt.session_id}` })).contents[0].text;
+await client.close();
+process.stdout.write(JSON.stringify(report));
+process.exit(0);

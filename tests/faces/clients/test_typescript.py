@@ -1,0 +1,83 @@
+"""The TypeScript SDKs and the MCP Inspector drive the server."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from cra_mcp.trace.event import verify
+from tests.faces.mcp.conftest import Place, environment, write_atlas
+
+HERE = Path(__file__).resolve().parent
+
+
+def packages() -> ModuleType:
+    """tests/clients/install.py, which brings node and the npm packages."""
+    spec = importlib.util.spec_from_file_location("cra_clients_install", HERE.parents[1] / "clients" / "install.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.ready()
+    return module
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path, write_atlas(tmp_path / "atlas"))
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+
+
+@pytest.mark.parametrize(("sdk", "mode"), [("1", "legacy"), ("2", "legacy"), ("2", "auto"), ("2", "pin")])
+def test_a_typescript_client_lists_calls_is_refused_approves_and_reads(place: Place, sdk: str, mode: str) -> None:
+    npm = packages()
+    script = [str(npm.node()), str(HERE / "drive.mjs"), sdk, mode, str(npm.MODULES)]
+    done = run([*script, sys.executable, *place.command()])
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert "tool_add" in report["tools"]
+    assert "tool_delete" not in report["tools"]
+    assert report["allowed"]["structuredContent"] == {"sum": 5}
+    assert report["denied"]["isError"] is True
+    assert "no-delete" in report["denied"]["content"][0]["text"]
+    assert json.loads(report["approved"]["content"][0]["text"]) == {"echo": {"to": "ann"}}
+    assert verify(report["trace"].encode().splitlines()).ok
+    assert len(place.traces()) == 1, "a probing process leaves no trace"
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_the_inspector_lists_and_calls(place: Place, era: str) -> None:
+    npm = packages()
+    package = json.loads(npm.package_file("@modelcontextprotocol/inspector", "package.json").read_text())
+    entry = package["bin"]["mcp-inspector"]
+    inspector = [
+        str(npm.node()),
+        str(npm.package_file("@modelcontextprotocol/inspector", entry)),
+        "--cli",
+        "--connect-timeout",
+        "60000",
+        "--protocol-era",
+        era,
+        "--format",
+        "json",
+        "-q",
+    ]
+    server = [sys.executable, *place.command()]
+    listed = run([*inspector, "--method", "tools/list", *server])
+    assert listed.returncode == 0, listed.stderr
+    assert "tool_add" in listed.stdout
+    arguments = ["--tool-name", "tool_add", "--tool-args-json", '{"a": 2, "b": 3}']
+    called = run([*inspector, "--method", "tools/call", *arguments, *server])
+    assert called.returncode == 0, called.stderr
+    assert '"sum": 5' in called.stdout.replace('\\"', '"').replace('"sum":5', '"sum": 5')
+    denied = run(
+        [*inspector, "--method", "tools/call", "--tool-name", "tool_delete", "--tool-args-json", "{}", *server]
+    )
+    assert denied.returncode != 0
