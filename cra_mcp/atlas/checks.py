@@ -89,8 +89,7 @@ def _check_action(item: Item[ActionPart], parts: Parts) -> None:
 def _check_command(executor: CommandExecutorPart, schema: Mapping[str, object], parts: Parts, place: Place) -> None:
     properties = schema.get("properties")
     known = cast("dict[str, object]", properties) if isinstance(properties, dict) else {}
-    if not executor.argv[0]:
-        place.below("argv", 0).add("invalid_value", "the program must be named")
+    _check_program(executor.argv[0], parts, place.below("argv", 0))
     for index, element in enumerate(executor.argv):
         try:
             names = placeholders(element)
@@ -101,6 +100,14 @@ def _check_command(executor: CommandExecutorPart, schema: Mapping[str, object], 
             _check_placeholder(name, known, index, place.below("argv", index))
     if parts.package.root is None and executor.cwd is not None and not _is_anchored(executor.cwd):
         place.below("cwd").add("invalid_value", "a one-file atlas has no folder: say an absolute path or ${NAME}")
+
+
+def _check_program(program: str, parts: Parts, place: Place) -> None:
+    """A program is a name to be found on PATH, an absolute path, or a file of the package."""
+    if not program:
+        place.add("invalid_value", "the program must be named")
+    elif "/" in program and not _is_anchored(program) and program.removeprefix("./") not in parts.package.files:
+        place.add("file_not_found", "there is no such program in the package")
 
 
 def _check_placeholder(name: str, known: Mapping[str, object], index: int, place: Place) -> None:

@@ -6,13 +6,12 @@ Source: JSON Schema 2020-12; specs/atlas.md, "Schemas".
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from typing import cast
 
 import jsonschema_rs
 
 from cra_mcp.atlas.schema_graph import MAX_SUBSCHEMAS, Graph, Node
-from cra_mcp.atlas.shape import Place, pointer
+from cra_mcp.atlas.shape import Place
 from cra_mcp.canonical import canonical_bytes
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -55,26 +54,19 @@ def check_schema(schema: Mapping[str, object], place: Place, *, object_root: boo
         _check_build(schema, place)
 
 
-class Checker:
-    """Checks values against a schema that ``check_schema`` found nothing wrong with."""
+def is_explainable(schema: Mapping[str, object], value: object) -> bool:
+    """Whether every fault of ``value`` can be listed in reasonable time.
 
-    __slots__ = ("_depth", "_validator", "is_valid")
+    Telling valid from invalid is always quick. Collecting the faults of a deeply nested value against a schema that
+    applies itself in several ways is not: their number multiplies with each level.
 
-    def __init__(self, schema: Mapping[str, object]) -> None:
-        self._validator = _build(schema)
-        graph = Graph(schema)
-        graph.link(Place("", "", []))
-        self._depth: int = graph.reportable_depth()
-        self.is_valid = self._validator.is_valid
-        """Whether a value (JSON as Python values) conforms."""
-
-    def faults(self, value: object) -> tuple[tuple[str, str], ...]:
-        """What is wrong with a value, at most 20: pairs of JSON pointer and message; none if it conforms."""
-        if self.is_valid(value):
-            return ()
-        if _depth_over(value, self._depth):
-            return (("", "does not match the schema, and is nested too deeply to say where"),)
-        return tuple((pointer(*at), message) for at, message in islice(_faults(self._validator, value), _MAX_FAULTS))
+    Args:
+        schema: one that ``check_schema`` found nothing wrong with.
+        value: what is to be checked against it.
+    """
+    graph = Graph(schema)
+    graph.link(Place("", "", []))
+    return not _is_deeper(value, graph.reportable_depth())
 
 
 def _build(schema: Mapping[str, object]) -> jsonschema_rs.Draft202012Validator:
@@ -143,7 +135,7 @@ def _check_build(schema: Mapping[str, object], place: Place) -> None:
         place.add("invalid_schema", "no validator can be made of the schema")
 
 
-def _depth_over(value: object, limit: int) -> bool:
+def _is_deeper(value: object, limit: int) -> bool:
     """Whether containers nest deeper than ``limit`` levels."""
     level: list[object] = [value]
     for _ in range(limit + 1):

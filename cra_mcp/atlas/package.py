@@ -20,9 +20,10 @@ MAX_FILES = 2_000
 MAX_FOLDER_DEPTH = 16
 MAX_PATH_BYTES = 512
 
-# Written by the tools that use a package, not part of it. Nothing in them is ever loaded or executed.
-_UNCOUNTED_ANYWHERE = "__pycache__"
-_UNCOUNTED_AT_ROOT = ".git"
+# Written by tools that use a folder, not part of a package; nothing of it is ever loaded or executed.
+_BYTECODE_FOLDER = "__pycache__"
+_BYTECODE = ".pyc"
+_REPOSITORY = ".git"
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -117,12 +118,14 @@ class _Reader:
             folder, depth = pending.pop()
             for entry in self._entries(folder):
                 relative = f"{folder}/{entry.name}" if folder else entry.name
+                if _is_uncounted(folder, entry.name):
+                    continue
                 count += 1
                 if count > MAX_FILES:
                     self.problem(relative.split("/")[0], "too_many_files", f"more than {MAX_FILES} files and folders")
                     return
                 kind = self._kind(entry, relative)
-                if kind == "folder" and not self._uncounted(relative, entry.name):
+                if kind == "folder":
                     if depth + 1 > MAX_FOLDER_DEPTH:
                         self.problem(relative, "too_deep", f"more than {MAX_FOLDER_DEPTH} nested folders")
                     else:
@@ -140,15 +143,17 @@ class _Reader:
             else:
                 self.problem(name, "unreadable", "it can't be read")
             return
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 self.problem(name, "special_file", "only regular files may be in a package")
                 return
-            try:
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
                 data = file.read(self._room + 1)
-            except OSError:
-                self.problem(name, "unreadable", "it can't be read")
-                return
+        except OSError:
+            self.problem(name, "unreadable", "it can't be read")
+            return
+        finally:
+            os.close(descriptor)
         if len(data) > self._room:
             self._room = 0
             if not any(problem.code == "too_large" for problem in self.problems):
@@ -179,8 +184,11 @@ class _Reader:
             self.problem(relative, "special_file", "only regular files may be in a package")
         return None
 
-    def _uncounted(self, relative: str, name: str) -> bool:
-        return name == _UNCOUNTED_ANYWHERE or relative == _UNCOUNTED_AT_ROOT
+
+def _is_uncounted(folder: str, name: str) -> bool:
+    if folder.rpartition("/")[2] == _BYTECODE_FOLDER:
+        return name.endswith(_BYTECODE)
+    return not folder and name == _REPOSITORY
 
 
 def _is_portable(relative: str, name: str) -> bool:

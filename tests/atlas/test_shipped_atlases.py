@@ -85,22 +85,33 @@ def test_the_support_desk_works_on_a_real_database(tmp_path: Path, monkeypatch: 
             assert refused.fault.code == code
 
 
-def test_git_works_on_a_real_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+class Repository:
+    """A real repository with two commits, the last one signed by nobody."""
 
-    git("init", "--quiet", "--initial-branch=main")
-    git("config", "user.name", "Somebody")
-    git("config", "user.email", "somebody@example.com")
-    (tmp_path / "a.txt").write_text("one\n")
-    git("add", "a.txt")
-    git("commit", "--quiet", "--message=first")
-    (tmp_path / "a.txt").write_text("one\ntwo\n")
-    # A hostile configuration: none of these programs may run when an agent looks around.
-    marker = tmp_path / "ran"
-    for key in ("core.fsmonitor", "diff.external", "core.pager", "diff.evil.textconv"):
-        git("config", key, f"touch {marker}")
-    (tmp_path / ".gitattributes").write_text("*.txt diff=evil\n")
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("config", "user.name", "Somebody")
+        self.git("config", "user.email", "somebody@example.com")
+        (folder / "a.txt").write_text("one\n")
+        self.git("add", "a.txt")
+        self.git("commit", "--quiet", "--message=first")
+        (folder / "a.txt").write_text("one\ntwo\n")
+        self.git("commit", "--quiet", "--all", "--message=second")
+        head, _, message = self.git("cat-file", "commit", "HEAD").partition("\n\n")
+        signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n -----END PGP SIGNATURE-----"
+        signed = self.git("hash-object", "-t", "commit", "-w", "--stdin", text=f"{head}\n{signature}\n\n{message}")
+        self.git("update-ref", "HEAD", signed.strip())
+        (folder / "a.txt").write_text("one\ntwo\nthree\n")
+
+    def git(self, *arguments: str, text: str = "") -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=self.folder, check=True, capture_output=True, text=True, input=text
+        ).stdout
+
+
+def test_git_works_on_a_real_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = Repository(tmp_path)
     monkeypatch.setenv("CRA_DEVOPS_REPOSITORY", str(tmp_path))
     with CRARuntime(RuntimeConfig(store="memory")) as runtime:
         runtime.load_atlas(ROOT / "atlases" / "devops")
@@ -108,19 +119,70 @@ def test_git_works_on_a_real_repository(tmp_path: Path, monkeypatch: pytest.Monk
         for action, parameters, part in (
             ("git.status", {}, " M a.txt"),
             ("git.log", {}, "first"),
-            ("git.diff", {}, "+two"),
-            ("git.show", {"revision": "HEAD"}, "+one"),
+            ("git.log", {"path": "a.txt", "limit": 1}, "second"),
+            ("git.diff", {}, "+three"),
+            ("git.diff", {"path": "a.txt"}, "+three"),
+            ("git.compare", {"base": "HEAD~1", "head": "main"}, "+two"),
+            ("git.show", {"revision": "HEAD~1"}, "+one"),
             ("git.branches", {}, "main"),
-            ("git.blame", {"path": "a.txt"}, "one"),
+            ("git.blame", {"path": "a.txt"}, "two"),
+            ("git.blame", {"path": "a.txt", "revision": "HEAD~1", "start_line": 1, "end_line": 1}, "one"),
+            ("git.add", {"path": "a.txt"}, ""),
+            ("git.diff_staged", {"path": "a.txt"}, "+three"),
+            ("git.unstage", {"path": "a.txt"}, ""),
+            ("git.diff_staged", {}, ""),
+            ("git.add", {"path": "."}, ""),
         ):
             outcome = run(runtime, session, action, parameters)
             assert outcome.status == "success", (action, outcome.fault, outcome.value)
             assert part in outcome.value["stdout"], action
-        assert not marker.exists()
-        assert run(runtime, session, "git.add", {"path": "a.txt"}).status == "success"
+        assert run(runtime, session, "git.diff", {"path": "/etc/passwd"}).status == "error"
+        assert run(runtime, session, "git.add", {"path": "--all"}).status == "error"
         assert run(runtime, session, "git.commit", {"message": "--amend"}, approve=True).status == "success"
         assert run(runtime, session, "git.push", {}).status == "denied"
-    assert git("log", "--format=%s").split() == ["--amend", "first"]
+    assert repository.git("log", "--format=%s").split() == ["--amend", "second", "first"]
+
+
+def test_looking_at_a_hostile_repository_runs_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = Repository(tmp_path)
+    evil = tmp_path / ".git" / "evil"
+    evil.write_text(f'#!/bin/sh\necho "$0" >> {tmp_path}/ran\n')
+    evil.chmod(0o755)
+    for key in ("core.fsmonitor", "diff.external", "core.pager", "diff.evil.textconv", "gpg.program"):
+        repository.git("config", key, str(evil))
+    repository.git("config", "log.showSignature", "true")
+    (tmp_path / ".gitattributes").write_text("*.txt diff=evil\n")
+    (tmp_path / ".git" / "hooks").mkdir(exist_ok=True)
+    (tmp_path / ".git" / "hooks" / "post-index-change").symlink_to(evil)
+
+    def ran() -> set[str]:
+        log = tmp_path / "ran"
+        found = set(log.read_text().split()) if log.exists() else set()
+        log.unlink(missing_ok=True)
+        return {Path(name).name for name in found}
+
+    for looking in (("status",), ("log",), ("diff",)):  # plain git does run what the repository says
+        repository.git(*looking)
+    assert ran() == {"evil", "post-index-change"}
+
+    monkeypatch.setenv("CRA_DEVOPS_REPOSITORY", str(tmp_path))
+    with CRARuntime(RuntimeConfig(store="memory")) as runtime:
+        runtime.load_atlas(ROOT / "atlases" / "devops")
+        session = runtime.create_session("agent", "look").session_id
+        for action, parameters in (
+            ("git.status", {}),
+            ("git.log", {}),
+            ("git.show", {}),
+            ("git.diff", {}),
+            ("git.diff_staged", {}),
+            ("git.compare", {"base": "HEAD~1", "head": "HEAD"}),
+            ("git.blame", {"path": "a.txt"}),
+            ("git.branches", {}),
+            ("git.add", {"path": "a.txt"}),
+            ("git.unstage", {"path": "a.txt"}),
+        ):
+            assert run(runtime, session, action, parameters).status == "success", action
+            assert ran() == set(), action
 
 
 def test_the_filesystem_atlas_asks_for_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,11 @@ def _load(given: Mapping[str, object]) -> Atlas:
     if "text" in given:
         return load_atlas_text(cast("str", given["text"]), name="atlas.json")
     with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
         for name, content in cast("Mapping[str, object]", given["files"]).items():
-            path = Path(folder) / name
+            path = root / name
+            if not path.resolve().is_relative_to(root):
+                raise ValueError(f"a vector's files stay in their folder, and {name!r} would not")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return load_atlas(Path(folder))
+            path.write_bytes((content if isinstance(content, str) else json.dumps(content)).encode())
+        return load_atlas(root)
