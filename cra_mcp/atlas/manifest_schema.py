@@ -27,6 +27,15 @@ class _Generator(GenerateJsonSchema):
             del result["default"]
         return result
 
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        """Pydantic would say what members of some names look like, and nothing of other names."""
+        result = super().dict_schema(schema)
+        members = result.pop("patternProperties", None)
+        if members is not None and "keys_schema" in schema:
+            names = self.generate_inner(schema["keys_schema"])
+            result = {**result, "propertyNames": names, "additionalProperties": next(iter(members.values()))}
+        return result
+
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
         result = super().tagged_union_schema(schema)
         result.pop("discriminator", None)  # OpenAPI's, not JSON Schema's
