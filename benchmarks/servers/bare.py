@@ -1,0 +1,44 @@
+"""A low-level SDK server with one tool that does nothing: what a governed call is measured against.
+
+    python benchmarks/servers/bare.py [sdk|own]
+
+``sdk`` speaks over the SDK's own stdio transport; ``own`` over the one of ``cra_mcp``, so that what governance costs can be
+told from what the transport saves.
+"""
+
+import sys
+from typing import Any
+
+import anyio
+import mcp_types as t
+from mcp.server.lowlevel.server import Server
+
+NOOP = t.Tool(name="bench_noop", description="Does nothing.", input_schema={"type": "object"})
+
+
+async def list_tools(_ctx: Any, _params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
+    return t.ListToolsResult(tools=[NOOP])
+
+
+async def call_tool(_ctx: Any, _params: t.CallToolRequestParams) -> t.CallToolResult:
+    return t.CallToolResult(content=[t.TextContent(type="text", text="ok")])
+
+
+async def main(transport: str) -> None:
+    server: Server[Any] = Server("bare", version="1", on_list_tools=list_tools, on_call_tool=call_tool)
+    if transport == "own":
+        from cra_mcp.faces.mcp.front import serve  # noqa: PLC0415 - the other way needs nothing of ours
+        from cra_mcp.faces.mcp.wire import LineReader, LineWriter, StandardStreams  # noqa: PLC0415 - as above
+
+        streams = StandardStreams()
+        writer = LineWriter(streams.write_fd)
+        await serve(server, LineReader(streams.read_fd, writer), writer)
+        return
+    from mcp.server.stdio import stdio_server  # noqa: PLC0415 - the other way does not use it
+
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[1] if len(sys.argv) > 1 else "sdk")
