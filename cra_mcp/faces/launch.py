@@ -3,24 +3,27 @@
 Rule: the only place that knows several faces. MCP is imported when a command that speaks it runs, not before.
 """
 
-import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cra_mcp.faces.cli.app import app, run
-from cra_mcp.faces.cli.options import AgentId, Atlases, DataDir, Goal, TraceDir, config_of, reporting
-from cra_mcp.faces.cli.output import EPILOG, say
-from cra_mcp.faces.cli.shipped import atlas_path
-from cra_mcp.faces.demo import demo
+from cra_mcp.faces.cli.app import build, run
+from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, TraceDir, config_of
+from cra_mcp.faces.cli.output import say
 
 if TYPE_CHECKING:
     from cra_mcp.settings import RuntimeConfig
 
+_SERVE_EXAMPLES = (
+    "cra-mcp serve --atlas customer-support",
+    "cra-mcp serve --atlas ./my-atlas --atlas devops --agent-id ci --control-tools none",
+)
+_DEMO_EXAMPLES = ("cra-mcp demo", "cra-mcp demo --dir ./demo")
 
-@app.command(epilog=EPILOG)
+
 def serve(
     atlas: Atlases,
     transport: Annotated[Literal["stdio"], typer.Option(help="How the host connects.")] = "stdio",
@@ -30,60 +33,51 @@ def serve(
         Literal["none", "default", "all"], typer.Option(help="Which cra_ tools the agent gets.")
     ] = "default",
     record: Annotated[
-        Literal["none", "hash", "redacted", "full"] | None, typer.Option(help="What traces keep of parameters.")
+        Literal["none", "hash", "redacted", "full"] | None,
+        typer.Option(help="What traces keep of parameters. Default: CRA_RECORDING, or redacted."),
     ] = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
 ) -> None:
-    """Serve the actions of atlases to an MCP host over standard input and output.
+    """Serve the actions of atlases to an MCP host.
 
-    A host starts this; in a terminal it waits for JSON-RPC. Log lines go to stderr.
-
-    Examples:
-
-      cra-mcp serve --atlas customer-support
-
-      cra-mcp serve --atlas ./my-atlas --atlas devops --agent-id ci --control-tools none
+    A host starts this and speaks to it over standard input and output; in a terminal it waits. Log lines go to stderr.
     """
+    from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
+
+    config = config_of(data_dir=data_dir, trace_dir=trace_dir, recording=record, agent_id=agent_id)
+    paths = [atlas_path(text) for text in atlas]
     _log_to_stderr(verbose=verbose)
-    with reporting():
-        config = config_of(data_dir=data_dir, trace_dir=trace_dir, recording=record)
-        paths = [atlas_path(text) for text in atlas]
-        _serve(config, paths, agent_id=agent_id, goal=goal, control_tools=control_tools)
-
-
-def _serve(
-    config: "RuntimeConfig",
-    paths: list[Path],
-    *,
-    agent_id: str | None,
-    goal: str,
-    control_tools: Literal["none", "default", "all"],
-) -> None:
-    import anyio  # noqa: PLC0415 - not for --help
-
-    from cra_mcp.compose import CRARuntime  # noqa: PLC0415 - not for --help
-
-    async def main() -> None:
-        runtime = CRARuntime(config)
-        for path in paths:
-            runtime.load_atlas(path)  # before the second that importing MCP takes: a bad atlas is told at once
-        from cra_mcp.faces.mcp.server import ServeOptions, serve_stdio  # noqa: PLC0415 - as said
-
-        async with runtime:
-            await serve_stdio(runtime, ServeOptions(agent_id=agent_id, goal=goal, control_tools=control_tools))
-
     if sys.stdin.isatty():
         say("waiting for an MCP host on standard input; Ctrl-C ends")
-    anyio.run(main)
+
+    import anyio  # noqa: PLC0415 - not for --help
+
+    anyio.run(_serve, config, paths, goal, control_tools)
+
+
+async def _serve(
+    config: "RuntimeConfig", paths: Sequence[Path], goal: str, control_tools: Literal["none", "default", "all"]
+) -> None:
+    from cra_mcp.compose import CRARuntime  # noqa: PLC0415 - not for --help
+
+    runtime = CRARuntime(config)
+    for path in paths:
+        runtime.load_atlas(path)  # before the second that importing MCP takes: a bad atlas is told at once
+    from cra_mcp.faces.mcp.server import ServeOptions, serve_stdio  # noqa: PLC0415 - as said
+
+    async with runtime:
+        await serve_stdio(runtime, ServeOptions(goal=goal, control_tools=control_tools))
 
 
 def _log_to_stderr(*, verbose: bool) -> None:
     """Log lines as JSON on stderr, or as text where a person reads them. Standard output belongs to the protocol."""
+    import logging  # noqa: PLC0415 - only servers log
+
     import structlog  # noqa: PLC0415 - only servers log
 
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -102,9 +96,26 @@ def _log_to_stderr(*, verbose: bool) -> None:
     logging.getLogger("cra_mcp").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-app.command(epilog=EPILOG)(demo)
+def demo(
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Keep database, traces and approvals here. Default: a temporary folder."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a governed agent: allowed, denied, approved, recorded.
+
+    Starts the real server as a process of its own and drives it with a real MCP client, as a host would. Needs no network;
+    takes a few seconds. Exit code 1 if anything is not as expected.
+    """
+    from cra_mcp.faces.demo import play  # noqa: PLC0415 - not for --help
+
+    raise typer.Exit(play(folder, as_json=as_json))
+
+
+app = build(((demo, _DEMO_EXAMPLES), (serve, _SERVE_EXAMPLES)))
 
 
 def main() -> None:
     """Run the command line."""
-    run()
+    run(app)

@@ -1,7 +1,7 @@
-"""The command line, ``serve`` and ``demo`` aside: those speak MCP and are added by ``faces.launch``."""
+"""The command line. Commands that speak MCP are made elsewhere and handed in, because faces don't know each other."""
 
-import sys
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -9,17 +9,21 @@ import cra_mcp
 from cra_mcp.faces.cli import approvals, atlases, govern, traces
 from cra_mcp.faces.cli.conformance import conformance
 from cra_mcp.faces.cli.doctor import doctor
-from cra_mcp.faces.cli.output import EPILOG, complain, emit, exit_code
+from cra_mcp.faces.cli.exits import end, epilog
+from cra_mcp.faces.cli.options import GroupHelp
+from cra_mcp.faces.cli.output import emit, prepare_streams
 
-app = typer.Typer(
-    name="cra-mcp",
-    help="Govern what AI agents may do, and keep a trace of what they did.",
-    epilog=EPILOG,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+Command = tuple[Callable[..., None], tuple[str, ...]]
+"""A command's function, and examples of its use."""
+
+_COMMANDS: tuple[Command, ...] = (
+    (govern.resolve, govern.RESOLVE_EXAMPLES),
+    (govern.execute, govern.EXECUTE_EXAMPLES),
+    (approvals.pending, ("cra-mcp pending", "cra-mcp pending --json")),
+    (approvals.approve, ("cra-mcp approve 01a1fbca", "cra-mcp approve 01a1fbca-d011-720e-b030-f1034a65cba2 --yes")),
+    (approvals.deny, ("cra-mcp deny 01a1fbca",)),
+    (conformance, ("cra-mcp conformance", "cra-mcp conformance --group policy --json")),
+    (doctor, ("cra-mcp doctor", "cra-mcp doctor --json")),
 )
 
 
@@ -29,47 +33,38 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
-    _version_wanted: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    _help: GroupHelp = False,
 ) -> None:
     """Govern what AI agents may do, and keep a trace of what they did.
 
-    Examples:
-
-      cra-mcp demo
-
-      cra-mcp serve --atlas customer-support
-
-      cra-mcp trace show latest
+    Settings come from CRA_* environment variables too: CRA_DATA_DIR, CRA_TRACE_DIR, CRA_AGENT_ID, CRA_RECORDING and others.
     """
 
 
-app.command(epilog=EPILOG)(govern.resolve)
-app.command(epilog=EPILOG)(govern.execute)
-app.add_typer(atlases.app)
-app.add_typer(traces.app)
-app.command(epilog=EPILOG)(approvals.pending)
-app.command(epilog=EPILOG)(approvals.approve)
-app.command(epilog=EPILOG)(approvals.deny)
-app.command(epilog=EPILOG)(conformance)
-app.command(epilog=EPILOG)(doctor)
+def build(speaking: Iterable[Command]) -> typer.Typer:
+    """The whole command line, with the commands that speak MCP first."""
+    app = typer.Typer(
+        name="cra-mcp",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    root = ("cra-mcp demo", "cra-mcp serve --atlas customer-support", "cra-mcp trace show latest")
+    app.callback(epilog=epilog(*root))(_root)
+    for function, examples in (*speaking, *_COMMANDS):
+        app.command(epilog=epilog(*examples))(function)
+    app.add_typer(atlases.app)
+    app.add_typer(traces.app)
+    return app
 
 
-def run() -> None:
-    """Run the command line; what goes wrong ends it with a message and an exit code, never a traceback."""
-    from cra_mcp.errors import CRAError  # noqa: PLC0415 - loaded by the commands already
-
-    try:
-        app(prog_name="cra-mcp")
-    except CRAError as error:
-        complain(f"{error.message} [{error.code}]", error.hint)
-        sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): what it wanted it has.
-        sys.stderr.close()
-        sys.exit(0)
+def run(app: typer.Typer) -> NoReturn:
+    """Run the command line; what goes wrong ends it with a message and an exit code."""
+    prepare_streams()
+    end(lambda: app(prog_name="cra-mcp", standalone_mode=False))

@@ -1,116 +1,139 @@
 """``pending``, ``approve``, ``deny``: answering from another terminal while a server runs."""
 
-import getpass
 import sys
-from datetime import UTC, datetime
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
 from cra_mcp.errors import ApprovalError
-from cra_mcp.faces.cli.options import AsJson, DataDir, config_of, reporting
-from cra_mcp.faces.cli.output import NO, USAGE, complain, emit_json, printable, say, table
+from cra_mcp.faces.cli.exits import NO, USAGE
+from cra_mcp.faces.cli.options import AsJson, DataDir, config_of
+from cra_mcp.faces.cli.output import complain, emit_json, printable, say, table
 
 if TYPE_CHECKING:
     from cra_mcp.approval.ledger import ApprovalLedger
     from cra_mcp.approval.model import Approval
 
-Identifier = Annotated[str, typer.Argument(help="Id of the approval, or the unique beginning of one.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+Identifier = Annotated[
+    str, typer.Argument(metavar="ID", help="Id of the approval, or a beginning of it that no other waiting one has.")
+]
+
+_MAX_LISTED = 60
 
 
 def pending(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List the approvals that wait for an answer, the oldest first.
-
-    Examples:
-
-      cra-mcp pending
-
-      cra-mcp pending --json
-    """
-    with reporting():
-        found = _ledger(data_dir).pending()
+    """List the calls that wait for approval, the oldest first."""
+    with _open_ledger(data_dir) as ledger:
+        found = ledger.pending()
     if as_json:
         emit_json({"pending": [approval.to_dict() for approval in found]})
         return
+    if not found:
+        say("nothing is waiting")
+        return
     rows = [
-        (approval.approval_id, approval.action_id, approval.agent_id, _until(approval), _arguments(approval)[:60])
+        (
+            approval.approval_id,
+            approval.action_id,
+            approval.agent_id,
+            _until(approval),
+            _arguments(approval)[:_MAX_LISTED],
+        )
         for approval in found
     ]
     table(("APPROVAL", "ACTION", "AGENT", "UNTIL", "ARGUMENTS"), rows)
-    if not found:
-        say("nothing is waiting")
 
 
-def approve(identifier: Identifier, yes: Yes = False, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Let one waiting call go ahead, once, with exactly the arguments shown. The agent then calls again.
+def approve(
+    identifier: Identifier,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask; needed where there is no terminal.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let one waiting call go ahead, once.
 
-    Examples:
-
-      cra-mcp approve 01a1fbca
-
-      cra-mcp approve 01a1fbca-d011-720e-b030-f1034a65cba2 --yes
+    It counts for exactly the arguments shown, until it expires; the agent then makes the call again.
     """
-    _settle(identifier, granted=True, yes=yes, data_dir=data_dir, as_json=as_json)
+    with _open_ledger(data_dir) as ledger:
+        approval = _find(ledger, identifier)
+        if not yes:
+            _confirm(approval)
+        _settle(ledger, approval, granted=True, as_json=as_json)
 
 
 def deny(identifier: Identifier, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Reject a waiting call. The same call is then denied until the approval expires.
+    """Reject a waiting call.
 
-    Examples:
-
-      cra-mcp deny 01a1fbca
+    The same call is then denied until the approval would have expired.
     """
-    _settle(identifier, granted=False, yes=True, data_dir=data_dir, as_json=as_json)
-
-
-def _settle(identifier: str, *, granted: bool, yes: bool, data_dir: object, as_json: bool) -> None:
-    with reporting():
-        ledger = _ledger(data_dir)
-        approval = _find(ledger, identifier)
-        if granted and not yes:
-            _confirm(approval)
-        settled = ledger.settle(approval.approval_id, granted=granted, by=_who(), channel="cli")
-    if as_json:
-        emit_json(settled.to_dict())
-    else:
-        say(f"{settled.status}: {settled.action_id} for {settled.agent_id} ({settled.approval_id})")
+    with _open_ledger(data_dir) as ledger:
+        _settle(ledger, _find(ledger, identifier), granted=False, as_json=as_json)
 
 
 def show_approval(approval: "Approval") -> None:
     """Tell a person what is asked for: agent, action, exact arguments, and which policy wants to know."""
-    say(f"{printable(approval.agent_id)} wants to call {approval.action_id} (risk: {approval.risk_tier}) with")
+    say(
+        f"{printable(approval.agent_id)} wants to call {printable(approval.action_id)} (risk: {approval.risk_tier}) with"
+    )
     say(_arguments(approval, indent=True))
-    say(f"policy {approval.policy_id}: {printable(approval.reason)}")
+    say(f"policy {approval.policy_id}: {printable(approval.reason or 'no reason given')}")
+
+
+def agrees() -> bool:
+    """Whether the person at the terminal says yes to what was shown."""
+    return typer.confirm("Approve this one call?", default=False, err=True)
 
 
 def _confirm(approval: "Approval") -> None:
     show_approval(approval)
     if not sys.stdin.isatty():
-        complain("nobody is here to confirm", "add --yes to approve without being asked")
+        complain("there is no terminal to ask on", "add --yes to approve without being asked")
         raise typer.Exit(USAGE)
-    if not typer.confirm("Approve this one call?", default=False, err=True):
+    if not agrees():
+        say("not approved; the call still waits (`cra-mcp deny` rejects it)")
         raise typer.Exit(NO)
 
 
+def _settle(ledger: "ApprovalLedger", approval: "Approval", *, granted: bool, as_json: bool) -> None:
+    settled = ledger.settle(approval.approval_id, granted=granted, by=who(), channel="cli")
+    if as_json:
+        emit_json(settled.to_dict())
+    say(f"{settled.status}: {settled.action_id} for {printable(settled.agent_id)} ({settled.approval_id})")
+
+
 def _find(ledger: "ApprovalLedger", identifier: str) -> "Approval":
-    matching = [approval for approval in ledger.pending() if approval.approval_id.startswith(identifier)]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise ApprovalError(f"{len(matching)} approvals begin with {identifier}", hint="give more of the id")
-    # Not waiting: the ledger knows why (settled, expired, or never asked for).
-    return ledger.get(identifier)
+    matching = [approval for approval in ledger.pending() if identifier and approval.approval_id.startswith(identifier)]
+    if len(matching) > 1:
+        raise typer.BadParameter(f"{len(matching)} waiting approvals begin with {identifier}", param_hint="ID")
+    # What doesn't wait the ledger may still know: settled, or expired.
+    return matching[0] if matching else ledger.get(identifier)
 
 
-def _ledger(data_dir: object) -> "ApprovalLedger":
+@contextmanager
+def _open_ledger(data_dir: Path | None) -> Generator["ApprovalLedger"]:
     from cra_mcp.compose import open_ledger  # noqa: PLC0415 - not for --help
 
-    return open_ledger(config_of(data_dir=data_dir))
+    config = config_of(data_dir=data_dir)
+    ledger = open_ledger(config)
+    try:
+        yield ledger
+    except ApprovalError as error:
+        if error.code == "unknown_approval":
+            error.hint = (
+                f"see `cra-mcp pending`; this looked in {config.data_path}, --data-dir says where the server keeps its"
+            )
+        raise
+    finally:
+        ledger.close()
 
 
-def _who() -> str:
+def who() -> str:
+    """The account that answers."""
+    import getpass  # noqa: PLC0415 - not for --help
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -118,10 +141,15 @@ def _who() -> str:
 
 
 def _until(approval: "Approval") -> str:
+    from datetime import UTC, datetime  # noqa: PLC0415 - not for --help
+
     return datetime.fromtimestamp(approval.expires_at_us / 1_000_000, UTC).astimezone().strftime("%H:%M:%S")
 
 
 def _arguments(approval: "Approval", *, indent: bool = False) -> str:
-    option = orjson.OPT_INDENT_2 if indent else 0
-    text = orjson.dumps(approval.parameters, option=option).decode()
+    import orjson  # noqa: PLC0415 - not for --help
+
+    if approval.parameters is None:  # a call's parameters are an object
+        return f"(arguments that are not recorded; SHA-256 {approval.parameters_hash})"
+    text = orjson.dumps(approval.parameters, option=orjson.OPT_INDENT_2 if indent else 0).decode()
     return "\n".join(printable(line) for line in text.splitlines())

@@ -6,39 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cra_mcp.errors import AtlasInvalidError
-from cra_mcp.faces.cli.options import AsJson, reporting
-from cra_mcp.faces.cli.output import NO, OK, complain, emit, emit_json, printable, say, table
-from cra_mcp.faces.cli.shipped import atlas_path
+from cra_mcp.faces.cli.exits import CODES, NO, OK, epilog
+from cra_mcp.faces.cli.options import AsJson, GroupHelp
+from cra_mcp.faces.cli.output import complain, emit, emit_json, printable, say, table
 
 if TYPE_CHECKING:
     from cra_mcp.atlas.model import Atlas
 
-app = typer.Typer(name="atlas", help="Check and show atlases.", no_args_is_help=True)
+app = typer.Typer(name="atlas", no_args_is_help=True)
+
+_WHERE = "Atlas folder, .json file, or name of a shipped one."
 
 
-@app.command()
-def validate(
-    paths: Annotated[list[str], typer.Argument(help="Atlas folders, .json files, or names of shipped atlases.")],
-    test: Annotated[bool, typer.Option("--test", help="Run the policy tests in the atlas too.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Check atlases; every problem is reported as file:pointer: message.
-
-    Examples:
-
-      cra-mcp atlas validate ./my-atlas
-
-      cra-mcp atlas validate customer-support devops --test --json
-    """
-    with reporting():
-        reports = [_validate(path, test=test) for path in paths]
-    failed = any(report.problems or report.failures for report in reports)
-    if as_json:
-        emit_json({"ok": not failed, "atlases": [asdict(report) for report in reports]})
-    else:
-        for report in reports:
-            _tell(report)
-    raise typer.Exit(NO if failed else OK)
+@app.callback(epilog=CODES)
+def _group(_help: GroupHelp = False) -> None:
+    """Check and show atlases."""
 
 
 @dataclass(slots=True)
@@ -46,6 +28,7 @@ class _Report:
     """What was found in one atlas."""
 
     path: str
+    ok: bool = False
     atlas_id: str | None = None
     version: str | None = None
     digest: str | None = None
@@ -54,8 +37,31 @@ class _Report:
     failures: list[str] = field(default_factory=list[str])
 
 
+@app.command(
+    epilog=epilog("cra-mcp atlas validate ./my-atlas", "cra-mcp atlas validate customer-support devops --test")
+)
+def validate(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help=_WHERE)],
+    test: Annotated[bool, typer.Option("--test", help="Run the policy tests in the atlas too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Report every problem, as file:pointer: message.
+
+    Exit code 1 if there is one, or if a policy test fails.
+    """
+    reports = [_validate(path, test=test) for path in paths]
+    ok = all(report.ok for report in reports)
+    if as_json:
+        emit_json({"ok": ok, "atlases": [asdict(report) for report in reports]})
+    else:
+        for report in reports:
+            _tell(report)
+    raise typer.Exit(OK if ok else NO)
+
+
 def _validate(text: str, *, test: bool) -> _Report:
-    from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - pydantic and schemas only for this command
+    from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - pydantic and schemas only where atlases are read
+    from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
 
     report = _Report(text)
     try:
@@ -70,6 +76,7 @@ def _validate(text: str, *, test: bool) -> _Report:
         results = run_cases(atlas)
         report.tests = len(results)
         report.failures = [f"{item.case.name}: {'; '.join(item.failures)}" for item in results if not item.passed]
+    report.ok = not report.failures
     return report
 
 
@@ -79,7 +86,10 @@ def _tell(report: _Report) -> None:
     for line in report.failures:
         emit(printable(line))
     if report.problems:
-        complain(f"{report.path}: {len(report.problems)} problem{'s' if len(report.problems) != 1 else ''}")
+        many = "s" if len(report.problems) != 1 else ""
+        complain(
+            f"{report.path}: {len(report.problems)} problem{many}", "specs/atlas.md has the form and every problem code"
+        )
     elif report.failures:
         complain(f"{report.path}: {len(report.failures)} of {report.tests} policy tests failed")
     else:
@@ -87,31 +97,24 @@ def _tell(report: _Report) -> None:
         say(f"{report.path}: {report.atlas_id} {report.version} is valid{tests}")
 
 
-@app.command()
+@app.command(epilog=epilog("cra-mcp atlas show customer-support", "cra-mcp atlas show ./my-atlas --json"))
 def show(
-    path: Annotated[str, typer.Argument(help="Atlas folder, .json file, or name of a shipped atlas.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help=_WHERE)],
     as_json: AsJson = False,
 ) -> None:
-    """Show the actions, policies and context of an atlas.
-
-    Examples:
-
-      cra-mcp atlas show customer-support
-
-      cra-mcp atlas show ./my-atlas --json
-    """
+    """Show actions, policies and context of an atlas."""
     from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - as above
+    from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
 
-    with reporting():
-        atlas = load_atlas(atlas_path(path))
+    atlas = load_atlas(atlas_path(path))
     if as_json:
         emit_json({"digest": atlas.digest, "manifest": atlas.manifest})
-        return
-    _show(atlas)
+    else:
+        _show(atlas)
 
 
 def _show(atlas: "Atlas") -> None:
-    emit(f"{atlas.name}: {atlas.atlas_id} {atlas.version}")
+    emit(printable(f"{atlas.name}: {atlas.atlas_id} {atlas.version}"))
     emit(f"digest {atlas.digest}\n")
     rows = [
         (action.action_id, action.risk_tier.value, action.executor.type if action.executor else "-", action.name)

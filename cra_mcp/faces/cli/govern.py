@@ -1,69 +1,70 @@
 """``resolve`` and ``execute``: CARP from the command line."""
 
 import sys
-from dataclasses import dataclass
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cra_mcp.canonical import parse_json
-from cra_mcp.errors import CanonicalError, SettingsError
-from cra_mcp.faces.cli.approvals import show_approval
-from cra_mcp.faces.cli.options import (
-    AgentId,
-    AsJson,
-    Atlases,
-    DataDir,
-    Goal,
-    TraceDir,
-    config_of,
-    reporting,
-    runtime_of,
-)
-from cra_mcp.faces.cli.output import NO, OK, complain, emit, emit_json, say, table
+from cra_mcp.errors import CanonicalError
+from cra_mcp.faces.cli.approvals import agrees, show_approval, who
+from cra_mcp.faces.cli.exits import NO, OK
+from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, TraceDir, config_of, runtime_of
+from cra_mcp.faces.cli.output import complain, emit, emit_json, say, table
 
 if TYPE_CHECKING:
-    from cra_mcp.approval.model import Answer, Approval, Channel
+    from cra_mcp.approval.model import Approval
+    from cra_mcp.compose import CRARuntime
     from cra_mcp.resolution import Resolution
 
+RESOLVE_EXAMPLES = (
+    'cra-mcp resolve --atlas customer-support --goal "Refund order O-3001"',
+    'cra-mcp resolve --atlas ./my-atlas --goal "Read tickets" --capability ticket.read --json',
+)
+EXECUTE_EXAMPLES = (
+    """cra-mcp execute ticket.search --atlas customer-support --args '{"query": "refund"}'""",
+    "cra-mcp execute ticket.get --atlas customer-support --args @ticket.json --json",
+)
+
 _MAX_ARGUMENTS = 16 * 1_048_576
+_POLL_S = 0.5
 _COLOURS = {"allowed": "green", "approval": "yellow", "denied": "red"}
+
+RiskTier = Annotated[
+    Literal["low", "medium", "high", "critical"], typer.Option("--risk-tier", help="Risk of the task.")
+]
 
 
 def resolve(
     atlas: Atlases,
     goal: Goal,
     capability: Annotated[
-        list[str] | None, typer.Option(help="Consider only this capability. Can be repeated.")
+        list[str] | None, typer.Option(metavar="ID", help="Consider only this capability. Can be repeated.")
     ] = None,
     hint: Annotated[
-        list[str] | None, typer.Option(help="Words that raise the rank of context. Can be repeated.")
+        list[str] | None, typer.Option(metavar="WORDS", help="Words that raise the rank of context. Can be repeated.")
     ] = None,
-    risk_tier: Annotated[str, typer.Option(help="Risk of the task: low, medium, high or critical.")] = "low",
+    risk_tier: RiskTier = "low",
     agent_id: AgentId = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """What an agent may know and do for a goal.
+    """Show what an agent may know and do.
 
-    Examples:
-
-      cra-mcp resolve --atlas customer-support --goal "Refund order 1001"
-
-      cra-mcp resolve --atlas ./my-atlas --goal "Read tickets" --capability ticket.read --json
+    Resolves a goal as an agent would, in a session of its own, and records it. Exit code 1 if nothing is usable.
     """
-    with reporting(), runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir), atlas) as runtime:
+    with runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir), atlas) as runtime:
         session = runtime.create_session(agent_id, goal, risk_tier=risk_tier)
         resolution = runtime.resolve(
             session.session_id, context_hints=hint or (), required_capabilities=capability or ()
         )
-        if as_json:
-            emit_json(resolution.to_dict())
-        else:
-            _show(resolution)
-        say(f"recorded in session {session.session_id}")
+    if as_json:
+        emit_json(resolution.to_dict())
+    else:
+        _show(resolution)
+    say(f"recorded in session {session.session_id}")
     raise typer.Exit(NO if resolution.decision_type == "deny" else OK)
 
 
@@ -92,72 +93,74 @@ def _show(resolution: "Resolution") -> None:
 
 
 def execute(
-    action: Annotated[str, typer.Argument(help="Id of the action.")],
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="Id of the action.")],
     atlas: Atlases,
-    args: Annotated[str, typer.Option(help="Parameters as JSON; - reads stdin, @FILE a file.")] = "{}",
+    args: Annotated[
+        str, typer.Option(metavar="JSON", help="Parameters, a JSON object; - reads standard input, @FILE a file.")
+    ] = "{}",
     goal: Goal = "",
+    risk_tier: RiskTier = "low",
     agent_id: AgentId = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for approval from another terminal.")] = False,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have an action carried out through the gate, as an agent would.
+    """Have an action carried out, through the gate.
 
-    Examples:
-
-      cra-mcp execute ticket.search --atlas customer-support --args '{"query": "refund"}'
-
-      echo '{"ticket_id": "T-2001"}' | cra-mcp execute ticket.get --atlas customer-support --args - --json
+    Policy decides as it does for an agent. What needs approval is asked on this terminal; without one the call is not
+    made, unless --wait lets `cra-mcp approve` answer.
     """
-    with reporting(), runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir), atlas) as runtime:
-        session = runtime.create_session(agent_id, goal)
-        outcome = runtime.execute_blocking(session.session_id, action, _parameters(args), asker=_Terminal())
-        if as_json:
-            emit_json(outcome.to_dict())
-        elif outcome.result is not None:
-            content = outcome.result.content
-            emit_json(outcome.value if content is None else list(content))
-        if outcome.fault is not None:
-            # The session ends with this command, so an approval given later would serve nobody.
-            pending = outcome.status == "pending_approval"
-            hint = "run it in a terminal, where you are asked" if pending else outcome.fault.hint
-            complain(f"{outcome.fault.message} [{outcome.fault.code}]", hint)
-        say(f"recorded in session {session.session_id}")
+    parameters = _parameters(args)
+    with runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir), atlas) as runtime:
+        session = runtime.create_session(agent_id, goal, risk_tier=risk_tier)
+        outcome = runtime.execute_blocking(session.session_id, action, parameters)
+        if (
+            outcome.approval is not None
+            and outcome.status == "pending_approval"
+            and _ask(runtime, outcome.approval, wait=wait)
+        ):
+            outcome = runtime.execute_blocking(session.session_id, action, parameters)
+    if as_json:
+        emit_json(outcome.to_dict())
+    elif outcome.result is not None:
+        content = outcome.result.content
+        emit_json(outcome.value if content is None else list(content))
+    if outcome.fault is not None:
+        pending = outcome.status == "pending_approval"
+        hint = "run it in a terminal, where you are asked, or with --wait" if pending else outcome.fault.hint
+        complain(f"{outcome.fault.message} [{outcome.fault.code}]", hint)
+    say(f"recorded in session {session.session_id}")
     raise typer.Exit(OK if outcome.status == "success" else NO)
 
 
-@dataclass(frozen=True, slots=True)
-class _Terminal:
-    """Asks whoever runs the command; without a terminal nobody can be asked."""
-
-    channel: "Channel" = "cli"
-
-    async def ask(self, approval: "Approval") -> "Answer":
-        """Show what is asked for and wait for y or n."""
-        if not sys.stdin.isatty():
-            return "unavailable"
-        import anyio.to_thread  # noqa: PLC0415 - not for --help
-
+def _ask(runtime: "CRARuntime", approval: "Approval", *, wait: bool) -> bool:
+    """Get an answer to a pending approval; whether it is worth making the call again."""
+    if wait:
+        say(f"waiting for `cra-mcp approve {approval.approval_id}` in another terminal")
+        while any(waiting.approval_id == approval.approval_id for waiting in runtime.pending_approvals()):
+            time.sleep(_POLL_S)
+        return True
+    # The session ends with this command, so an answer given later would serve nobody: without a person it is no.
+    answered = sys.stdin.isatty()
+    if answered:
         show_approval(approval)
-        agreed = await anyio.to_thread.run_sync(
-            lambda: typer.confirm("Approve this one call?", default=False, err=True)
-        )
-        return "granted" if agreed else "rejected"
+    granted = answered and agrees()
+    runtime.settle_approval(approval.approval_id, granted=granted, by=who(), channel="cli")
+    return answered
 
 
 def _parameters(text: str) -> Any:
+    from cra_mcp.canonical import parse_json  # noqa: PLC0415 - not for --help
+
+    if text == "-":
+        data = sys.stdin.buffer.read(_MAX_ARGUMENTS + 1)
+    elif text.startswith("@"):
+        with Path(text[1:]).open("rb") as file:
+            data = file.read(_MAX_ARGUMENTS + 1)
+    else:
+        data = text.encode("utf-8", "surrogateescape")
     try:
-        if text == "-":
-            data = sys.stdin.buffer.read(_MAX_ARGUMENTS + 1)
-        elif text.startswith("@"):
-            data = Path(text[1:]).read_bytes()
-        else:
-            data = text.encode()
         return parse_json(data, max_bytes=_MAX_ARGUMENTS)
-    except OSError as error:
-        raise SettingsError(f"can't read the parameters: {error.strerror}", hint="check the file after @") from None
-    except (CanonicalError, UnicodeEncodeError) as error:
-        message = error.message if isinstance(error, CanonicalError) else "not valid UTF-8"
-        raise SettingsError(
-            f"--args is not JSON: {message}", hint="""quote it for the shell: --args '{"key": "value"}'"""
-        ) from None
+    except CanonicalError as error:
+        raise typer.BadParameter(f"not usable as JSON: {error.message}", param_hint="--args") from None

@@ -1,62 +1,81 @@
 """Options that several commands share, and the runtime they make."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cra_mcp.errors import CRAError
-from cra_mcp.faces.cli.output import fail
-from cra_mcp.faces.cli.shipped import atlas_path
-from cra_mcp.settings import RuntimeConfig, from_environment
+from cra_mcp.faces.cli.output import emit
 
 if TYPE_CHECKING:
     from cra_mcp.compose import CRARuntime
+    from cra_mcp.settings import RuntimeConfig
 
 Atlases = Annotated[
-    list[str], typer.Option("--atlas", help="Atlas folder, .json file, or the name of a shipped one. Can be repeated.")
+    list[str],
+    typer.Option(
+        "--atlas", metavar="PATH", help="Atlas folder, .json file, or name of a shipped one. Can be repeated."
+    ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder of traces and approvals. Default: the platform's, or CRA_DATA_DIR."),
+    typer.Option("--data-dir", help="Folder of traces and approvals. Default: CRA_DATA_DIR, or the platform's."),
 ]
 TraceDir = Annotated[
-    Path | None, typer.Option("--trace-dir", help="Folder of traces. Default: traces/ in the data folder.")
+    Path | None,
+    typer.Option("--trace-dir", help="Folder of traces. Default: CRA_TRACE_DIR, or traces/ in the data folder."),
 ]
 AgentId = Annotated[str | None, typer.Option("--agent-id", help="Who the agent is, for policies and traces.")]
-Goal = Annotated[str, typer.Option("--goal", help="What the work is for.")]
+Goal = Annotated[str, typer.Option("--goal", metavar="TEXT", help="What the work is for.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def config_of(**given: Any) -> RuntimeConfig:
+def _show_help(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        emit(context.get_help())
+        raise typer.Exit
+
+
+# As the one typer adds, but false where it isn't given: typer loads pydantic, for longer than the help itself takes, to find
+# out that the one it adds was not given to a group on the way to a command.
+GroupHelp = Annotated[
+    bool, typer.Option("-h", "--help", callback=_show_help, is_eager=True, help="Show this message and exit.")
+]
+
+
+def config_of(**given: Any) -> "RuntimeConfig":
     """The configuration of the environment with what was given on the command line.
 
     Raises:
         SettingsError: a value can't be used.
     """
+    from dataclasses import replace  # noqa: PLC0415 - not for --help
+
+    from cra_mcp.settings import from_environment  # noqa: PLC0415 - not for --help
+
     values = {name: value for name, value in given.items() if value is not None}
-    return replace(from_environment(os.environ), **values)
+    config = replace(from_environment(os.environ), **values)
+    # Hosts start servers without a shell, so nobody else expands a tilde in their configuration.
+    folders = {name: getattr(config, name) for name in ("data_dir", "trace_dir")}
+    return replace(config, **{name: folder.expanduser() for name, folder in folders.items() if folder is not None})
 
 
 @contextmanager
-def runtime_of(config: RuntimeConfig, atlases: list[str] | None = None) -> Generator["CRARuntime"]:
-    """A runtime with atlases loaded, closed at the end. Errors end the command."""
+def runtime_of(config: "RuntimeConfig", atlases: Sequence[str]) -> Generator["CRARuntime"]:
+    """A runtime with atlases loaded, closed at the end.
+
+    Raises:
+        AtlasConflictError: two atlases claim the same name.
+        AtlasInvalidError: an atlas can't be loaded.
+        SettingsError: there is no such atlas.
+    """
     from cra_mcp.compose import CRARuntime  # noqa: PLC0415 - not for --help
+    from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
 
     with CRARuntime(config) as runtime:
-        for text in atlases or []:
+        for text in atlases:
             runtime.load_atlas(atlas_path(text))
         yield runtime
-
-
-@contextmanager
-def reporting() -> Generator[None]:
-    """Errors of ours end the command with their message, hint and exit code."""
-    try:
-        yield
-    except CRAError as error:
-        fail(error)

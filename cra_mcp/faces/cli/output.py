@@ -1,34 +1,30 @@
-"""What commands print: data on stdout, people on stderr, and errors in one form.
+"""What commands print: data on stdout, people on stderr.
 
-Exit codes: 0 done; 1 the answer is no (denied, pending, invalid, broken, failed); 2 the command line is wrong; 3 the environment
-is (a file, a folder, a lock, a setting); 130 interrupted.
+Rule: stdout carries UTF-8 with line feeds on every system, so that stored lines come out as they were hashed. What an agent or a
+trace says is printed without control characters: it must not steer the reader's terminal.
 """
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
-import orjson
-import typer
+from cra_mcp.errors import SettingsError
 
-from cra_mcp.canonical import lossy
-from cra_mcp.errors import (
-    AtlasInvalidError,
-    CRAError,
-    SettingsError,
-    TraceLockedError,
-    TraceUnavailableError,
-    UnknownTraceError,
-)
+if TYPE_CHECKING:
+    import io
 
-OK, NO, USAGE, ENVIRONMENT = 0, 1, 2, 3
-EPILOG = (
-    "Exit codes: 0 done; 1 the answer is no (denied, pending, invalid, broken); 2 wrong usage; 3 the environment is in the "
-    "way (file, folder, lock, setting); 130 interrupted. Settings: CRA_* environment variables, see `cra-mcp doctor`."
-)
+READER_GONE = 141
+"""Exit code where the reader of stdout has gone, as shells report it (128 + SIGPIPE)."""
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "dim": 2, "bold": 1}
+
+
+def prepare_streams() -> None:
+    """Fix encoding and line ends of the standard streams, whatever the locale says."""
+    output, messages = cast("io.TextIOWrapper", sys.stdout), cast("io.TextIOWrapper", sys.stderr)
+    output.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+    messages.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def say(text: str = "") -> None:
@@ -37,25 +33,52 @@ def say(text: str = "") -> None:
 
 
 def emit(text: str) -> None:
-    """Give data (stdout)."""
-    sys.stdout.write(text + "\n")
+    """Give data (stdout).
+
+    Raises:
+        SettingsError: ``output_unavailable``: it can't be written.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+    except OSError as error:
+        _give_up(error)
+
+
+def emit_line(line: bytes) -> None:
+    """Give a stored line as it is, byte for byte (stdout)."""
+    emit(line.decode("utf-8", "surrogateescape"))
 
 
 def emit_json(value: object) -> None:
     """Give data as JSON (stdout)."""
-    sys.stdout.write(orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode() + "\n")
+    import orjson  # noqa: PLC0415 - not for --help
+
+    from cra_mcp.canonical import lossy  # noqa: PLC0415 - not for --help
+
+    emit(orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode())
 
 
-def paint(text: str, colour: str, *, stream: object = None) -> str:
+def flush() -> None:
+    """Hand on what was given so far.
+
+    Raises:
+        SettingsError: ``output_unavailable``: it can't be written.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up(error)
+
+
+def paint(text: str, colour: str, *, stream: TextIO | None = None) -> str:
     """Coloured text where a terminal reads it and nobody asked for none (NO_COLOR)."""
     target = stream if stream is not None else sys.stdout
-    is_terminal = getattr(target, "isatty", lambda: False)()
-    if not is_terminal or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not target.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, colours: dict[str, str] | None = None) -> None:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, colours: Mapping[str, str] | None = None) -> None:
     """Give rows in columns (stdout); a cell whose first word is in ``colours`` is painted so."""
     cells = [list(head), *[[printable(cell) for cell in row] for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
@@ -69,8 +92,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, colours: dict[s
 
 
 def printable(text: str) -> str:
-    """Text without control characters: what an agent sent must not steer the reader's terminal."""
-    return "".join(character if character.isprintable() else "�" for character in text)
+    """Text without control characters, invisible ones and line breaks included."""
+    return text if text.isprintable() else "".join(part if part.isprintable() else "\ufffd" for part in text)
 
 
 def complain(message: str, hint: str | None = None) -> None:
@@ -80,33 +103,17 @@ def complain(message: str, hint: str | None = None) -> None:
     for line in rest:
         say(f"  {printable(line)}")
     if hint:
-        say(f"{paint('hint:', 'yellow', stream=sys.stderr)} {hint}")
+        say(f"{paint('hint:', 'yellow', stream=sys.stderr)} {printable(hint)}")
 
 
-def fail(error: CRAError) -> NoReturn:
-    """Complain and end with the exit code of the error.
-
-    Raises:
-        typer.Exit: always.
-    """
-    if isinstance(error, AtlasInvalidError):
-        count = len(error.problems)
-        complain(f"the atlas has {count} problem{'s' if count != 1 else ''}", error.hint)
-        for problem in error.problems:
-            emit(printable(str(problem)))
-    else:
-        complain(f"{error.message} [{error.code}]", error.hint)
-    raise typer.Exit(exit_code(error))
-
-
-def exit_code(error: CRAError) -> int:
-    """The exit code of an error."""
-    environment = (SettingsError, TraceLockedError, TraceUnavailableError, UnknownTraceError)
-    if isinstance(error, environment) or error.code in {"state_unavailable", "atlas_unreadable"}:
-        return ENVIRONMENT
-    return NO
-
-
-def _coloured(part: str, colours: dict[str, str]) -> str:
+def _coloured(part: str, colours: Mapping[str, str]) -> str:
     word = part.split(" ", 1)[0]
     return paint(part, colours[word]) if word in colours else part
+
+
+def _give_up(error: OSError) -> NoReturn:
+    """Stdout takes no more: without a word if its reader has gone (``| head``). The interpreter's own last flush stays silent."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        sys.exit(READER_GONE)
+    raise SettingsError(f"the output can't be written: {error.strerror}", code="output_unavailable") from error

@@ -1,20 +1,21 @@
 """Where the atlases, schemas and vectors that come with the package are: in the wheel, or in the checkout."""
 
 from pathlib import Path
+from typing import Literal
 
 from cra_mcp.errors import SettingsError
 
 _PACKAGE = Path(__file__).resolve().parents[2]
+_IN_CHECKOUT = {"atlases": "atlases", "conformance": "specs/conformance", "schemas": "specs/schemas"}
 
 
-def data_folder(name: str) -> Path:
-    """The folder of shipped data: ``atlases``, ``conformance`` or ``schemas``.
+def data_folder(name: Literal["atlases", "conformance", "schemas"]) -> Path:
+    """A folder of shipped data.
 
     Raises:
         SettingsError: this installation has none.
     """
-    in_checkout = _PACKAGE.parent / ("atlases" if name == "atlases" else f"specs/{name}")
-    for folder in (_PACKAGE / "_data" / name, in_checkout):
+    for folder in (_PACKAGE / "_data" / name, _PACKAGE.parent / _IN_CHECKOUT[name]):
         if folder.is_dir():
             return folder
     raise SettingsError(
@@ -22,8 +23,13 @@ def data_folder(name: str) -> Path:
     )
 
 
+def atlas_names() -> list[str]:
+    """The shipped atlases, by name."""
+    return sorted(entry.name for entry in data_folder("atlases").iterdir() if (entry / "atlas.json").is_file())
+
+
 def atlas_path(text: str) -> Path:
-    """The path of an atlas given as a path, or by the name of a shipped one.
+    """The path of an atlas given as a path, or by the name of a shipped one. A path goes first.
 
     Raises:
         SettingsError: there is neither.
@@ -31,11 +37,9 @@ def atlas_path(text: str) -> Path:
     path = Path(text).expanduser()
     if path.exists():
         return path
-    if text.replace("-", "").replace("_", "").isalnum():
-        shipped = data_folder("atlases") / text
-        if shipped.is_dir():
-            return shipped
-    names = ", ".join(
-        sorted(entry.name for entry in data_folder("atlases").iterdir() if (entry / "atlas.json").is_file())
+    names = atlas_names()
+    if text in names:
+        return data_folder("atlases") / text
+    raise SettingsError(
+        f"there is no atlas at {text}", hint=f"give a folder, a .json file, or one of: {', '.join(names)}"
     )
-    raise SettingsError(f"there is no atlas at {text}", hint=f"give a folder, a .json file, or one of: {names}")

@@ -1,166 +1,257 @@
 """``trace``: reading, following and checking traces."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
-from cra_mcp.errors import UnknownTraceError
-from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of, reporting
-from cra_mcp.faces.cli.output import NO, OK, complain, emit, emit_json, paint, printable, say, table
+from cra_mcp.errors import TraceError, UnknownTraceError
+from cra_mcp.faces.cli.exits import CODES, NO, OK, epilog
+from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, TraceDir, config_of
+from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, flush, paint, say, table
 
 if TYPE_CHECKING:
-    from cra_mcp.trace.event import Event, Verification
-    from cra_mcp.trace.store import TraceStore
+    from cra_mcp.trace.event import Head, Verification
+    from cra_mcp.trace.store import TraceInfo, TraceStore
 
-app = typer.Typer(name="trace", help="Read, follow and verify traces.", no_args_is_help=True)
+app = typer.Typer(name="trace", no_args_is_help=True)
 
-Session = Annotated[str, typer.Argument(help="Session id, the unique beginning of one, or `latest`.")]
-_COLOURS = {
-    "action.denied": "red",
-    "action.failed": "red",
-    "policy.violated": "red",
-    "approval.rejected": "red",
-    "action.executed": "green",
-    "approval.requested": "yellow",
-    "approval.granted": "green",
-}
+SessionId = Annotated[
+    str,
+    typer.Argument(metavar="SESSION", help="Id of the session, a beginning of it that no other has, or `latest`."),
+]
+
 _POLL_S = 0.2
+_HEAD_CHARS = 64
 
 
-@app.command("list")
-def list_traces(data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False) -> None:
-    """List traces, the most recently written first.
-
-    Examples:
-
-      cra-mcp trace list
-
-      cra-mcp trace list --trace-dir ./traces --json
-    """
-    with reporting():
-        found = _store(data_dir, trace_dir).sessions()
-    if as_json:
-        emit_json(
-            {
-                "sessions": [
-                    {"session_id": i.session_id, "modified": i.modified, "size_bytes": i.size_bytes, "live": i.live}
-                    for i in found
-                ]
-            }
-        )
-        return
-    rows = [(info.session_id, info.modified, str(info.size_bytes), "live" if info.live else "") for info in found]
-    table(("SESSION", "LAST WRITTEN", "BYTES", ""), rows)
-    if not found:
-        say("no traces here yet")
+@app.callback(epilog=CODES)
+def _group(_help: GroupHelp = False) -> None:
+    """Read, follow and verify traces."""
 
 
-@app.command()
-def show(
-    session: Session = "latest", data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False
+@app.command("list", epilog=epilog("cra-mcp trace list", "cra-mcp trace list --trace-dir ./traces --json"))
+def list_traces(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="List at most so many; 0 lists all.")] = 50,
+    data_dir: DataDir = None,
+    trace_dir: TraceDir = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the events of a session. With --json: the stored lines, exactly as they were hashed.
+    """List traces, the last written first."""
+    store = _open(data_dir, trace_dir)
+    found = store.sessions()
+    shown = found[: limit or None]
+    entries = [_entry(store, info) for info in shown]
+    if as_json:
+        emit_json({"sessions": entries, "total": len(found)})
+    elif entries:
+        rows = [
+            (
+                str(entry["session_id"]),
+                str(entry["modified"])[:19] + "Z",
+                "live" if entry["live"] else "",
+                str(entry["agent_id"] or "?"),
+                str(entry["goal"] or ""),
+            )
+            for entry in entries
+        ]
+        table(("SESSION", "LAST WRITTEN", "", "AGENT", "GOAL"), rows, colours={"live": "green"})
+    else:
+        say("no traces here yet; --data-dir and --trace-dir say where to look")
+    if len(found) > len(shown):
+        say(f"{len(found) - len(shown)} older ones not listed; --limit 0 lists all")
 
-    Examples:
 
-      cra-mcp trace show latest
+def _entry(store: "TraceStore", info: "TraceInfo") -> dict[str, object]:
+    """A trace with what its first event says of it, if that can be read."""
+    from cra_mcp.trace.event import parse  # noqa: PLC0415 - not for --help
 
-      cra-mcp trace show 01a1fbca --json
+    payload: Mapping[str, object] = {}
+    with suppress(TraceError):
+        for line in store.read(info.session_id, limit=1):
+            payload = parse(line).payload
+    return {
+        "session_id": info.session_id,
+        "modified": info.modified,
+        "size_bytes": info.size_bytes,
+        "live": info.live,
+        "agent_id": payload.get("agent_id"),
+        "goal": payload.get("goal"),
+    }
+
+
+@app.command(epilog=epilog("cra-mcp trace show", "cra-mcp trace show 01a1fbca --json | jq .event_type"))
+def show(
+    session: SessionId = "latest", data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False
+) -> None:
+    """Show the events of a session.
+
+    With --json: the stored lines, byte for byte as they were hashed. An event that can't be read is shown as such, with exit
+    code 1; `verify` says what is wrong.
     """
-    with reporting():
-        store = _store(data_dir, trace_dir)
-        lines = store.read(_find(store, session))
-        if as_json:
-            for line in lines:
-                emit(line.decode())
-            return
-        print_trace(lines)
+    store = _open(data_dir, trace_dir)
+    session_id = _find(store, session)
+    lines = store.read(session_id)
+    if as_json:
+        for line in lines:
+            emit_line(line)
+    else:
+        _show(session_id, lines)
 
 
-@app.command()
+def _show(session_id: str, lines: Sequence[bytes]) -> None:
+    from cra_mcp.faces.cli.events import COLOURS, HEAD, rows  # noqa: PLC0415 - not for --help
+
+    cells = list(rows(lines))
+    table(HEAD, cells, colours=COLOURS)
+    unreadable = sum(row[0] == "?" for row in cells)
+    if unreadable:
+        complain(f"{unreadable} events can't be read", f"see `cra-mcp trace verify {session_id}`")
+        raise typer.Exit(NO)
+
+
+@app.command(epilog=epilog("cra-mcp trace tail -f", "cra-mcp trace tail 01a1fbca -n 50 --json"))
 def tail(
-    session: Session = "latest",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until interrupted.")] = False,
+    session: SessionId = "latest",
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait for more, until the session ends or Ctrl-C.")
+    ] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last events to begin with.")] = 10,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the last events of a session, and with -f each new one.
-
-    Examples:
-
-      cra-mcp trace tail -f
-
-      cra-mcp trace tail 01a1fbca -n 50 --json
-    """
-    with reporting():
-        store = _store(data_dir, trace_dir)
-        session_id = _find(store, session)
-        found = store.read(session_id)
-        after = len(found) - 1
-        _print_events(found[max(0, len(found) - lines) :], as_json=as_json)
-        while follow:
-            time.sleep(_POLL_S)
-            fresh = store.read(session_id, after=after)
-            after += len(fresh)
-            _print_events(fresh, as_json=as_json)
-            if any(event.event_type == "session.ended" for event in _parsed(fresh)):
-                return
+    """Show the last events, and with -f each new one."""
+    store = _open(data_dir, trace_dir)
+    session_id = _find(store, session)
+    fresh = store.read(session_id)
+    seen = len(fresh)
+    _print(fresh[max(0, seen - lines) :], as_json=as_json)
+    while follow and not _has_ended(fresh):
+        time.sleep(_POLL_S)
+        head = store.head(session_id)  # reads the end of a file only
+        fresh = store.read(session_id, after=seen - 1) if head is not None and head.sequence >= seen else []
+        seen += len(fresh)
+        _print(fresh, as_json=as_json)
 
 
-@app.command("verify")
-def verify_traces(
+def _print(lines: Sequence[bytes], *, as_json: bool) -> None:
+    from cra_mcp.faces.cli.events import text_of  # noqa: PLC0415 - not for --help
+
+    for line in lines:
+        if as_json:
+            emit_line(line)
+        else:
+            emit(text_of(line))
+    flush()
+
+
+def _has_ended(lines: Sequence[bytes]) -> bool:
+    return bool(lines) and b'"event_type":"session.ended"' in lines[-1]
+
+
+@app.command(
+    epilog=epilog(
+        "cra-mcp trace verify",
+        "cra-mcp trace verify --all --json",
+        "cra-mcp trace verify ./copy.trace.jsonl",
+        f"cra-mcp trace verify 01a1fbca --expect 24:4dcb1f0e{'0' * 56}",
+    )
+)
+def verify(
     sessions: Annotated[
-        list[str] | None, typer.Argument(help="Session ids (or beginnings, or `latest`), or .trace.jsonl files.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[SESSION|FILE]...", help="Session ids (or beginnings, or `latest`), or .trace.jsonl files."
+        ),
     ] = None,
     all_traces: Annotated[bool, typer.Option("--all", help="Every trace in the folder.")] = False,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="SEQUENCE:HASH", help="An event known from a receipt: the chain must hold it."),
+    ] = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check hash chains; the first bad event is named. Exit code 1 if one does not hold.
+    """Check hash chains and name the first bad event.
 
-    A chain that holds shows that nothing in it was edited, removed or moved. It can't show that its end was cut off or that all
-    of it was written anew: compare the head with one kept elsewhere.
-
-    Examples:
-
-      cra-mcp trace verify latest
-
-      cra-mcp trace verify --all --json
-
-      cra-mcp trace verify ./copy.trace.jsonl
+    A chain that holds shows that nothing in it was edited, removed or moved. Alone it can't show that its end was cut off or that
+    all of it was written anew; with --expect and an event hash kept elsewhere (the receipts a host gets) it can.
     """
-    with reporting():
-        store = _store(data_dir, trace_dir)
-        names = [info.session_id for info in store.sessions()] if all_traces else list(sessions or ["latest"])
-        checks = [(name, _verify(store, name)) for name in names]
+    store = _open(data_dir, trace_dir)
+    names = [info.session_id for info in store.sessions()] if all_traces else list(sessions or ["latest"])
+    head = _expected(expect, len(names))
+    checks = [(name, _verify(store, name, head)) for name in names]
+    ok = all(check.ok for _, check in checks)
     if as_json:
-        emit_json(
-            {"ok": all(check.ok for _, check in checks), "traces": [{"trace": n, **c.to_dict()} for n, c in checks]}
-        )
+        emit_json({"ok": ok, "traces": [{"trace": name, **check.to_dict()} for name, check in checks]})
     else:
         for name, check in checks:
             _tell(name, check)
-    raise typer.Exit(OK if all(check.ok for _, check in checks) else NO)
+    raise typer.Exit(OK if ok else NO)
 
 
-@app.command()
-def recover(session: Session, data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False) -> None:
-    """Keep the longest valid prefix of a trace that was cut off; what follows it is set aside, not deleted.
+def _expected(text: str | None, traces: int) -> "Head | None":
+    if text is None:
+        return None
+    from cra_mcp.trace.event import Head  # noqa: PLC0415 - not for --help
 
-    Examples:
+    sequence, _, event_hash = text.partition(":")
+    if traces != 1:
+        raise typer.BadParameter("goes with one trace", param_hint="--expect")
+    if not sequence.isdecimal() or len(event_hash) != _HEAD_CHARS:
+        raise typer.BadParameter("must be the sequence of an event, a colon, and its hash", param_hint="--expect")
+    return Head(int(sequence), event_hash.lower(), "")
 
-      cra-mcp trace recover 01a1fbca
+
+def _verify(store: "TraceStore", name: str, head: "Head | None") -> "Verification":
+    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - not for --help
+
+    if name.endswith(".jsonl") or Path(name).is_file():
+        return verify_file(Path(name), head)
+    session_id = _find(store, name)
+    tail = store.unfinished(session_id)
+    return verify_lines(store.read(session_id), session_id=session_id, expect_head=head, tail=tail)
+
+
+def verify_file(path: Path, head: "Head | None" = None) -> "Verification":
+    """Check a trace in a file. A file named by a session must hold the trace of that session.
+
+    Raises:
+        UnknownTraceError: it can't be read.
     """
-    with reporting():
-        store = _store(data_dir, trace_dir)
-        done = store.recover(_find(store, session))
+    from cra_mcp.trace.event import is_identifier, split_lines  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - not for --help
+
+    try:
+        lines, rest = split_lines(path.read_bytes())
+    except OSError as error:
+        raise UnknownTraceError(f"can't read {path}: {error.strerror}", hint="check the path") from None
+    name = path.name.partition(".")[0]
+    return verify_lines(lines, session_id=name if is_identifier(name) else None, expect_head=head, tail=rest)
+
+
+def _tell(name: str, check: "Verification") -> None:
+    if check.ok:
+        head = check.head.event_hash if check.head is not None else "-"
+        emit(f"{paint('ok', 'green')}  {name}  {check.events} events, head {head}")
+        return
+    emit(f"{paint('BROKEN', 'red')}  {name}  event {check.bad_index}: {check.code}")
+    complain(f"{name}: event {check.bad_index}: {check.message} [{check.code}]")
+
+
+@app.command(epilog=epilog("cra-mcp trace recover 01a1fbca"))
+def recover(session: SessionId, data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False) -> None:
+    """Set aside what follows the longest valid prefix.
+
+    For a trace whose last write was cut off. Nothing is deleted; a trace that is being written is left alone.
+    """
+    store = _open(data_dir, trace_dir)
+    done = store.recover(_find(store, session))
     if as_json:
         emit_json(
             {
@@ -177,18 +268,7 @@ def recover(session: Session, data_dir: DataDir = None, trace_dir: TraceDir = No
         say(f"kept {done.kept} events; {done.set_aside_bytes} bytes set aside in {done.set_aside_to} ({done.code})")
 
 
-def print_trace(lines: Iterable[bytes]) -> None:
-    """Give the events of stored lines as a table."""
-    table(("SEQ", "TIME", "EVENT", "ACTION", "DETAIL"), map(_row, _parsed(lines)), colours=_COLOURS)
-
-
-def _parsed(lines: Iterable[bytes]) -> "Iterable[Event]":
-    from cra_mcp.trace.event import parse  # noqa: PLC0415 - not for --help
-
-    return map(parse, lines)
-
-
-def _store(data_dir: Path | None, trace_dir: Path | None) -> "TraceStore":
+def _open(data_dir: Path | None, trace_dir: Path | None) -> "TraceStore":
     from cra_mcp.compose import open_store  # noqa: PLC0415 - not for --help
 
     return open_store(config_of(data_dir=data_dir, trace_dir=trace_dir))
@@ -198,78 +278,10 @@ def _find(store: "TraceStore", text: str) -> str:
     found = [info.session_id for info in store.sessions()]
     if text == "latest" and found:
         return found[0]
-    matching = [session_id for session_id in found if session_id.startswith(text)]
-    if len(matching) == 1:
-        return matching[0]
+    matching = [session_id for session_id in found if text and session_id.startswith(text)]
+    if len(matching) > 1:
+        raise typer.BadParameter(f"{len(matching)} sessions begin with {text}", param_hint="SESSION")
     if matching:
-        raise UnknownTraceError(f"{len(matching)} traces begin with {text}", hint="give more of the id")
-    what = "there are no traces here" if text == "latest" else f"no trace begins with {text[:80]!r}"
+        return matching[0]
+    what = "there are no traces here" if text == "latest" else f"no session begins with {text[:80]!r}"
     raise UnknownTraceError(what, hint="see `cra-mcp trace list`; --data-dir and --trace-dir say where to look")
-
-
-def _verify(store: "TraceStore", name: str) -> "Verification":
-    from cra_mcp.trace.event import split_lines, verify  # noqa: PLC0415 - not for --help
-
-    path = Path(name)
-    if name.endswith(".jsonl") or path.is_file():
-        try:
-            lines, rest = split_lines(path.read_bytes())
-        except OSError as error:
-            raise UnknownTraceError(f"can't read {name}: {error.strerror}") from None
-        return verify(lines, tail=rest)
-    session_id = _find(store, name)
-    return verify(store.read(session_id), session_id=session_id, tail=store.unfinished(session_id))
-
-
-def _tell(name: str, check: "Verification") -> None:
-    if check.ok:
-        head = check.head.event_hash if check.head is not None else "-"
-        emit(f"{paint('ok', 'green')}  {name}  {check.events} events, head {head}")
-        return
-    emit(f"{paint('BROKEN', 'red')}  {name}  event {check.bad_index}: {check.code}")
-    complain(f"{name}: {check.message} (event {check.bad_index}, {check.code})")
-
-
-def _print_events(lines: Iterable[bytes], *, as_json: bool) -> None:
-    for line in lines:
-        if as_json:
-            emit(line.decode())
-            continue
-        (cells,) = map(_row, _parsed([line]))
-        emit("  ".join((cells[0].rjust(4), cells[1], cells[2].ljust(26), cells[3].ljust(20), cells[4])).rstrip())
-
-
-def _row(event: "Event") -> tuple[str, str, str, str, str]:
-    payload = cast("Mapping[str, Any]", event.payload)
-    return (
-        str(event.sequence),
-        event.timestamp[11:23],
-        event.event_type,
-        printable(str(payload.get("action_id", "")))[:40],
-        printable(_detail(event.event_type, payload))[:100],
-    )
-
-
-def _detail(event_type: str, payload: Mapping[str, Any]) -> str:
-    """The part of an event a person looks for."""
-    tell = _DETAILS.get(event_type)
-    if tell is not None:
-        return tell(payload)
-    if event_type.startswith("approval."):
-        by = f" by {payload['by']} over {payload['channel']} ({payload['grade']})" if payload.get("by") else ""
-        return f"{payload.get('approval_id')}{by}"
-    return next((str(payload[key]) for key in _TELLING if key in payload), "")
-
-
-_TELLING = ("goal", "reason", "block_id", "error_code", "atlas_id", "digest")
-_DETAILS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "action.requested": lambda payload: orjson.dumps(payload.get("parameters")).decode(),
-    "policy.evaluated": lambda payload: f"{payload.get('result')} by {payload.get('policy_id')}",
-    "policy.violated": lambda payload: f"{payload.get('policy_id')}: {payload.get('violation_type')}",
-    "action.denied": lambda payload: f"{payload.get('policy_id')}: {payload.get('reason')}",
-    "action.executed": lambda payload: f"{payload.get('duration_ms')} ms, {payload.get('result_bytes')} bytes",
-    "action.failed": lambda payload: f"{payload.get('error_code')}: {payload.get('error_message')}",
-    "carp.resolution.completed": lambda payload: (
-        f"{payload.get('decision_type')}: {payload.get('allowed_count')} allowed, {payload.get('denied_count')} denied"
-    ),
-}

@@ -120,16 +120,16 @@ def test_wrong_use_and_a_wrong_environment_have_their_own_exit_codes(place: Plac
     (place.folder / "file").write_text("")
     common = ["--data-dir", str(place.data)]
     cases = [
-        (["--no-such-option"], 2, "No such option"),
-        (["no-such-command"], 2, "No such command"),
+        (["--no-such-option"], 2, "no such option"),
+        (["no-such-command"], 2, "no such command"),
         (["trace", "show", *common], 3, "no traces here"),
-        (["trace", "show", "abc", *common], 3, "no trace begins with 'abc'"),
-        (["approve", "abc", "--yes", *common], 1, "unknown_approval"),
+        (["trace", "show", "abc", *common], 3, "no session begins with 'abc'"),
+        (["approve", "abc", "--yes", *common], 3, "unknown_approval"),
         (["serve", "--atlas", str(place.folder / "none")], 3, "there is no atlas"),
         (["serve", "--atlas", "nonsense"], 3, "customer-support"),
         (["resolve", "--atlas", str(place.atlas), "--goal", "g", "--data-dir", str(place.folder / "file")], 3, "can't"),
-        (["execute", "a.b", "--atlas", str(place.atlas), "--args", "{", *common], 3, "--args is not JSON"),
-        (["execute", "a.b", "--atlas", str(place.atlas), "--args", "@/no/file", *common], 3, "can't read"),
+        (["execute", "a.b", "--atlas", str(place.atlas), "--args", "{", *common], 2, "--args: not usable as JSON"),
+        (["execute", "a.b", "--atlas", str(place.atlas), "--args", "@/no/file", *common], 3, "/no/file"),
     ]
     for arguments, code, part in cases:
         done = cra(*arguments)
