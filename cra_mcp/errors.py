@@ -158,3 +158,23 @@ class ApprovalError(CRAError):
     """An approval can't be settled or used: ``unknown_approval``, ``approval_settled`` or ``approval_expired``."""
 
     default_code = "unknown_approval"
+
+
+class AuthenticationError(CRAError):
+    """A request has no credential, or one that can't be accepted (``invalid_token``). Says nothing of why in detail.
+
+    Attributes:
+        challenge: value of the ``WWW-Authenticate`` header to answer with.
+    """
+
+    default_code = "unauthenticated"
+
+    def __init__(self, message: str, *, challenge: str, code: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.challenge: str = challenge
+
+
+class ForbiddenError(CRAError):
+    """The principal is known, and none of its roles allows this."""
+
+    default_code = "forbidden"
