@@ -42,7 +42,7 @@ GUARDS = (
     Guard(
         "parameters are checked",
         "cra_mcp/gate/gate.py",
-        "fault = fault or _check(binding, attempt.parameters)",
+        "fault = fault or check_parameters(binding, attempt.parameters)",
         "fault = None",
         "tests/gate/test_exits.py",
     ),
@@ -56,17 +56,17 @@ GUARDS = (
     Guard(
         "intent is stored before acting",
         "cra_mcp/gate/gate.py",
-        "            await self._store_drafts(attempt, durable=durable)\n        except",
-        "            pass\n        except",
+        "        await self._recorder.store(attempt, durable=granted is not None or action.risk_tier.rank >= _DURABLE_RANK)\n",
+        "",
         "tests/gate/test_exits.py",
     ),
     Guard(
         "what can't be recorded is withheld",
         "cra_mcp/gate/gate.py",
         "        except TraceUnavailableError as error:\n            return self._unrecorded(attempt, error)\n"
-        '        return self._outcome(attempt, "success"',
+        '        return self._recorder.outcome(attempt, "success"',
         "        except TraceUnavailableError:\n            head = None\n"
-        '        return self._outcome(attempt, "success"',
+        '        return self._recorder.outcome(attempt, "success"',
         "tests/gate/test_exits.py",
     ),
     Guard(
@@ -99,7 +99,7 @@ GUARDS = (
     ),
     Guard(
         "sensitive values stay out of traces",
-        "cra_mcp/gate/gate.py",
+        "cra_mcp/gate/intake.py",
         "kept = redactor.apply(kept)",
         "pass",
         "tests/gate/test_recording.py",
@@ -113,9 +113,9 @@ GUARDS = (
     ),
     Guard(
         "a hidden action answers as an unknown one",
-        "cra_mcp/gate/gate.py",
-        "        if not decision.disclose:\n",
-        "        if False:\n",
+        "cra_mcp/gate/refusing.py",
+        "    if not decision.disclose:\n",
+        "    if False:\n",
         "tests/gate/test_exits.py",
     ),
     Guard(

@@ -1,6 +1,6 @@
 """Values of an approval: what is asked, of whom, and what came of it.
 
-Source: specs/policy.md, "Approvals".
+Source: specs/carp.md, "Approval".
 """
 
 from collections.abc import Mapping

@@ -160,6 +160,34 @@ async def test_deny_and_limits_are_asked_again_after_approval(world: World) -> N
     assert outcome.fault.code == "rate_limited"
 
 
+async def test_a_call_refused_by_a_spent_limit_uses_no_consent_up(world: World) -> None:
+    person = Person("granted")
+    await world.runtime.execute(world.session, "do.pay_limited", {"n": 1}, asker=person)
+    await world.runtime.execute(world.session, "do.pay_limited", {"n": 2}, asker=person)
+    assert [granted.get("used", True) for granted in world.payloads("approval.granted")] == [True, False]
+    world.clock.advance(61)
+    assert (await world.runtime.execute(world.session, "do.pay_limited", {"n": 2})).status == "success"
+    assert person.asked == 2
+    assert (await world.runtime.execute(world.session, "do.pay_limited", {"n": 2})).status == "pending_approval"
+
+
+async def test_a_call_that_loses_its_approval_to_another_costs_no_limit(world: World) -> None:
+    approval_id = await pending(world, "do.pay_limited")
+    world.runtime.settle_approval(approval_id, granted=True, by="ann")
+    statuses: list[str] = []
+
+    async def call() -> None:
+        statuses.append((await world.runtime.execute(world.session, "do.pay_limited", {})).status)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(call)
+    assert sorted(statuses) == ["denied", "success"]
+    world.clock.advance(61)
+    again = await world.runtime.execute(world.session, "do.pay_limited", {}, asker=Person("granted"))
+    assert again.status == "success"
+
+
 async def test_of_many_calls_that_share_an_approval_one_runs(world: World) -> None:
     world.runtime.settle_approval(await pending(world), granted=True, by="ann")
     statuses: list[str] = []
@@ -216,7 +244,9 @@ def test_state_that_can_not_be_opened_says_so(tmp_path: Path) -> None:
 
 async def test_without_state_an_approval_can_not_be_asked_for(tmp_path: Path, world: World) -> None:
     (tmp_path / "file").write_text("")
-    world.runtime._gate._ledger = ApprovalLedger(Database(tmp_path / "file" / "s.sqlite3", SCHEMA), lambda: 0)
+    world.runtime._gate._approving._ledger = ApprovalLedger(
+        Database(tmp_path / "file" / "s.sqlite3", SCHEMA), lambda: 0
+    )
     outcome = await world.runtime.execute(world.session, "do.pay", {})
     assert outcome.fault is not None
     assert outcome.fault.code == "state_unavailable"

@@ -3,7 +3,7 @@
 Three ways, by what the client can do: a 2025-era client is asked while the call waits; a 2026-era client gets an
 ``input_required`` result and makes the call again with the answer; any other is told which command grants it.
 Rule: what comes back from a client is a claim, recorded with its grade; the ledger makes it count once, for the exact call.
-Source: MCP specification, "Elicitation" and "Multi round-trip requests"; specs/policy.md, "Approvals".
+Source: MCP specification, "Elicitation" and "Multi round-trip requests"; specs/carp.md, "Approval".
 """
 
 from collections.abc import Mapping

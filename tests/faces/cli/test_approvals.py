@@ -73,7 +73,7 @@ def test_a_person_sees_what_they_approve_and_can_say_no(place: Place, agent: Age
     approval_id = agent.ask(**PAY)
     for typed, code, status in (("n\n", 1, "pending_approval"), ("\n", 1, "pending_approval"), ("y\n", 0, "success")):
         with started("approve", approval_id, "--data-dir", place.data, in_terminal=True) as command:
-            shown = command.until(command.process.stderr, "[y/N]: ")
+            shown = command.until(command.process.stderr, "[y/N]:")
             command.type(typed)
             assert command.end()[0] == code
         assert "'ann' wants" in shown or "ann wants to call tool.pay (risk: high) with" in shown
@@ -87,7 +87,7 @@ def test_a_person_sees_what_they_approve_and_can_say_no(place: Place, agent: Age
 def test_ctrl_c_at_the_question_approves_nothing(place: Place, agent: Agent) -> None:
     approval_id = agent.ask(to="bob")
     with started("approve", approval_id, "--data-dir", place.data, in_terminal=True) as command:
-        command.until(command.process.stderr, "[y/N]: ")
+        command.until(command.process.stderr, "[y/N]:")
         command.type("\x04")  # end of input
         code, _, err = command.end()
     assert (code, "Traceback" in err) == (130, False)

@@ -66,16 +66,6 @@ def test_commands_that_do_not_speak_mcp_do_not_import_it(place: Place) -> None:
         assert done.stderr.splitlines()[-1] == "[]", arguments
 
 
-def test_help_loads_nothing_slow() -> None:
-    code = (
-        "import sys; import cra_mcp.faces.launch; "
-        "print([m for m in ('pydantic', 'structlog', 'jsonschema', 'jsonschema_rs', 'rich', 'anyio', 'sqlite3', "
-        "'cra_mcp.runtime') if m in sys.modules and m != 'sqlite3'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
-    assert done.stdout == "[]\n"
-
-
 def test_a_session_from_resolve_to_verify(place: Place) -> None:
     common = ["--data-dir", str(place.data)]
     atlas = ["--atlas", str(place.atlas)]

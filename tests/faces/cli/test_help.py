@@ -44,12 +44,13 @@ print(json.dumps(found))
 
 LOADED = """
 import sys
+before = set(sys.modules)  # measuring coverage loads some of its own
 from cra_mcp.faces.launch import app
 for words in sys.argv[1:]:
     app(words.split("|"), standalone_mode=False)
 slow = "anyio httpx2 jsonschema jsonschema_rs logging mcp mcp_types orjson pydantic rich sqlite3 starlette structlog"
 ours = "cra_mcp.canonical cra_mcp.compose cra_mcp.runtime cra_mcp.settings"
-print([name for name in f"{slow} {ours}".split() if name in sys.modules], file=sys.stderr)
+print([name for name in f"{slow} {ours}".split() if name in sys.modules.keys() - before], file=sys.stderr)
 """
 
 

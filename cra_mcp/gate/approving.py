@@ -1,0 +1,175 @@
+"""The approval stage of the gate: find, ask for, and use up the consent a call needs.
+
+Rule: an approval is bound to the session, the action and the exact arguments, and is used up by the call that is let through,
+not by one that is refused after all. No answer in time is a no. Source: specs/carp.md, "Approval".
+"""
+
+import contextlib
+
+import anyio
+
+from cra_mcp.approval.ledger import ApprovalLedger
+from cra_mcp.approval.model import Answer, Approval, Asker
+from cra_mcp.atlas.model import Action
+from cra_mcp.errors import ApprovalError, TraceUnavailableError
+from cra_mcp.gate.attempt import Attempt, Recorder, in_thread
+from cra_mcp.gate.call import ExecutionOutcome, Fault
+from cra_mcp.gate.refusing import evaluated
+from cra_mcp.policy.model import Decision
+from cra_mcp.settings import RuntimeConfig
+from cra_mcp.state.database import StateUnavailableError
+from cra_mcp.trace.event import format_timestamp
+
+
+class Approving:
+    """Answers whether a person has consented to a call.
+
+    Args:
+        ledger: approvals.
+        recorder: where events go.
+        config: how long an approval and an answer may take.
+    """
+
+    def __init__(self, ledger: ApprovalLedger, recorder: Recorder, config: RuntimeConfig) -> None:
+        self._ledger = ledger
+        self._recorder = recorder
+        self._config = config
+
+    async def consent(self, attempt: Attempt, action: Action, decision: Decision) -> Approval | ExecutionOutcome:
+        """A granted approval for exactly this call, not used up yet; or what to answer instead.
+
+        Raises:
+            StateUnavailableError: the ledger can't be read or written.
+            TraceUnavailableError: the request could not be stored, so nobody was asked.
+        """
+        call = attempt.call
+        asked = await in_thread(
+            lambda: self._ledger.latest(call.session.session_id, action.action_id, attempt.parameters_hash)
+        )
+        if asked is not None and asked.status == "granted":
+            return asked
+        if asked is not None and asked.status == "rejected" and asked.expires_at_us > self._now_us():
+            return self._refuse_unapproved(attempt, asked, "approval.rejected")
+        if asked is None or asked.status != "pending":
+            asked = await self._request(attempt, action, decision)
+        if call.asker is None:
+            return self._leave_pending(attempt, asked)
+        return await self._ask(attempt, asked, call.asker)
+
+    async def use(self, attempt: Attempt, granted: Approval) -> ExecutionOutcome | None:
+        """Use a granted approval up: it serves one call. None, or the refusal if it is used or expired by now.
+
+        Raises:
+            StateUnavailableError: the ledger can't be written.
+        """
+        if not await in_thread(lambda: self._ledger.consume(granted.approval_id)):
+            return self._refuse_unapproved(attempt, granted, "approval.expired")
+        attempt.note("approval.granted", _approval_payload(granted))
+        return None
+
+    def note_unused(self, attempt: Attempt, granted: Approval) -> None:
+        """Note that consent was given to a call which is refused after all; it stays good for another try."""
+        attempt.note("approval.granted", {**_approval_payload(granted), "used": False})
+
+    async def _request(self, attempt: Attempt, action: Action, decision: Decision) -> Approval:
+        now_us = self._now_us()
+        session = attempt.call.session
+        approval = Approval(
+            approval_id=self._config.new_id(),
+            session_id=session.session_id,
+            agent_id=session.agent_id,
+            action_id=action.action_id,
+            parameters_hash=attempt.parameters_hash,
+            parameters=attempt.recorded,
+            policy_id=decision.policy_id,
+            reason=decision.reason,
+            risk_tier=action.risk_tier.value,
+            requested_at_us=now_us,
+            expires_at_us=now_us + self._config.approval_ttl_s * 1_000_000,
+        )
+        attempt.note("policy.evaluated", evaluated(action.action_id, decision))
+        attempt.note(
+            "approval.requested",
+            {
+                "approval_id": approval.approval_id,
+                "action_id": approval.action_id,
+                "policy_id": approval.policy_id,
+                "parameters_hash": approval.parameters_hash,
+                "expires_at": format_timestamp(approval.expires_at_us * 1_000),
+            },
+        )
+        await self._recorder.store(attempt, durable=False)
+        return await in_thread(lambda: self._ledger.request(approval))
+
+    async def _ask(self, attempt: Attempt, asked: Approval, asker: Asker) -> Approval | ExecutionOutcome:
+        """Ask while the call waits; no answer in time is a no."""
+        answer: Answer = "unanswered"
+        try:
+            with anyio.move_on_after(self._config.elicitation_timeout_s):
+                answer = await asker.ask(asked)
+        except anyio.get_cancelled_exc_class():
+            with contextlib.suppress(TraceUnavailableError, StateUnavailableError):
+                await in_thread(lambda: self._ledger.expire(asked.approval_id))
+                self._refuse_unapproved(attempt, asked, "approval.expired")
+            raise
+        if answer == "unavailable":
+            return self._leave_pending(attempt, asked)
+        if answer == "unanswered":
+            await in_thread(lambda: self._ledger.expire(asked.approval_id))
+            return self._refuse_unapproved(attempt, asked, "approval.expired")
+        try:
+            settled = await in_thread(
+                lambda: self._ledger.settle(
+                    asked.approval_id, granted=answer == "granted", by=asked.agent_id, channel=asker.channel
+                )
+            )
+        except ApprovalError:
+            # Decided elsewhere meanwhile, or expired: what the ledger says holds.
+            settled = await in_thread(lambda: self._ledger.get(asked.approval_id))
+        if settled.status == "granted":
+            return settled
+        event = "approval.rejected" if settled.status == "rejected" else "approval.expired"
+        return self._refuse_unapproved(attempt, settled, event)
+
+    def _now_us(self) -> int:
+        return self._config.clock_ns() // 1_000
+
+    def _leave_pending(self, attempt: Attempt, asked: Approval) -> ExecutionOutcome:
+        head = self._recorder.head(attempt)
+        fault = Fault(
+            "approval_pending",
+            f"{asked.action_id} needs approval by policy {asked.policy_id}: {asked.reason or 'no reason given'}",
+            hint=f"ask the person to run `cra-mcp approve {asked.approval_id}` in a terminal, then call it again with "
+            "the same arguments",
+            details={"approval_id": asked.approval_id, "policy_id": asked.policy_id, "reason": asked.reason},
+        )
+        return self._recorder.outcome(attempt, "pending_approval", head, fault=fault, approval=asked)
+
+    def _refuse_unapproved(self, attempt: Attempt, approval: Approval, event_type: str) -> ExecutionOutcome:
+        word = event_type.removeprefix("approval.")
+        attempt.note(event_type, _approval_payload(approval))
+        attempt.note(
+            "action.denied",
+            {"action_id": approval.action_id, "policy_id": approval.policy_id, "reason": f"approval {word}"},
+        )
+        head = self._recorder.append(attempt)
+        fault = Fault(
+            f"approval_{word}",
+            f"{approval.action_id} needs approval by policy {approval.policy_id}, and its approval was {word}"
+            if word == "rejected"
+            else f"{approval.action_id} needs approval by policy {approval.policy_id}, and nobody answered in time",
+            hint="don't call it again unless the person asks for it",
+            details={"approval_id": approval.approval_id, "policy_id": approval.policy_id},
+        )
+        return self._recorder.outcome(attempt, "denied", head, fault=fault, approval=approval)
+
+
+def _approval_payload(approval: Approval) -> dict[str, object]:
+    return {
+        "approval_id": approval.approval_id,
+        "action_id": approval.action_id,
+        "policy_id": approval.policy_id,
+        "by": approval.decided_by,
+        "channel": approval.channel,
+        "grade": approval.grade,
+    }

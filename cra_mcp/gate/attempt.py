@@ -1,0 +1,123 @@
+"""A call on its way through the gate, and what every stage does with it: note events, store them, answer.
+
+Rule: events are noted first and stored together; an answer carries the receipt of the last one stored.
+Source: specs/carp.md, "Execution"; specs/trace.md, "Record before acting".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from cra_mcp.approval.model import Approval
+from cra_mcp.execution.backend import Result
+from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Receipt, Status
+from cra_mcp.settings import RuntimeConfig
+from cra_mcp.trace.event import Draft, Head, format_timestamp
+from cra_mcp.trace.store import TraceStore
+
+T = TypeVar("T")
+
+_WORKERS = 8
+_workers: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("cra_gate_workers")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call on its way through the gate.
+
+    Attributes:
+        span: of this call; its events have it.
+        parameters: as they are checked and carried out.
+        parameters_hash: lower-case hex SHA-256 of their canonical form.
+        recorded: what the trace keeps of them.
+        drafts: events not yet stored.
+    """
+
+    call: Call
+    span: str
+    parameters: Mapping[str, object]
+    parameters_hash: str
+    recorded: object = None
+    drafts: list[Draft] = field(default_factory=list[Draft])
+
+    def note(self, event_type: str, payload: Mapping[str, object]) -> None:
+        """Add an event to be stored with the next ones."""
+        self.drafts.append(Draft(event_type, payload, self.span, self.call.session.root_span))
+
+
+class Recorder:
+    """Stores what attempts note, and makes their answers."""
+
+    def __init__(self, store: TraceStore, config: RuntimeConfig) -> None:
+        self._store = store
+        self._clock_ns = config.clock_ns
+
+    def append(self, attempt: Attempt, *, durable: bool = False) -> Head:
+        """Store what is noted. On the caller's thread: it is a write to the kernel (or, if durable, a disk flush).
+
+        Raises:
+            TraceUnavailableError: nothing was stored.
+        """
+        head = self._store.append(attempt.call.session.session_id, attempt.drafts, durable=durable)
+        attempt.drafts = []
+        return head
+
+    async def store(self, attempt: Attempt, *, durable: bool) -> Head:
+        """As ``append``, off the event loop where it may wait."""
+        if not durable and not self._store.remote:
+            return self.append(attempt)
+        return await in_thread(lambda: self.append(attempt, durable=durable))
+
+    def head(self, attempt: Attempt) -> Head | None:
+        """Head of the chain after what is noted, if anything, is stored. Raises as ``append``."""
+        if attempt.drafts:
+            return self.append(attempt)
+        return self._store.head(attempt.call.session.session_id)
+
+    def outcome(
+        self,
+        attempt: Attempt,
+        status: Status,
+        head: Head | None,
+        *,
+        result: Result | None = None,
+        fault: Fault | None = None,
+        approval: Approval | None = None,
+    ) -> ExecutionOutcome:
+        """The answer to a call; ``head`` is its last event, None if none could be stored."""
+        session = attempt.call.session
+        return ExecutionOutcome(
+            status=status,
+            action_id=attempt.call.action_id,
+            execution_id=attempt.call.execution_id,
+            request_id=attempt.call.request_id,
+            resolution_id=attempt.call.resolution.resolution_id,
+            trace_id=session.trace_id,
+            timestamp=head.timestamp if head is not None else format_timestamp(self._clock_ns()),
+            receipt=Receipt(session.session_id, head.sequence, head.event_hash) if head is not None else None,
+            result=result,
+            fault=fault,
+            approval=approval,
+        )
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run blocking work off the event loop, to its end even if the caller is cancelled meanwhile."""
+    done: list[T] = []
+    with anyio.CancelScope(shield=True):
+        done.append(await anyio.to_thread.run_sync(work, limiter=limiter_of_loop(_workers, _WORKERS)))
+    return done[0]
+
+
+def limiter_of_loop(variable: "anyio.lowlevel.RunVar[anyio.CapacityLimiter]", size: int) -> anyio.CapacityLimiter:
+    """A limiter of the running event loop: never the default one, which the transports share."""
+    try:
+        return variable.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(size)
+        variable.set(limiter)
+        return limiter

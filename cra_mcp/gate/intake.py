@@ -1,0 +1,88 @@
+"""What was sent: its hash, what is recorded of it, and what is wrong with its form.
+
+Rule: total. Whatever arrives has a hash and leaves an ``action.requested`` event. Source: specs/carp.md, "Execution";
+specs/trace.md, "Recording".
+"""
+
+from collections.abc import Mapping
+from typing import cast
+
+from cra_mcp.canonical import canonical_bytes, lossy, sha256_hex
+from cra_mcp.errors import CanonicalError
+from cra_mcp.gate.attempt import Attempt
+from cra_mcp.gate.binding import Binding
+from cra_mcp.gate.call import Call, Fault
+from cra_mcp.settings import RuntimeConfig
+from cra_mcp.trace.redact import Redactor
+
+_MAX_ACTION_ID = 256
+
+
+def receive(call: Call, redactor: Redactor | None, config: RuntimeConfig) -> tuple[Attempt, Fault | None]:
+    """Take a call in; ``redactor`` hides what its action's schema marks as sensitive."""
+    parameters, data, fault = _normalise(call.parameters, config.max_parameters_bytes)
+    attempt = Attempt(call=call, span=config.new_id(), parameters=parameters, parameters_hash=sha256_hex(data))
+    payload: dict[str, object] = {
+        "action_id": shown_id(call.action_id),
+        "parameters": None,
+        "parameters_hash": attempt.parameters_hash,
+    }
+    mode = config.recording
+    if mode in {"none", "hash"}:
+        payload["recording"] = mode
+    elif len(data) > config.max_recorded_bytes:
+        payload["recording"] = "hash"
+        payload["parameters_bytes"] = len(data)
+    else:
+        kept = parameters if fault is None else lossy(call.parameters)
+        if mode == "redacted" and redactor is not None:
+            kept = redactor.apply(kept)
+        payload["parameters"] = attempt.recorded = kept
+        payload["recording"] = mode
+    attempt.note("action.requested", payload)
+    return attempt, fault
+
+
+def shown_id(action_id: str) -> str:
+    """An action id as it may be recorded and shown, whatever was sent as one."""
+    return cast("str", lossy(action_id[:_MAX_ACTION_ID]))
+
+
+def check_parameters(binding: Binding, parameters: Mapping[str, object]) -> Fault | None:
+    """What is wrong with parameters whose form is good; None if the action's schema takes them."""
+    faults = binding.faults(parameters)
+    if not faults:
+        return None
+    return Fault(
+        "invalid_parameters",
+        "invalid parameters: " + "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in faults),
+        hint="correct them and call again",
+        details={
+            "faults": [{"pointer": fault.pointer, "message": fault.message} for fault in faults],
+            "recorded": [{"pointer": fault.pointer, "keyword": fault.keyword} for fault in faults],
+        },
+    )
+
+
+def _normalise(parameters: object, max_bytes: int) -> tuple[Mapping[str, object], bytes, Fault | None]:
+    """``(parameters, canonical bytes, what is wrong with their form)``; None counts as no parameters."""
+    if parameters is None:
+        parameters = {}
+    try:
+        data = canonical_bytes(parameters)
+    except CanonicalError as error:
+        return {}, canonical_bytes(lossy(parameters)), _bad_form(error.message)
+    if not isinstance(parameters, dict):
+        return {}, data, _bad_form("the parameters must be a JSON object")
+    if len(data) > max_bytes:
+        return {}, data, _bad_form(f"the parameters have {len(data)} bytes, the limit is {max_bytes}")
+    return cast("dict[str, object]", parameters), data, None
+
+
+def _bad_form(message: str) -> Fault:
+    return Fault(
+        "invalid_parameters",
+        f"invalid parameters: {message}",
+        hint="send a JSON object that fits the action's parameters_schema",
+        details={"recorded": [{"pointer": "", "keyword": "form"}]},
+    )

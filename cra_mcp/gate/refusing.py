@@ -1,0 +1,94 @@
+"""How a call is refused: the events it leaves and the answer it gets.
+
+Rule: hidden and unknown actions leave by the same steps, so that they can't be told apart. Source: specs/carp.md,
+"Execution"; specs/policy.md, "Disclosure".
+"""
+
+from cra_mcp.gate.attempt import Attempt, Recorder
+from cra_mcp.gate.call import ExecutionOutcome, Fault
+from cra_mcp.gate.intake import shown_id
+from cra_mcp.policy.model import Decision
+
+UNKNOWN_ACTION = "unknown_action"
+UNDECLARED = Decision(effect="deny", policy_id="undeclared", basis="default", reason="no such action", disclose=False)
+"""What policy says of an action that isn't there."""
+
+
+def refuse(recorder: Recorder, attempt: Attempt, decision: Decision) -> ExecutionOutcome:
+    """Deny a call by policy.
+
+    Raises:
+        TraceUnavailableError: the refusal could not be stored.
+    """
+    action_id = shown_id(attempt.call.action_id)
+    violation = "rate_limit" if decision.basis == "rate_limit" else "denied_action"
+    if decision.policy_id == "undeclared":
+        violation = "unauthorized"
+    attempt.note("policy.evaluated", evaluated(action_id, decision))
+    attempt.note(
+        "policy.violated", {"action_id": action_id, "policy_id": decision.policy_id, "violation_type": violation}
+    )
+    attempt.note("action.denied", {"action_id": action_id, "policy_id": decision.policy_id, "reason": decision.reason})
+    head = recorder.append(attempt)
+    if not decision.disclose:
+        return recorder.outcome(attempt, "denied", head, fault=unknown_action(attempt.call.action_id))
+    details: dict[str, object] = {"policy_id": decision.policy_id, "reason": decision.reason}
+    if decision.retry_after_us is not None:
+        seconds = -(-decision.retry_after_us // 1_000_000)
+        details["retry_after_seconds"] = seconds
+        fault = Fault(
+            "rate_limited",
+            f"{action_id} is refused by policy {decision.policy_id}: {decision.reason or 'its limit is spent'}",
+            hint=f"call it again in {seconds} s",
+            details=details,
+        )
+    else:
+        fault = Fault(
+            "denied",
+            f"{action_id} is denied by policy {decision.policy_id}: {decision.reason or 'no reason given'}",
+            hint="don't call it again in this session; ask the person to change the policy if it is needed",
+            details=details,
+        )
+    return recorder.outcome(attempt, "denied", head, fault=fault)
+
+
+def refuse_parameters(recorder: Recorder, attempt: Attempt, fault: Fault) -> ExecutionOutcome:
+    """Refuse a call whose parameters are not valid. Raises as ``refuse``."""
+    action_id = shown_id(attempt.call.action_id)
+    attempt.note(
+        "policy.violated",
+        {
+            "action_id": action_id,
+            "policy_id": "parameters_schema",
+            "violation_type": "invalid_parameters",
+            "faults": fault.details.get("recorded", []),
+        },
+    )
+    attempt.note(
+        "action.denied",
+        {"action_id": action_id, "policy_id": "parameters_schema", "reason": "the parameters are not valid"},
+    )
+    head = recorder.append(attempt)
+    shown = Fault(
+        fault.code,
+        fault.message,
+        fault.hint,
+        {key: fault.details[key] for key in fault.details if key != "recorded"},
+    )
+    return recorder.outcome(attempt, "error", head, fault=shown)
+
+
+def unknown_action(action_id: str) -> Fault:
+    """What calling an unknown action answers; a hidden one answers the same."""
+    return Fault(UNKNOWN_ACTION, f"Unknown action: {shown_id(action_id)}", hint="list the actions and call one of them")
+
+
+def evaluated(action_id: str, decision: Decision) -> dict[str, object]:
+    """Payload of ``policy.evaluated``."""
+    return {
+        "action_id": action_id,
+        "policy_id": decision.policy_id,
+        "result": decision.effect,
+        "basis": decision.basis,
+        "determining": list(decision.determining),
+    }
