@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.model import Facts
 from cra_mcp.resolution import Answer, Resolution
@@ -26,6 +27,7 @@ class Session:
     """Mutable state of one session; ``lock`` guards it across threads.
 
     Attributes:
+        principal: whom it belongs to; None: whoever runs this process.
         root_span: span of the session itself; parent of every call's span.
         resolution: the newest, used by calls that name none.
         recorded_answers: each answer the trace lists in full, and the sequence of the event that lists it.
@@ -40,6 +42,7 @@ class Session:
     facts: Facts
     started_ns: int
     parent_session_id: str | None = None
+    principal: Principal | None = None
     status: Status = "active"
     end_reason: EndReason | None = None
     resolution: Resolution | None = None

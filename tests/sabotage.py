@@ -120,7 +120,7 @@ GUARDS = (
     ),
     Guard(
         "a request can't change facts of its session",
-        "cra_mcp/runtime.py",
+        "cra_mcp/runtime/requests.py",
         "context={**message.context, **session.facts.context}",
         "context={**session.facts.context, **message.context}",
         "tests/runtime",

@@ -90,3 +90,41 @@ def _claim(index: dict[str, Owned], key: str, what: str, atlas: Atlas, action: A
             f"{what} {key} of {atlas.atlas_id} belongs to {held[0].atlas_id} already",
             hint="rename the action, or load only one of the two atlases",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AtlasInfo:
+    """A loaded atlas, for listings."""
+
+    atlas_id: str
+    version: str
+    name: str
+    description: str
+    digest: str
+    actions: int
+    policies: int
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain JSON."""
+        return {
+            "atlas_id": self.atlas_id,
+            "version": self.version,
+            "name": self.name,
+            "description": self.description,
+            "digest": self.digest,
+            "actions": self.actions,
+            "policies": self.policies,
+        }
+
+
+def info_of(atlas: Atlas) -> AtlasInfo:
+    """What listings say of an atlas."""
+    return AtlasInfo(
+        atlas_id=atlas.atlas_id,
+        version=atlas.version,
+        name=atlas.name,
+        description=atlas.description,
+        digest=atlas.digest,
+        actions=len(atlas.actions),
+        policies=len(atlas.policies),
+    )

@@ -223,7 +223,7 @@ def test_memos_are_bounded_and_forgetting_changes_nothing() -> None:
         expected = blocks(made.resolve(session.session_id, goal="refund"))
         for number in range(600):
             made.resolve(session.session_id, goal=f"goal {number}")
-        assert len(made._resolver._queries) <= 512
+        assert len(made._resolving._resolver._queries) <= 512
         assert blocks(made.resolve(session.session_id, goal="refund")) == expected
         assert len(made.get_session(session.session_id).resolutions) == 256
 

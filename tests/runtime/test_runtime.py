@@ -157,7 +157,7 @@ def test_a_session_whose_chain_can_not_begin_does_not_exist() -> None:
     world.store.fail_from = 0
     with pytest.raises(TraceUnavailableError):
         world.runtime.create_session("agent", "goal")
-    assert world.runtime._sessions == {}
+    assert world.runtime._sessions.active() == []
 
 
 def test_traces_that_are_not_there_say_so() -> None:

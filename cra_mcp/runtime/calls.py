@@ -1,0 +1,67 @@
+"""Calls on their way to the gate: counted in their session, and carried out once per idempotency key.
+
+Rule: a session under way is not ended beneath a call. Source: specs/carp.md, "Idempotency".
+"""
+
+from cra_mcp.canonical import digest, lossy
+from cra_mcp.errors import RequestError
+from cra_mcp.gate.call import Call, ExecutionOutcome
+from cra_mcp.gate.gate import Gate
+from cra_mcp.gate.replays import Replays
+from cra_mcp.runtime.sessions import Sessions
+from cra_mcp.session import Session
+
+
+class Calls:
+    """Hands calls of active sessions to the gate."""
+
+    def __init__(self, gate: Gate, sessions: Sessions) -> None:
+        self._gate = gate
+        self._sessions = sessions
+        self._replays: dict[str, Replays] = {}
+
+    async def execute(self, call: Call, idempotency_key: str | None) -> ExecutionOutcome:
+        """Have the gate decide and carry out a call, or answer with the first outcome of its key.
+
+        Raises:
+            RequestError: ``session_ended``, or the key can't be used (recorded).
+            TraceUnavailableError: the repeat of a key could not be recorded.
+        """
+        session = call.session
+        session.enter()
+        try:
+            if idempotency_key is None:
+                return await self._gate.execute(call)
+            return await self._execute_once(session, call, idempotency_key)
+        finally:
+            session.leave()
+            if session.status == "ending":
+                self._sessions.finish(session)
+                self.forget(session)
+
+    def forget(self, session: Session) -> None:
+        """Drop the outcomes kept for a session that has ended."""
+        if session.status == "ended":
+            self._replays.pop(session.session_id, None)
+
+    async def _execute_once(self, session: Session, call: Call, key: str) -> ExecutionOutcome:
+        replays = self._replays.setdefault(session.session_id, Replays())
+        try:
+            known = replays.claim(key, digest([call.action_id, lossy(call.parameters)]))
+        except RequestError as error:
+            raise self._sessions.recorded(session, call.request_id, error) from None
+        if known is not None:
+            payload = {
+                "action_id": known.action_id,
+                "execution_id": known.execution_id,
+                "request_id": call.request_id,
+            }
+            self._sessions.record(session, "x.cra.action.replayed", payload)
+            return known
+        outcome: ExecutionOutcome | None = None
+        try:
+            outcome = await self._gate.execute(call)
+            return outcome
+        finally:
+            settled = outcome is not None and outcome.status != "pending_approval"
+            replays.settle(key, outcome if settled else None)

@@ -1,0 +1,68 @@
+"""CARP requests as messages: the checks that come before their content.
+
+Source: specs/carp.md, "Order of checks".
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cra_mcp.errors import RequestError
+from cra_mcp.policy.conditions import higher
+from cra_mcp.policy.model import Facts, RiskTier
+from cra_mcp.resolution import Query
+from cra_mcp.runtime.sessions import Sessions, risk_tier_of
+from cra_mcp.session import Session
+
+if TYPE_CHECKING:
+    from cra_mcp.messages import CarpRequest
+
+_MAX_SKEW_NS = 300 * 1_000_000_000
+
+
+def admit(sessions: Sessions, session_id: str, message: "CarpRequest", operation: str, now_ns: int) -> Session:
+    """The session a request is made in.
+
+    Raises:
+        RequestError: the first check that fails, in their order; recorded if the session is active.
+    """
+    session = sessions.get(session_id)
+    try:
+        if session is not None:
+            session.see(message.request_id)
+        _check_clock(message.timestamp, now_ns)
+        session = sessions.running(session_id)
+        requester = message.requester
+        if requester.session_id != session_id or requester.agent_id != session.agent_id:
+            raise RequestError("invalid_request", "/requester: is not who this session belongs to")
+        if message.operation != operation:
+            raise RequestError("invalid_request", f'/operation: must be "{operation}" here')
+    except RequestError as error:
+        if session is not None and session.status == "active":
+            sessions.record_error(session, message.request_id, error)
+        raise
+    return session
+
+
+def query_of(message: "CarpRequest") -> Query:
+    """What a request asks for."""
+    task = message.task
+    return Query(task.goal, tuple(task.context_hints), tuple(task.required_capabilities), tuple(message.atlas_ids))
+
+
+def facts_of(session: Session, message: "CarpRequest") -> Facts:
+    """The session's facts with what a request may add: it can raise the risk and name further facts, and change none."""
+    return replace(
+        session.facts,
+        task_risk=higher(session.facts.task_risk, risk_tier_of(message.task.risk_tier or RiskTier.LOW)),
+        context={**message.context, **session.facts.context},
+    )
+
+
+def _check_clock(timestamp: str, now_ns: int) -> None:
+    try:
+        sent_ns = int(datetime.fromisoformat(timestamp).timestamp() * 1_000_000_000)
+    except ValueError:
+        raise RequestError("invalid_request", "/timestamp: is not a date") from None
+    if abs(now_ns - sent_ns) > _MAX_SKEW_NS:
+        raise RequestError("clock_skew", "timestamp is more than 5 minutes off", hint="set the clock of the caller")

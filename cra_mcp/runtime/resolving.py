@@ -1,0 +1,150 @@
+"""CARP resolve for the sessions of a runtime: answered by the resolver, recorded, and kept for the calls made under it.
+
+Rule: a resolution that could not be recorded does not exist. Source: specs/carp.md, "Resolution".
+"""
+
+from cra_mcp.atlas.registry import Catalogue
+from cra_mcp.canonical import lossy
+from cra_mcp.errors import RequestError
+from cra_mcp.policy.model import Facts
+from cra_mcp.resolution import Answer, Permission, Query, Resolution, Resolver
+from cra_mcp.runtime.sessions import Sessions, check_goal
+from cra_mcp.session import Session
+from cra_mcp.settings import RuntimeConfig
+from cra_mcp.trace.event import Draft
+from cra_mcp.trace.store import TraceStore
+
+
+class Resolving:
+    """Makes and finds resolutions.
+
+    Args:
+        catalogue: the atlases to resolve from.
+    """
+
+    def __init__(self, config: RuntimeConfig, store: TraceStore, sessions: Sessions, catalogue: Catalogue) -> None:
+        self._config = config
+        self._store = store
+        self._sessions = sessions
+        self._resolver = Resolver(catalogue)
+
+    def use(self, catalogue: Catalogue) -> None:
+        """Resolve from ``catalogue`` from now on; what was resolved before no longer stands in for new calls."""
+        self._resolver = Resolver(catalogue)
+        for session in self._sessions.active():
+            session.resolution = None
+
+    def permissions(self, facts: Facts) -> tuple[Permission, ...]:
+        """What these facts could be allowed now, without a session. Nothing is recorded."""
+        return self._resolver.answer(Query(""), facts, self._config.clock_ns() // 1_000).outcome.allowed
+
+    def resolve(self, session: Session, query: Query, facts: Facts, request_id: str) -> Resolution:
+        """Resolve a query of an active session, and make the resolution its current one.
+
+        Raises:
+            RequestError: what is wrong with the query; recorded.
+            TraceUnavailableError: the resolution could not be recorded, so there is none.
+        """
+        now_us = self._config.clock_ns() // 1_000
+        resolver = self._resolver
+        try:
+            check_goal(query.goal)
+            answer = resolver.answer(query, facts, now_us)
+            ttl_seconds = resolver.ttl_seconds(query, now_us, self._config.ttl_seconds)
+        except RequestError as error:
+            self._sessions.record_error(
+                session, request_id, error, received=_received(query, facts, session, request_id)
+            )
+            raise
+        resolution_id = self._config.new_id()
+        root_span = session.root_span
+        with session.lock:
+            # What a trace has said once it need not say again: a repeated answer names the event that lists it.
+            first = session.recorded_answers.get(answer)
+            if first is not None and facts is session.facts:
+                # Canonical by construction, in a place that runs on every repeat: keys in order, ids and digits only.
+                payload = (
+                    f'{{"digest":"{answer.outcome.digest}","first_sequence":{first},"request_id":"{request_id}",'
+                    f'"resolution_id":"{resolution_id}","ttl_seconds":{ttl_seconds}}}'
+                ).encode()
+                head = self._store.append(session.session_id, (Draft("carp.resolution.cached", payload, root_span),))
+            else:
+                received = _received(query, facts, session, request_id)
+                completed = _completed(answer, request_id, resolution_id, ttl_seconds)
+                head = self._store.append(
+                    session.session_id,
+                    (
+                        Draft("carp.request.received", received, root_span),
+                        Draft("carp.resolution.completed", completed, root_span),
+                    ),
+                )
+                if facts is session.facts:
+                    session.recorded_answers[answer] = head.sequence
+            resolution = Resolution(
+                resolution_id,
+                request_id,
+                head.timestamp,
+                session.trace_id,
+                ttl_seconds,
+                now_us + ttl_seconds * 1_000_000,
+                query,
+                facts,
+                answer,
+            )
+            session.keep(resolution)
+        return resolution
+
+    def held(self, session: Session, resolution_id: str | None) -> Resolution:
+        """The resolution a call is made under: the named one, or the current one, renewed if it has expired.
+
+        Raises:
+            RequestError: ``unknown_resolution`` or ``resolution_expired``; recorded.
+            TraceUnavailableError: as ``resolve``.
+        """
+        now_us = self._config.clock_ns() // 1_000
+        if resolution_id is None:
+            current = session.resolution
+            if current is not None and now_us < current.expires_at_us:
+                return current
+            query = current.query if current is not None else Query(session.goal)
+            facts = current.facts if current is not None else session.facts
+            return self.resolve(session, query, facts, self._config.new_id())
+        found = session.resolutions.get(resolution_id)
+        if found is None:
+            error = RequestError("unknown_resolution", "this session has no such resolution", hint="resolve again")
+            raise self._sessions.recorded(session, None, error)
+        if now_us >= found.expires_at_us:
+            error = RequestError("resolution_expired", "this resolution has expired", hint="resolve again")
+            raise self._sessions.recorded(session, None, error)
+        return found
+
+
+def _received(query: Query, facts: Facts, session: Session, request_id: str) -> dict[str, object]:
+    payload: dict[str, object] = {"goal": lossy(query.goal), "operation": "resolve", "request_id": request_id}
+    if query.hints or query.capabilities or query.atlas_ids or facts is not session.facts:
+        payload["query"] = lossy(
+            {
+                "atlas_ids": list(query.atlas_ids),
+                "context": dict(facts.context),
+                "context_hints": list(query.hints),
+                "required_capabilities": list(query.capabilities),
+                "risk_tier": facts.task_risk.value,
+            }
+        )
+    return payload
+
+
+def _completed(answer: Answer, request_id: str, resolution_id: str, ttl_seconds: int) -> dict[str, object]:
+    outcome = answer.outcome
+    return {
+        **outcome.recorded,
+        "allowed_count": len(outcome.allowed),
+        "context_block_count": len(answer.context_blocks),
+        "context_blocks": list(answer.block_ids),
+        "decision_type": outcome.decision_type,
+        "denied_count": len(outcome.denied) + len(outcome.hidden),
+        "digest": outcome.digest,
+        "request_id": request_id,
+        "resolution_id": resolution_id,
+        "ttl_seconds": ttl_seconds,
+    }

@@ -1,0 +1,451 @@
+"""The runtime: all that a face may use.
+
+Rule: sessions, resolutions, calls and traces are reached through here only. Synchronous where nothing waits; ``execute`` is
+asynchronous, ``execute_blocking`` is the same for programs without an event loop.
+Source: specs/carp.md.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from cra_mcp.approval.ledger import ApprovalLedger
+from cra_mcp.approval.model import Approval, Asker, Channel
+from cra_mcp.atlas.model import Action, Atlas, ContextBlock
+from cra_mcp.atlas.registry import AtlasInfo, Catalogue, info_of
+from cra_mcp.auth.principal import Principal
+from cra_mcp.canonical import sha256_hex
+from cra_mcp.errors import RequestError
+from cra_mcp.gate.call import Call, ExecutionOutcome
+from cra_mcp.gate.gate import Gate
+from cra_mcp.policy.model import Facts, RiskTier
+from cra_mcp.resolution import Permission, Query, Resolution
+from cra_mcp.runtime.calls import Calls
+from cra_mcp.runtime.requests import admit, facts_of, query_of
+from cra_mcp.runtime.resolving import Resolving
+from cra_mcp.runtime.sessions import Sessions, risk_tier_of
+from cra_mcp.session import EndReason, Session
+from cra_mcp.settings import RuntimeConfig
+from cra_mcp.trace.event import Event, Verification, parse, verify
+from cra_mcp.trace.store import Recovery, TraceInfo, TraceStore
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from anyio.from_thread import BlockingPortal
+
+    from cra_mcp.gate.call import Progress
+    from cra_mcp.messages import CarpRequest
+
+
+class Runtime:
+    """Governs what agents may do, and records what they did.
+
+    Use it as a context manager (``with`` or ``async with``): leaving it ends its sessions and closes what it opened. Actions on
+    MCP upstreams can be carried out inside ``async with``, or by ``execute_blocking``.
+
+    Args:
+        config: settings.
+        store: where traces are kept.
+        ledger: approvals.
+        gate: the enforcement point; made with the same store and ledger.
+    """
+
+    def __init__(self, *, config: RuntimeConfig, store: TraceStore, ledger: ApprovalLedger, gate: Gate) -> None:
+        self.config = config
+        self._store = store
+        self._ledger = ledger
+        self._gate = gate
+        self._sessions = Sessions(config, store)
+        self._resolving = Resolving(config, store, self._sessions, gate.catalogue)
+        self._calls = Calls(gate, self._sessions)
+        self._lock = threading.RLock()
+        self._portal: BlockingPortal | None = None
+        self._blocking = ExitStack()
+        self._closed = False
+
+    # --- atlases ---------------------------------------------------------------------------------------------------
+
+    def load_atlas(self, path: str | Path) -> AtlasInfo:
+        """Load an atlas folder, or an atlas of one ``.json`` file.
+
+        Raises:
+            AtlasInvalidError: with every problem found.
+            AtlasConflictError: something loaded already has one of its names.
+        """
+        from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - pydantic and schemas only where atlases are read
+
+        return self._add(load_atlas(Path(path)))
+
+    def load_atlas_from_json(self, text: str | bytes) -> AtlasInfo:
+        """Load an atlas of one JSON text.
+
+        Raises:
+            AtlasInvalidError: with every problem found.
+            AtlasConflictError: something loaded already has one of its names.
+        """
+        from cra_mcp.atlas.loader import load_atlas_text  # noqa: PLC0415 - as above
+
+        return self._add(load_atlas_text(text))
+
+    def unload_atlas(self, atlas_id: str) -> None:
+        """Forget an atlas: its actions are unknown from now on, in sessions under way too.
+
+        Raises:
+            RequestError: ``unknown_atlas``.
+        """
+        with self._lock:
+            atlas = self.atlas(atlas_id)
+            self._switch(self._gate.catalogue.without(atlas_id), "atlas.unloaded", atlas)
+
+    def list_atlases(self) -> list[AtlasInfo]:
+        """The loaded atlases, in load order."""
+        return [info_of(atlas) for atlas in self._gate.catalogue.atlases]
+
+    def atlases(self) -> tuple[Atlas, ...]:
+        """The loaded atlases themselves, in load order."""
+        return self._gate.catalogue.atlases
+
+    def atlas(self, atlas_id: str) -> Atlas:
+        """One loaded atlas.
+
+        Raises:
+            RequestError: ``unknown_atlas``.
+        """
+        atlas = self._gate.catalogue.get(atlas_id)
+        if atlas is None:
+            raise RequestError(
+                "unknown_atlas", f"no loaded atlas is called {atlas_id[:100]!r}", hint="see list_atlases()"
+            )
+        return atlas
+
+    def _add(self, atlas: Atlas) -> AtlasInfo:
+        with self._lock:
+            self._switch(self._gate.catalogue.with_atlas(atlas), "atlas.loaded", atlas)
+        return info_of(atlas)
+
+    def _switch(self, catalogue: Catalogue, event_type: str, atlas: Atlas) -> None:
+        """Make a new catalogue current; every session under way records it first, or nothing changes."""
+        payload = {"atlas_id": atlas.atlas_id, "version": atlas.version, "digest": atlas.digest}
+        for session in self._sessions.active():
+            self._sessions.record(session, event_type, payload)
+        self._gate.use(catalogue)
+        self._resolving.use(catalogue)
+
+    # --- sessions --------------------------------------------------------------------------------------------------
+
+    def create_session(
+        self,
+        agent_id: str | None = None,
+        goal: str = "",
+        *,
+        parent_session_id: str | None = None,
+        risk_tier: RiskTier | str = RiskTier.LOW,
+        context: Mapping[str, object] | None = None,
+        principal: Principal | None = None,
+    ) -> Session:
+        """Start a session and its chain.
+
+        Args:
+            agent_id: who acts; None means the principal's agent, or the configured one.
+            goal: what for, at most 10,000 characters.
+            parent_session_id: the session this one works for.
+            risk_tier: of the task; a request can raise it, never lower it.
+            context: facts policies may match; a request can add to them, never change them.
+            principal: whom the session belongs to; None: whoever runs this process.
+
+        Raises:
+            RequestError: ``invalid_request`` or ``unknown_session`` (of the parent).
+            TraceUnavailableError: the chain can't be begun.
+        """
+        if agent_id is None:
+            agent_id = principal.agent_id if principal is not None else self.config.agent_id
+        return self._sessions.begin(
+            self._gate.catalogue,
+            agent_id=agent_id,
+            goal=goal,
+            parent=self._sessions.known(parent_session_id) if parent_session_id is not None else None,
+            risk_tier=risk_tier_of(risk_tier),
+            context=context or {},
+            principal=principal,
+        )
+
+    def get_session(self, session_id: str) -> Session | None:
+        """A session of this runtime, ended ones included; None if there is none with this id."""
+        return self._sessions.get(session_id)
+
+    def end_session(self, session_id: str, *, reason: EndReason = "completed") -> None:
+        """End a session: no call is taken any more; those under way are the last in its chain. Safe to repeat.
+
+        Raises:
+            RequestError: ``unknown_session``.
+        """
+        session = self._sessions.known(session_id)
+        self._sessions.end(session, reason)
+        self._calls.forget(session)
+
+    # --- CARP ------------------------------------------------------------------------------------------------------
+
+    def resolve(
+        self,
+        session_id: str,
+        request: "CarpRequest | Mapping[str, object] | None" = None,
+        *,
+        goal: str | None = None,
+        context_hints: Sequence[str] = (),
+        required_capabilities: Sequence[str] = (),
+        atlas_ids: Sequence[str] = (),
+    ) -> Resolution:
+        """What the session's agent may know and do for a goal.
+
+        Args:
+            session_id: an active session.
+            request: a CARP request; or give the parts.
+            goal: what for; None means the session's goal.
+            context_hints: words that raise the rank of context blocks.
+            required_capabilities: consider only what these capabilities name.
+            atlas_ids: consider only these atlases.
+
+        Raises:
+            RequestError: what is wrong with the request; recorded if the session exists.
+            TraceUnavailableError: the resolution could not be recorded, so there is none.
+        """
+        if request is not None:
+            from cra_mcp.messages import parse_request  # noqa: PLC0415 - pydantic only where messages are read
+
+            message = parse_request(request)
+            session = admit(self._sessions, session_id, message, "resolve", self.config.clock_ns())
+            return self._resolving.resolve(session, query_of(message), facts_of(session, message), message.request_id)
+        session = self._sessions.running(session_id)
+        text = session.goal if goal is None else goal
+        query = Query(text, tuple(context_hints), tuple(required_capabilities), tuple(atlas_ids))
+        return self._resolving.resolve(session, query, session.facts, self.config.new_id())
+
+    def permissions(self, agent_id: str | None = None) -> tuple[Permission, ...]:
+        """What an agent could be allowed now, without a session: what a face lists. Nothing is recorded."""
+        facts = Facts(agent_id=agent_id or self.config.agent_id, session_id="", tenant=self.config.tenant)
+        return self._resolving.permissions(facts)
+
+    def action_id_of(self, published: str) -> str | None:
+        """The action published under a host-safe name; None if there is none."""
+        found = self._gate.catalogue.by_published_name(published)
+        return found[1].action_id if found is not None else None
+
+    def find_action(self, action_id: str) -> Action | None:
+        """A loaded action, whatever policy says of it."""
+        found = self._gate.catalogue.find(action_id)
+        return found[1] if found is not None else None
+
+    async def execute(
+        self,
+        session_id: str,
+        action_id: str,
+        parameters: object = None,
+        *,
+        resolution_id: str | None = None,
+        idempotency_key: str | None = None,
+        asker: Asker | None = None,
+        on_progress: "Progress | None" = None,
+    ) -> ExecutionOutcome:
+        """Have an action carried out, if policy allows it.
+
+        Denial, bad parameters and failure are outcomes, not exceptions: look at ``status``.
+
+        Args:
+            session_id: an active session.
+            action_id: the action.
+            parameters: a JSON object, or None for none.
+            resolution_id: a resolution of this session that must still hold; None uses the newest, renewed if it has expired.
+            idempotency_key: the same key in a session has the first outcome again and carries nothing out.
+            asker: how to ask for approval while the call waits; None leaves it pending.
+            on_progress: told of the action's progress.
+
+        Raises:
+            RequestError: the session or the resolution can't be used; recorded if the session exists.
+            TraceUnavailableError: the call could not even be recorded.
+        """
+        session = self._sessions.running(session_id)
+        resolution = self._resolving.held(session, resolution_id)
+        return await self._calls.execute(
+            Call(
+                session=session,
+                resolution=resolution,
+                action_id=action_id,
+                parameters=parameters,
+                request_id=self.config.new_id(),
+                execution_id=self.config.new_id(),
+                asker=asker,
+                on_progress=on_progress,
+            ),
+            idempotency_key,
+        )
+
+    async def execute_message(self, session_id: str, request: object) -> ExecutionOutcome:
+        """As ``execute``, for a CARP request of operation ``execute``.
+
+        Raises:
+            RequestError: what is wrong with the request; recorded if the session exists.
+            TraceUnavailableError: the call could not even be recorded.
+        """
+        from cra_mcp.messages import parse_request  # noqa: PLC0415 - pydantic only where messages are read
+
+        message = parse_request(request)
+        session = admit(self._sessions, session_id, message, "execute", self.config.clock_ns())
+        wish = message.execution
+        if wish is None:
+            raise self._sessions.recorded(
+                session, message.request_id, RequestError("invalid_request", "/execution: is required")
+            )
+        resolution = self._resolving.held(session, wish.resolution_id)
+        call = Call(
+            session=session,
+            resolution=resolution,
+            action_id=wish.action_id,
+            parameters=wish.parameters,
+            request_id=message.request_id,
+            execution_id=self.config.new_id(),
+        )
+        return await self._calls.execute(call, wish.idempotency_key)
+
+    def execute_blocking(
+        self,
+        session_id: str,
+        action_id: str,
+        parameters: object = None,
+        *,
+        resolution_id: str | None = None,
+        idempotency_key: str | None = None,
+        asker: Asker | None = None,
+    ) -> ExecutionOutcome:
+        """``execute`` for programs without an event loop; it runs on a thread of the runtime. Raises the same."""
+        return self._loop().call(
+            lambda: self.execute(
+                session_id,
+                action_id,
+                parameters,
+                resolution_id=resolution_id,
+                idempotency_key=idempotency_key,
+                asker=asker,
+            )
+        )
+
+    # --- traces ----------------------------------------------------------------------------------------------------
+
+    def get_trace(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[Event]:
+        """Events of a session whose sequence is above ``after``, oldest first.
+
+        Raises:
+            UnknownTraceError: no such trace.
+            TraceError: ``malformed_event``; ``verify_chain`` says where.
+        """
+        return [parse(line) for line in self._store.read(session_id, after=after, limit=limit)]
+
+    def read_trace(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
+        """The stored lines themselves: the bytes that were hashed.
+
+        Raises:
+            UnknownTraceError: no such trace.
+        """
+        return self._store.read(session_id, after=after, limit=limit)
+
+    def verify_chain(self, session_id: str) -> Verification:
+        """Check a whole chain.
+
+        Raises:
+            UnknownTraceError: no such trace.
+        """
+        lines = self._store.read(session_id)
+        return verify(lines, session_id=session_id, tail=self._store.unfinished(session_id))
+
+    def list_traces(self) -> list[TraceInfo]:
+        """All traces in the store, the most recently written first."""
+        return self._store.sessions()
+
+    def recover_trace(self, session_id: str) -> Recovery:
+        """Keep the longest valid prefix of a trace nobody writes, and set the rest aside.
+
+        Raises:
+            TraceLockedError: it is being written.
+            UnknownTraceError: no such trace.
+        """
+        return self._store.recover(session_id)
+
+    def record(self, session_id: str, event_type: str, payload: Mapping[str, object]) -> None:
+        """Add an event of a face's own to an active session.
+
+        Raises:
+            RequestError: ``unknown_session`` or ``session_ended``.
+            TraceUnavailableError: it can't be stored.
+        """
+        self._sessions.record(self._sessions.running(session_id), event_type, payload)
+
+    def record_context(self, session_id: str, block: ContextBlock) -> None:
+        """Record that a context block was handed to the agent of an active session. Raises as ``record``."""
+        payload = {
+            "block_id": block.block_id,
+            "source": block.source,
+            "token_count": block.token_estimate,
+            "content_hash": sha256_hex(block.content.encode()),
+        }
+        self.record(session_id, "context.injected", payload)
+
+    # --- approvals -------------------------------------------------------------------------------------------------
+
+    def pending_approvals(self) -> list[Approval]:
+        """Approvals waiting for an answer in this data folder, the oldest first."""
+        return self._ledger.pending()
+
+    def settle_approval(self, approval_id: str, *, granted: bool, by: str, channel: Channel = "library") -> Approval:
+        """Grant or reject a pending approval. The call it was asked for is then made again by the agent.
+
+        Raises:
+            ApprovalError: ``unknown_approval``, ``approval_settled`` or ``approval_expired``.
+        """
+        return self._ledger.settle(approval_id, granted=granted, by=by, channel=channel)
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Open for a program without an event loop."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        """End what is open."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Open on this event loop."""
+        await self._gate.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        """End what is open."""
+        await self._gate.__aexit__(kind, error, trace)
+        self.close()
+
+    def close(self) -> None:
+        """End all sessions, flush and close. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._blocking.close()
+        for session in self._sessions.active():
+            self.end_session(session.session_id)
+        self._store.close()
+        self._ledger.close()
+
+    def _loop(self) -> "BlockingPortal":
+        """The event loop of blocking calls, started with the first of them."""
+        from anyio.from_thread import start_blocking_portal  # noqa: PLC0415 - only programs without a loop need it
+
+        with self._lock:
+            if self._portal is None:
+                self._portal = self._blocking.enter_context(start_blocking_portal())
+                self._blocking.enter_context(self._portal.wrap_async_context_manager(self._gate))
+            return self._portal
