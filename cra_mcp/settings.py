@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-import uuid_utils
+from uuid_utils import uuid7
 
 from cra_mcp.errors import SettingsError
 
@@ -24,7 +24,7 @@ _DAY_S = 86_400
 
 def new_uuid7() -> str:
     """A new UUIDv7, lower-case, 36 characters (RFC 9562)."""
-    return str(uuid_utils.uuid7())
+    return str(uuid7())
 
 
 def default_data_dir() -> Path:

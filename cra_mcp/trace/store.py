@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-import uuid_utils
+from uuid_utils import uuid7
 
 from cra_mcp.errors import TraceError
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, link
@@ -133,7 +133,7 @@ class TraceStore(Protocol):
 
 def new_identifier() -> str:
     """A fresh UUIDv7."""
-    return str(uuid_utils.uuid7())
+    return str(uuid7())
 
 
 def check_identifiers(*identifiers: str) -> None:
