@@ -100,6 +100,12 @@ class RequestError(CRAError):
         super().__init__(message, code=code, hint=hint)
 
 
+class LimitError(CRAError):
+    """A bound on what one caller, or all of them, can take up is reached (``too_many_sessions``)."""
+
+    default_code = "too_many_sessions"
+
+
 class TraceError(CRAError):
     """Root of what can go wrong with a trace."""
 

@@ -6,32 +6,53 @@ Rule: the only place that knows several faces. MCP is imported when a command th
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cra_mcp.faces.cli.app import build, run
 from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, TraceDir, config_of
-from cra_mcp.faces.cli.output import say
+from cra_mcp.faces.cli.output import emit_json, flush, say
 
 if TYPE_CHECKING:
+    from cra_mcp.compose import CRARuntime
     from cra_mcp.settings import RuntimeConfig
+
+ControlTools = Literal["none", "default", "all"]
 
 _SERVE_EXAMPLES = (
     "cra-mcp serve --atlas customer-support",
     "cra-mcp serve --atlas ./my-atlas --atlas devops --agent-id ci --control-tools none",
+    "cra-mcp serve --atlas customer-support --transport streamable-http --port 8765",
 )
 _DEMO_EXAMPLES = ("cra-mcp demo", "cra-mcp demo --dir ./demo")
 
 
 def serve(
     atlas: Atlases,
-    transport: Annotated[Literal["stdio"], typer.Option(help="How the host connects.")] = "stdio",
+    transport: Annotated[
+        Literal["stdio", "streamable-http", "sse"],
+        typer.Option(help="How the host connects. The two over HTTP start the same server, which speaks both."),
+    ] = "stdio",
+    host: Annotated[str, typer.Option(help="Name or address to listen on, over HTTP.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on, over HTTP; 0 takes a free one.")
+    ] = 8765,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further name clients reach the server by. Can be repeated."),
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Web origin whose pages may call. Can be repeated."),
+    ] = None,
+    insecure_allow_anonymous: Annotated[
+        bool,
+        typer.Option("--insecure-allow-anonymous", help="Answer callers without credentials on any address."),
+    ] = False,
     agent_id: AgentId = None,
     goal: Goal = "",
-    control_tools: Annotated[
-        Literal["none", "default", "all"], typer.Option(help="Which cra_ tools the agent gets.")
-    ] = "default",
+    control_tools: Annotated[ControlTools, typer.Option(help="Which cra_ tools the agent gets.")] = "default",
     record: Annotated[
         Literal["none", "hash", "redacted", "full"] | None,
         typer.Option(help="What traces keep of parameters. Default: CRA_RECORDING, or redacted."),
@@ -39,36 +60,79 @@ def serve(
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Over HTTP: print the addresses on stdout as one line of JSON.")
+    ] = False,
 ) -> None:
     """Serve the actions of atlases to an MCP host.
 
-    A host starts this and speaks to it over standard input and output; in a terminal it waits. Log lines go to stderr.
+    A host starts this and speaks to it over standard input and output; in a terminal it waits. Over HTTP it prints its address and
+    runs until it is stopped. Log lines go to stderr.
     """
     from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
 
     config = config_of(data_dir=data_dir, trace_dir=trace_dir, recording=record, agent_id=agent_id)
     paths = [atlas_path(text) for text in atlas]
     _log_to_stderr(verbose=verbose)
-    if sys.stdin.isatty():
+    if transport == "stdio" and sys.stdin.isatty():
         say("waiting for an MCP host on standard input; Ctrl-C ends")
 
     import anyio  # noqa: PLC0415 - not for --help
 
-    anyio.run(_serve, config, paths, goal, control_tools)
+    if transport == "stdio":
+        anyio.run(_serve_stdio, config, paths, goal, control_tools)
+        return
+    listen = {
+        "host": host,
+        "port": port,
+        "allowed_hosts": tuple(allowed_host or ()),
+        "allowed_origins": tuple(allowed_origin or ()),
+        "allow_anonymous": insecure_allow_anonymous,
+    }
+    anyio.run(_serve_http, config, paths, goal, control_tools, listen, as_json)
 
 
-async def _serve(
-    config: "RuntimeConfig", paths: Sequence[Path], goal: str, control_tools: Literal["none", "default", "all"]
+async def _serve_stdio(config: "RuntimeConfig", paths: Sequence[Path], goal: str, control_tools: ControlTools) -> None:
+    runtime = _loaded(config, paths)
+    from cra_mcp.faces.mcp.server import ServeOptions  # noqa: PLC0415 - not for --help
+    from cra_mcp.faces.mcp.stdio import serve_stdio  # noqa: PLC0415 - as said
+
+    async with runtime:
+        await serve_stdio(runtime, ServeOptions(goal=goal, control_tools=control_tools))
+
+
+async def _serve_http(
+    config: "RuntimeConfig",
+    paths: Sequence[Path],
+    goal: str,
+    control_tools: ControlTools,
+    listen: dict[str, Any],
+    as_json: bool,
 ) -> None:
+    runtime = _loaded(config, paths)
+    from cra_mcp.faces.mcp.http.options import HttpOptions  # noqa: PLC0415 - not for --help
+    from cra_mcp.faces.mcp.http.serve import Listening, serve_http  # noqa: PLC0415 - as said
+    from cra_mcp.faces.mcp.server import ServeOptions  # noqa: PLC0415 - as said
+
+    def announce(listening: Listening) -> None:
+        say(f"serving MCP at {listening.url}/mcp and {listening.url}/sse; Ctrl-C ends")
+        if as_json:
+            emit_json(listening.to_dict(), indent=False)
+            flush()
+
+    async with runtime:
+        options = ServeOptions(goal=goal, control_tools=control_tools)
+        await serve_http(runtime, options, HttpOptions(**listen), on_ready=announce)
+
+
+def _loaded(config: "RuntimeConfig", paths: Sequence[Path]) -> "CRARuntime":
+    """A runtime with its atlases, before the second that importing MCP takes: a bad atlas is told at once."""
     from cra_mcp.compose import CRARuntime  # noqa: PLC0415 - not for --help
 
     runtime = CRARuntime(config)
     for path in paths:
-        runtime.load_atlas(path)  # before the second that importing MCP takes: a bad atlas is told at once
-    from cra_mcp.faces.mcp.server import ServeOptions, serve_stdio  # noqa: PLC0415 - as said
-
-    async with runtime:
-        await serve_stdio(runtime, ServeOptions(goal=goal, control_tools=control_tools))
+        runtime.load_atlas(path)
+    return runtime
 
 
 def _log_to_stderr(*, verbose: bool) -> None:

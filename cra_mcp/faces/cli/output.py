@@ -49,13 +49,13 @@ def emit_line(line: bytes) -> None:
     emit(line.decode("utf-8", "surrogateescape"))
 
 
-def emit_json(value: object) -> None:
-    """Give data as JSON (stdout)."""
+def emit_json(value: object, *, indent: bool = True) -> None:
+    """Give data as JSON (stdout); without ``indent`` on one line."""
     import orjson  # noqa: PLC0415 - not for --help
 
     from cra_mcp.canonical import lossy  # noqa: PLC0415 - not for --help
 
-    emit(orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode())
+    emit(orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2 if indent else 0).decode())
 
 
 def flush() -> None:

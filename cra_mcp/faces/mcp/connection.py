@@ -1,69 +1,29 @@
-"""What belongs to one connection: its session, and what its client can do.
+"""What a request says about its caller: who it is, and what its client can do.
 
-Rule: a session starts with the first request that needs one, not with the process, and ends with the connection.
-``clientInfo`` decides nothing.
+Rule: who it is comes from a credential, or from whoever started the process; ``clientInfo`` decides nothing.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import mcp_types as t
 from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.requests import Request
 
-from cra_mcp.runtime import Runtime
-from cra_mcp.session import EndReason, Session
+from cra_mcp.auth.principal import Principal
 
-RequestContext = ServerRequestContext[Any, Any]
+RequestContext = ServerRequestContext[Principal, Request]
+"""A request, as handlers get it. Its lifespan context is the principal of whoever started the server."""
+
+PRINCIPAL_SCOPE: Final = "cra.principal"
+"""Where the HTTP layer puts the principal of a request, in the ASGI scope."""
 
 
-class SessionHolder:
-    """The current session of a connection."""
-
-    def __init__(self, runtime: Runtime, *, agent_id: str | None, goal: str) -> None:
-        self._runtime = runtime
-        self._agent_id = agent_id
-        self._goal = goal
-        self._session: Session | None = None
-
-    @property
-    def agent_id(self) -> str:
-        """Who the connection acts for: set by whoever started the server."""
-        return self._agent_id or self._runtime.config.agent_id
-
-    def active(self) -> Session | None:
-        """The current session, if one has started and not ended."""
-        session = self._session
-        return session if session is not None and session.status == "active" else None
-
-    def current(self) -> Session:
-        """The current session; started now if there is none.
-
-        Raises:
-            TraceUnavailableError: a new chain can't be begun.
-        """
-        session = self.active()
-        if session is None:
-            session = self._session = self._runtime.create_session(self._agent_id, self._goal)
-        return session
-
-    def start(self, goal: str) -> Session:
-        """End the current session, if any, and start a new one for ``goal``.
-
-        Raises:
-            RequestError: the goal can't be used.
-            TraceUnavailableError: a new chain can't be begun.
-        """
-        fresh = self._runtime.create_session(self._agent_id, goal)
-        self.end("completed")
-        self._session = fresh
-        return fresh
-
-    def end(self, reason: EndReason) -> Session | None:
-        """End the current session; the ended one, or None if there was none."""
-        session, self._session = self.active(), None
-        if session is not None:
-            self._runtime.end_session(session.session_id, reason=reason)
-        return session
+def principal_of(ctx: RequestContext) -> Principal:
+    """Who a request is made for: on HTTP what its credential says, on stdio whoever started the server."""
+    if ctx.request is None:
+        return ctx.lifespan_context
+    return ctx.request.scope[PRINCIPAL_SCOPE]
 
 
 def is_modern(ctx: RequestContext) -> bool:

@@ -12,7 +12,9 @@ import orjson
 
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import CanonicalError, CRAError
-from cra_mcp.faces.mcp.connection import SessionHolder, text_result
+from cra_mcp.faces.mcp import names
+from cra_mcp.faces.mcp.connection import RequestContext, text_result
+from cra_mcp.faces.mcp.sessions import SessionFinder, SessionHolder
 from cra_mcp.faces.mcp.tools import refusal
 from cra_mcp.resolution import Resolution, block_message
 from cra_mcp.runtime import Runtime
@@ -22,7 +24,9 @@ Which = Literal["none", "default", "all"]
 Arguments = Mapping[str, Any]
 
 _DEFAULT = ("cra_start_session", "cra_request_context", "cra_end_session")
+_STARTS = ("cra_start_session", "cra_bootstrap")
 _MAX_GOAL = 10_000
+_ID_LENGTH = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +34,13 @@ class ControlTool:
     """One control tool: what is listed, and what it does with checked arguments."""
 
     tool: t.Tool
-    run: Callable[[Arguments], object]
+    run: Callable[[SessionHolder, Arguments], object]
 
 
 class ControlTools:
-    """The control tools of a connection, by name."""
+    """The control tools, by name."""
 
-    def __init__(self, runtime: Runtime, sessions: SessionHolder, which: Which) -> None:
+    def __init__(self, runtime: Runtime, sessions: SessionFinder, which: Which) -> None:
         self._runtime = runtime
         self._sessions = sessions
         self._tools = {name: tool for name, tool in self._all().items() if which == "all" or name in _DEFAULT}
@@ -52,7 +56,7 @@ class ControlTools:
         """Whether a control tool has this name."""
         return name in self._tools
 
-    def call(self, name: str, arguments: Arguments | None) -> t.CallToolResult:
+    def call(self, ctx: RequestContext, name: str, arguments: Arguments | None) -> t.CallToolResult:
         """Run a control tool; what goes wrong is a tool error the model can read."""
         tool = self._tools[name]
         given: Arguments = arguments if arguments is not None else {}
@@ -62,12 +66,14 @@ class ControlTools:
                 faults = explain(tool.tool.input_schema, given, masked=False)
                 text = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in faults)
                 return text_result(f"Invalid parameters: {text}", is_error=True)
-            value = tool.run(given)
+            sessions = self._sessions.of(ctx)
+            value = tool.run(sessions, given)
+            meta = {names.SESSION_META: sessions.current().session_id} if name in _STARTS else None
         except CanonicalError as error:
             return text_result(f"Invalid parameters: {error.message}", is_error=True)
         except CRAError as error:
             return refusal(error)
-        return text_result(orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode())
+        return text_result(orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode(), meta=meta)
 
     def _validator(self, tool: t.Tool) -> Validator:
         found = self._validators.get(tool.name)
@@ -77,18 +83,18 @@ class ControlTools:
 
     # --- what they do ----------------------------------------------------------------------------------------------
 
-    def _start_session(self, arguments: Arguments) -> object:
-        session = self._sessions.start(cast("str", arguments["goal"]))
+    def _start_session(self, sessions: SessionHolder, arguments: Arguments) -> object:
+        session = sessions.start(cast("str", arguments["goal"]), cast("str | None", arguments.get("parent_session_id")))
         resolution = self._runtime.resolve(session.session_id)
         return {"session": session.to_dict(), **_rules(resolution), "context": _titles(resolution)}
 
-    def _end_session(self, arguments: Arguments) -> object:
-        session = self._sessions.active()
+    def _end_session(self, sessions: SessionHolder, arguments: Arguments) -> object:
+        session = sessions.active()
         if session is None:
             return {"ended": None, "note": "no session was active"}
         if summary := arguments.get("summary"):
             self._runtime.record(session.session_id, "x.cra.session.summary", {"summary": lossy(summary)})
-        self._sessions.end("completed")
+        sessions.end("completed")
         check = self._runtime.verify_chain(session.session_id)
         return {
             "ended": session.session_id,
@@ -97,8 +103,8 @@ class ControlTools:
             "head": check.head.event_hash if check.head is not None else None,
         }
 
-    def _request_context(self, arguments: Arguments) -> object:
-        session = self._sessions.current()
+    def _request_context(self, sessions: SessionHolder, arguments: Arguments) -> object:
+        session = sessions.current()
         resolution = self._runtime.resolve(
             session.session_id,
             goal=cast("str", arguments["need"]),
@@ -116,8 +122,8 @@ class ControlTools:
             given.append(block_message(block))
         return {"session_id": session.session_id, "context_blocks": given, "left_out": left_out, **_rules(resolution)}
 
-    def _search_contexts(self, arguments: Arguments) -> object:
-        session = self._sessions.current()
+    def _search_contexts(self, sessions: SessionHolder, arguments: Arguments) -> object:
+        session = sessions.current()
         resolution = self._runtime.resolve(session.session_id, goal=cast("str", arguments["query"]))
         words = cast("str", arguments["query"]).casefold().split()
         found = [
@@ -134,8 +140,8 @@ class ControlTools:
         found.sort(key=lambda entry: -cast("int", entry["matches"]))
         return {"results": found[: cast("int", arguments.get("limit", 10))]}
 
-    def _report_action(self, arguments: Arguments) -> object:
-        session = self._sessions.current()
+    def _report_action(self, sessions: SessionHolder, arguments: Arguments) -> object:
+        session = sessions.current()
         parameters = arguments.get("parameters", {})
         payload = {
             "action": arguments["action"],
@@ -145,8 +151,8 @@ class ControlTools:
         self._runtime.record(session.session_id, "action.reported", payload)
         return {"recorded": True, "session_id": session.session_id}
 
-    def _feedback(self, arguments: Arguments) -> object:
-        session = self._sessions.current()
+    def _feedback(self, sessions: SessionHolder, arguments: Arguments) -> object:
+        session = sessions.current()
         payload = {
             "context_id": arguments["context_id"],
             "helpful": arguments["helpful"],
@@ -155,11 +161,11 @@ class ControlTools:
         self._runtime.record(session.session_id, "feedback.received", payload)
         return {"recorded": True, "session_id": session.session_id}
 
-    def _list_atlases(self, _arguments: Arguments) -> object:
+    def _list_atlases(self, _sessions: SessionHolder, _arguments: Arguments) -> object:
         return {"atlases": [_without_counts(atlas.to_dict()) for atlas in self._runtime.list_atlases()]}
 
-    def _bootstrap(self, arguments: Arguments) -> object:
-        session = self._sessions.start(cast("str", arguments["goal"]))
+    def _bootstrap(self, sessions: SessionHolder, arguments: Arguments) -> object:
+        session = sessions.start(cast("str", arguments["goal"]), cast("str | None", arguments.get("parent_session_id")))
         resolution = self._runtime.resolve(session.session_id)
         for block in resolution.context_blocks:
             self._runtime.record_context(session.session_id, block)
@@ -178,13 +184,19 @@ class ControlTools:
     def _all(self) -> dict[str, ControlTool]:
         goal = {"type": "string", "minLength": 1, "maxLength": _MAX_GOAL, "description": "What the work is for."}
         text = {"type": "string", "minLength": 1, "maxLength": _MAX_GOAL}
+        parent = {
+            "type": "string",
+            "minLength": _ID_LENGTH,
+            "maxLength": _ID_LENGTH,
+            "description": "A session of yours that this one works for; it stays open.",
+        }
         return {
             "cra_start_session": _control(
                 "cra_start_session",
                 "Start governed session",
                 "Start a new session for a goal. Answers with what may be done, what is denied and why, and which context "
-                "documents there are. Ends the session before it.",
-                {"goal": goal},
+                "documents there are. On a connection of your own it takes the place of the session before it.",
+                {"goal": goal, "parent_session_id": parent},
                 ["goal"],
                 self._start_session,
             ),
@@ -244,7 +256,7 @@ class ControlTools:
                 "cra_bootstrap",
                 "Start with everything",
                 "Start a session and get its rules, its context documents and the head of its trace in one call.",
-                {"goal": goal},
+                {"goal": goal, "parent_session_id": parent},
                 ["goal"],
                 self._bootstrap,
             ),
@@ -257,7 +269,7 @@ def _control(  # noqa: PLR0917 - a table row
     description: str,
     properties: dict[str, Any],
     required: list[str],
-    run: Callable[[Arguments], object],
+    run: Callable[[SessionHolder, Arguments], object],
 ) -> ControlTool:
     schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     tool = t.Tool(

@@ -23,6 +23,8 @@ from mcp.shared.transport_context import TransportContext
 from mcp_types.version import LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
+from cra_mcp.auth.principal import Principal
+
 Params = Mapping[str, Any] | None
 
 
@@ -63,14 +65,17 @@ class _ModernContext:
 
 
 async def serve(
-    server: Server[Any], read: ReadStream[SessionMessage | Exception], write: WriteStream[SessionMessage]
+    server: Server[Principal],
+    read: ReadStream[SessionMessage | Exception],
+    write: WriteStream[SessionMessage],
+    principal: Principal,
 ) -> None:
-    """Serve one connection until its input ends. Calls under way are then cancelled."""
+    """Serve one connection of ``principal`` until its input ends. Calls under way are then cancelled."""
     dispatcher: JSONRPCDispatcher[TransportContext] = JSONRPCDispatcher(
         read, write, inline_methods=frozenset({"initialize"})
     )
     connection = Connection.for_loop(dispatcher)
-    handshake = ServerRunner(server, connection, {}, init_options=server.create_initialization_options())
+    handshake = ServerRunner(server, connection, principal, init_options=server.create_initialization_options())
     outbound = NotifyOnlyOutbound(dispatcher)
 
     async def on_request(dctx: DispatchContext[TransportContext], method: str, params: Params) -> dict[str, Any]:
@@ -82,7 +87,9 @@ async def serve(
         modern = Connection.from_envelope(
             route.protocol_version, route.client_info, route.client_capabilities, outbound=outbound
         )
-        return await serve_one(server, _ModernContext(dctx), method, params, connection=modern, lifespan_state={})
+        return await serve_one(
+            server, _ModernContext(dctx), method, params, connection=modern, lifespan_state=principal
+        )
 
     async def on_notify(dctx: DispatchContext[TransportContext], method: str, params: Params) -> None:
         if connection.initialize_accepted or method == "notifications/initialized":
@@ -90,7 +97,7 @@ async def serve(
             return
         modern = Connection.from_envelope(LATEST_MODERN_VERSION, None, None, outbound=outbound)
         try:
-            await ServerRunner(server, modern, {}).on_notify(_ModernContext(dctx), method, params)
+            await ServerRunner(server, modern, principal).on_notify(_ModernContext(dctx), method, params)
         finally:
             await aclose_shielded(modern)
 

@@ -2,6 +2,8 @@
 
 RECEIPT_META = "dev.cra/receipt"
 NEXT_META = "dev.cra/next"
+SESSION_META = "dev.cra/session"
+"""In a result: the session it began. In a request of the 2026 era over HTTP: the session it belongs to."""
 
 JSON = "application/json"
 TRACE_JSONL = "application/vnd.cra.trace+jsonl"

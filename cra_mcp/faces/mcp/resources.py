@@ -16,7 +16,8 @@ from mcp.shared.uri_template import UriTemplate
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import names
-from cra_mcp.faces.mcp.connection import RequestContext, SessionHolder, is_modern
+from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of
+from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.runtime import Runtime
 
 _PAGE = 100
@@ -44,19 +45,20 @@ _TEMPLATES: dict[str, tuple[str, str, str, str]] = {
 _PARSED = {template: UriTemplate.parse(template) for template in _TEMPLATES}
 
 T = TypeVar("T")
+Reader = Callable[[RequestContext, str, dict[str, str]], t.ReadResourceResult | None]
 
 
 class Resources:
-    """What a connection can read."""
+    """What a caller can read."""
 
-    def __init__(self, runtime: Runtime, sessions: SessionHolder) -> None:
+    def __init__(self, runtime: Runtime, sessions: SessionFinder) -> None:
         self._runtime = runtime
         self._sessions = sessions
-        self._readers: dict[str, Callable[[str, dict[str, str]], t.ReadResourceResult | None]] = {
+        self._readers: dict[str, Reader] = {
             _TRACE: self._trace,
             _EVENT: self._event,
-            _CHAIN: lambda uri, values: _json(uri, self._chain(values["session_id"])),
-            _ATLAS: lambda uri, values: _json(uri, self._atlas(values["atlas_id"]), kind=names.ATLAS_JSON),
+            _CHAIN: lambda _ctx, uri, values: _json(uri, self._chain(values["session_id"])),
+            _ATLAS: lambda ctx, uri, values: _json(uri, self._atlas(ctx, values["atlas_id"]), kind=names.ATLAS_JSON),
             _CONTEXT: self._context,
         }
 
@@ -73,7 +75,7 @@ class Resources:
                 uri="cra://session/current",
                 name="session-current",
                 title="Current session",
-                description="The session of this connection: goal, agent, head of its trace.",
+                description="The session of this connection or caller: goal, agent, trace and the head of it.",
                 mime_type=names.JSON,
             ),
             t.Resource(
@@ -84,16 +86,6 @@ class Resources:
                 mime_type=names.JSON,
             ),
         ]
-        session = self._sessions.active()
-        if session is not None:
-            fixed.append(
-                t.Resource(
-                    uri=f"cra://trace/{session.session_id}",
-                    name="trace-current",
-                    title="Trace of the current session",
-                    mime_type=names.TRACE_JSONL,
-                )
-            )
         for atlas in self._runtime.atlases():
             fixed.append(
                 t.Resource(
@@ -133,27 +125,27 @@ class Resources:
             MCPError: there is no such resource, with the code of the caller's era.
         """
         try:
-            found = self._read(uri)
+            found = self._read(ctx, uri)
         except CRAError as error:
             raise _not_found(ctx, uri, error.message) from error
         if found is None:
             raise _not_found(ctx, uri, "there is no such resource")
         return found
 
-    def _read(self, uri: str) -> t.ReadResourceResult | None:
+    def _read(self, ctx: RequestContext, uri: str) -> t.ReadResourceResult | None:
         if uri == "cra://session/current":
-            return _json(uri, self._current())
+            return _json(uri, self._current(ctx))
         if uri == "cra://sessions":
             return _json(uri, {"sessions": self._all_sessions()})
         for template, parsed in _PARSED.items():
             match = parsed.match(uri)
             if match is not None:
                 values = {key: value if isinstance(value, str) else "" for key, value in match.items()}
-                return self._readers[template](uri, values)
+                return self._readers[template](ctx, uri, values)
         return None
 
-    def _current(self) -> object:
-        session = self._sessions.active()
+    def _current(self, ctx: RequestContext) -> object:
+        session = self._sessions.of(ctx).active()
         if session is None:
             return {"session": None, "note": "a session starts with the first call of a tool"}
         return {
@@ -174,7 +166,7 @@ class Resources:
             for info in self._runtime.list_traces()[:_MAX_EVENTS]
         ]
 
-    def _trace(self, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+    def _trace(self, _ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
         after = _number(values.get("after"), -1)
         limit = _number(values.get("limit"), _MAX_EVENTS)
         if after is None or limit is None or limit < 1:
@@ -195,7 +187,7 @@ class Resources:
         content = t.TextResourceContents(uri=uri, mime_type=names.TRACE_JSONL, text=text, _meta=meta)
         return t.ReadResourceResult(contents=[content], _meta=meta)
 
-    def _event(self, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+    def _event(self, _ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
         sequence = _number(values["sequence"], -1)
         if sequence is None or sequence < 0:
             return None
@@ -208,7 +200,7 @@ class Resources:
     def _chain(self, session_id: str) -> object:
         return {"session_id": session_id, **self._runtime.verify_chain(session_id).to_dict()}
 
-    def _atlas(self, atlas_id: str) -> object:
+    def _atlas(self, ctx: RequestContext, atlas_id: str) -> object:
         """What the agent may know: hidden actions, and the policies that hide them, are not in it."""
         atlas = self._runtime.atlas(atlas_id)
         return {
@@ -219,17 +211,17 @@ class Resources:
             "digest": atlas.digest,
             "actions": [
                 permission.to_dict()
-                for permission in self._runtime.permissions(self._sessions.agent_id)
+                for permission in self._runtime.permissions(principal_of(ctx).agent_id)
                 if permission.atlas.atlas_id == atlas_id
             ],
             "context": [f"cra://context/{atlas.atlas_id}/{block.block_id}" for block in atlas.context_blocks],
         }
 
-    def _context(self, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+    def _context(self, ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
         atlas = self._runtime.atlas(values["atlas_id"])
         for block in atlas.context_blocks:
             if block.block_id == values["block_id"]:
-                session = self._sessions.current()
+                session = self._sessions.of(ctx).current()
                 self._runtime.record_context(session.session_id, block)
                 content = t.TextResourceContents(uri=uri, mime_type=block.content_type, text=block.content)
                 return t.ReadResourceResult(contents=[content])

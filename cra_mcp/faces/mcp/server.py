@@ -4,12 +4,11 @@ Rule: handlers translate; the runtime decides. No exception's text reaches the w
 """
 
 import logging
-import signal
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import anyio
 import mcp_types as t
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel.server import NotificationOptions, Server
@@ -19,15 +18,14 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 import cra_mcp
+from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import CRAError
-from cra_mcp.faces.mcp.connection import RequestContext, SessionHolder
+from cra_mcp.faces.mcp.connection import RequestContext
 from cra_mcp.faces.mcp.control import ControlTools, Which
-from cra_mcp.faces.mcp.front import serve
 from cra_mcp.faces.mcp.resources import Resources
+from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.faces.mcp.tools import ActionTools
-from cra_mcp.faces.mcp.wire import LineReader, LineWriter, StandardStreams
 from cra_mcp.runtime import Runtime
-from cra_mcp.session import EndReason
 
 _LIST_TTL_MS = 5_000
 _log = logging.getLogger("cra_mcp.mcp")
@@ -44,15 +42,27 @@ class ServeOptions:
     control_tools: Which = "default"
 
 
-class GovernedServer(Server[Any]):
-    """The low-level server with our handlers. It announces list changes on every transport."""
+class GovernedServer(Server[Principal]):
+    """The low-level server with our handlers. It announces list changes on every transport.
 
-    def __init__(self, runtime: Runtime, options: ServeOptions) -> None:
-        self.sessions = SessionHolder(runtime, agent_id=options.agent_id, goal=options.goal)
+    Args:
+        runtime: what is served.
+        options: how it is presented.
+        sessions: which session a request belongs to; the transport's.
+    """
+
+    def __init__(self, runtime: Runtime, options: ServeOptions, sessions: SessionFinder) -> None:
         self._runtime = runtime
-        self._actions = ActionTools(runtime, self.sessions)
-        self._control = ControlTools(runtime, self.sessions, options.control_tools)
-        self._resources = Resources(runtime, self.sessions)
+        self._sessions = sessions
+        self._actions = ActionTools(runtime, sessions)
+        self._control = ControlTools(runtime, sessions, options.control_tools)
+        self._resources = Resources(runtime, sessions)
+        local = local_principal(runtime, options)
+
+        @asynccontextmanager
+        async def started_by(_server: Server[Principal]) -> AsyncGenerator[Principal]:
+            yield local
+
         private = CacheHint(ttl_ms=_LIST_TTL_MS, scope="private")
         fresh = CacheHint(ttl_ms=0, scope="private")
         super().__init__(
@@ -61,6 +71,9 @@ class GovernedServer(Server[Any]):
             title="CRA governance runtime",
             description="Lets an agent see and do only what policy allows, and records every call.",
             instructions=_instructions(runtime, options.control_tools),
+            lifespan=started_by,
+            # Without it the SDK lists all tools before every call of the 2026 era, to look for header annotations: there are none.
+            get_tool_input_schema=_no_header_annotations,
             cache_hints={
                 "tools/list": private,
                 "resources/list": private,
@@ -80,6 +93,7 @@ class GovernedServer(Server[Any]):
             RequestStateBoundary(RequestStateSecurity.ephemeral(ttl=ttl), default_audience=self.name)
         )
         self.middleware.append(self._record_rejected)
+        self.middleware.insert(0, _keep_text_in)
 
     def create_initialization_options(
         self,
@@ -100,7 +114,7 @@ class GovernedServer(Server[Any]):
         self, ctx: RequestContext, params: t.CallToolRequestParams
     ) -> t.CallToolResult | t.InputRequiredResult:
         if self._control.has(params.name):
-            return self._control.call(params.name, params.arguments)
+            return self._control.call(ctx, params.name, params.arguments)
         return await self._actions.call(ctx, params)
 
     async def _list_resources(
@@ -127,51 +141,43 @@ class GovernedServer(Server[Any]):
             return await call_next(ctx)
         except ValidationError:
             if ctx.method == "tools/call":
-                self._record_error("invalid_request", "the parameters of tools/call do not fit the protocol")
+                self._record_error(ctx, "invalid_request", "the parameters of tools/call do not fit the protocol")
             raise
         except MCPError:
             raise
         except Exception as error:
             _log.exception("handler failed", extra={"method": ctx.method})
-            self._record_error("internal_error", f"handler of {ctx.method} failed ({type(error).__name__})")
+            self._record_error(ctx, "internal_error", f"handler of {ctx.method} failed ({type(error).__name__})")
             raise MCPError(code=t.INTERNAL_ERROR, message="Internal server error") from error
 
-    def _record_error(self, code: str, message: str) -> None:
+    def _record_error(self, ctx: RequestContext, code: str, message: str) -> None:
         try:
-            session = self.sessions.current()
+            session = self._sessions.of(ctx).current()
             payload = {"error_code": code, "error_message": message}
             self._runtime.record(session.session_id, "error.occurred", payload)
         except CRAError as error:
             _log.warning("could not record an error: %s", error.code)
 
 
-async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
-    """Serve one host over standard input and output, until it closes them or asks us to stop (SIGTERM, SIGINT)."""
-    server = GovernedServer(runtime, options)
-    streams = StandardStreams()
-    reason = _Reason()
+async def _keep_text_in(ctx: RequestContext, call_next: Next) -> Any:
+    """The last word on errors: transports of the 2025 era put any other exception's text on the wire, and it may hold anything."""
     try:
-        writer = LineWriter(streams.write_fd)
-        async with anyio.create_task_group() as group:
-            group.start_soon(_stop_on_signal, group.cancel_scope, reason)
-            await serve(server, LineReader(streams.read_fd, writer), writer)
-            group.cancel_scope.cancel()
-    finally:
-        server.sessions.end(reason.value)
-        streams.restore()
+        return await call_next(ctx)
+    except (MCPError, ValidationError):
+        raise
+    except Exception as error:
+        _log.exception("handling failed", extra={"method": ctx.method})
+        raise MCPError(code=t.INTERNAL_ERROR, message="Internal server error") from error
 
 
-@dataclass(slots=True)
-class _Reason:
-    value: EndReason = field(default="completed")
+def local_principal(runtime: Runtime, options: ServeOptions) -> Principal:
+    """Whoever started this process."""
+    config = runtime.config
+    return Principal("local", tenant=config.tenant, agent_id=options.agent_id or config.agent_id)
 
 
-async def _stop_on_signal(scope: anyio.CancelScope, reason: _Reason) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            reason.value = "cancelled"
-            scope.cancel()
-            return
+def _no_header_annotations(_tool: str) -> None:
+    return None
 
 
 def _instructions(runtime: Runtime, control: Which) -> str:

@@ -4,6 +4,7 @@ Rule: nothing is decided here. What is listed is what could be allowed; a call o
 which refuses and records it. Source: specs/mcp.md, "Tools".
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,36 +17,40 @@ from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import names
 from cra_mcp.faces.mcp.approvals import ask_again, asker_for, take_answer
-from cra_mcp.faces.mcp.connection import RequestContext, SessionHolder, is_modern, text_result
+from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of, text_result
 from cra_mcp.faces.mcp.schemas import portable
+from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.gate.call import ExecutionOutcome
 from cra_mcp.resolution import Permission
 from cra_mcp.runtime import Runtime
 
 _DESTRUCTIVE = {"high", "critical"}
+_MAX_LISTINGS = 64
 _REMOTE_EXECUTORS = {"mcp", "http"}
 
 
 class ActionTools:
-    """The tools a connection's agent can see."""
+    """The tools a caller can see."""
 
-    def __init__(self, runtime: Runtime, sessions: SessionHolder) -> None:
+    def __init__(self, runtime: Runtime, sessions: SessionFinder) -> None:
         self._runtime = runtime
         self._sessions = sessions
-        self._listed: tuple[tuple[Permission, ...], dict[bool, list[t.Tool]]] = ((), {})
+        self._listed: OrderedDict[tuple[int, bool], tuple[tuple[Permission, ...], list[t.Tool]]] = OrderedDict()
 
     def listing(self, ctx: RequestContext) -> list[t.Tool]:
         """Tools for every action that could be allowed now, sorted by name."""
-        permissions = self._runtime.permissions(self._sessions.agent_id)
-        # The runtime shares one tuple per outcome of the policies, so identity says whether anything changed.
-        if permissions is not self._listed[0]:
-            self._listed = (permissions, {})
-        by_era = self._listed[1]
+        permissions = self._runtime.permissions(principal_of(ctx).agent_id)
         modern = is_modern(ctx)
-        if modern not in by_era:
-            tools = [_tool(permission, modern=modern) for permission in permissions]
-            by_era[modern] = sorted(tools, key=lambda tool: tool.name)
-        return by_era[modern]
+        # The runtime shares one tuple per outcome of the policies, so identity says whether anything changed. The entry keeps its
+        # tuple alive: its identity is nobody else's.
+        key = (id(permissions), modern)
+        found = self._listed.get(key)
+        if found is None:
+            tools = sorted((_tool(permission, modern=modern) for permission in permissions), key=lambda tool: tool.name)
+            found = self._listed[key] = (permissions, tools)
+            if len(self._listed) > _MAX_LISTINGS:
+                self._listed.popitem(last=False)
+        return found[1]
 
     async def call(
         self, ctx: RequestContext, params: t.CallToolRequestParams
@@ -58,7 +63,7 @@ class ActionTools:
         action_id = self._runtime.action_id_of(params.name) or params.name
         can_ask = await take_answer(ctx, params, self._runtime)
         try:
-            session = self._sessions.current()
+            session = self._sessions.of(ctx).current()
             outcome = await self._runtime.execute(
                 session.session_id,
                 action_id,

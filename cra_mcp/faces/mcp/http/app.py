@@ -1,0 +1,123 @@
+"""The app: routes, and what every request passes on its way.
+
+In this order: the Host and Origin check, for every path; then, for all that speaks MCP: who is calling, and how much.
+Health answers need no credential and say nothing but that.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cra_mcp.auth.principal import Authenticator, Principal
+from cra_mcp.faces.mcp.http.answers import AnswerRefused
+from cra_mcp.faces.mcp.http.identity import Authenticate
+from cra_mcp.faces.mcp.http.options import HttpOptions
+from cra_mcp.faces.mcp.http.origin import CheckOrigin
+from cra_mcp.faces.mcp.http.sessions import HttpSessions
+from cra_mcp.faces.mcp.http.sse import MESSAGES_PATH, SseTransport
+from cra_mcp.faces.mcp.http.streamable import StreamableHttp
+from cra_mcp.faces.mcp.server import GovernedServer, ServeOptions, local_principal
+from cra_mcp.runtime import Runtime
+
+MCP_PATH = "/mcp"
+SSE_PATH = "/sse"
+_SHORTEST_SWEEP_S = 1.0
+
+
+class HttpApp:
+    """The ASGI app of one server; its lifespan is the server's.
+
+    Args:
+        runtime: what is served; the caller opens and closes it.
+        options: how it is presented.
+        http: where it listens, and whom it answers.
+        authenticator: who callers are; None: everybody is anonymous.
+        routes: further ones that need no credential, but pass the Host and Origin check as all do.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        options: ServeOptions,
+        http: HttpOptions,
+        *,
+        authenticator: Authenticator | None = None,
+        routes: Sequence[BaseRoute] = (),
+    ) -> None:
+        self._sessions = HttpSessions(runtime, options.goal, http.limits)
+        server = GovernedServer(runtime, options, self._sessions)
+        self._streamable = StreamableHttp(server, self._sessions, http.limits)
+        sse = SseTransport(server, self._sessions)
+        local = local_principal(runtime, options)
+        self._anonymous = Principal(
+            "anonymous", tenant=local.tenant, agent_id=local.agent_id, roles=local.roles, credential="anonymous"
+        )
+        self._authenticator = authenticator
+        self._stopping = False
+        middleware = [Middleware(CheckOrigin, hosts=http.hosts(), origins=http.allowed_origins)]
+        if http.allowed_origins:
+            middleware.append(_cross_origin(http.allowed_origins))
+        self._app = Starlette(
+            routes=[
+                Route("/healthz", self._health, methods=["GET"]),
+                Route("/readyz", self._ready, methods=["GET"]),
+                *routes,
+                Route(MCP_PATH, self._protected(self._streamable)),
+                Route(SSE_PATH, self._protected(sse.stream), methods=["GET"]),
+                Route(MESSAGES_PATH, self._protected(sse.post), methods=["POST"]),
+            ],
+            middleware=middleware,
+            lifespan=self._lifespan,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._app(scope, receive, send)
+
+    def stop(self) -> None:
+        """Take nothing new: the server is about to close."""
+        self._stopping = True
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncGenerator[None]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._end_idle_sessions)
+            try:
+                async with self._streamable.run():
+                    yield
+            finally:
+                self._sessions.stop()
+                group.cancel_scope.cancel()
+
+    async def _end_idle_sessions(self) -> None:
+        while True:  # noqa: ASYNC110 - waits for time to pass, not for an event
+            await anyio.sleep(max(self._sessions.end_idle(), _SHORTEST_SWEEP_S))
+
+    def _protected(self, app: ASGIApp) -> ASGIApp:
+        answered = AnswerRefused(app)
+        return Authenticate(answered, authenticator=self._authenticator, anonymous=self._anonymous)
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok"}, headers={"cache-control": "no-store"})
+
+    async def _ready(self, _request: Request) -> Response:
+        status = ("stopping", 503) if self._stopping else ("ready", 200)
+        return JSONResponse({"status": status[0]}, status[1], headers={"cache-control": "no-store"})
+
+
+def _cross_origin(origins: Sequence[str]) -> Middleware:
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=[origin.lower() for origin in origins],
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Mcp-Session-Id", "MCP-Protocol-Version", "WWW-Authenticate", "Retry-After"],
+    )

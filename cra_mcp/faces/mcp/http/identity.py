@@ -1,0 +1,94 @@
+"""Who a request comes from.
+
+Rule: every request that reaches a handler has a principal. Without an authenticator it is the anonymous one, and the server
+stays on this machine.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from mcp.server.auth.middleware.auth_context import auth_context_var
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
+from mcp.server.auth.provider import AccessToken
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cra_mcp.auth.principal import Authenticator, Principal
+from cra_mcp.errors import AuthenticationError, ForbiddenError
+from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE
+from cra_mcp.faces.mcp.http.answers import Refusal
+from cra_mcp.faces.mcp.sessions import bound_to
+
+_UNAVAILABLE: Final = Refusal(
+    503, "authentication_unavailable", "the credential can't be checked now", "try again later"
+)
+_TWICE: Final = Refusal(400, "invalid_request", "a request has one Authorization header at most", "send one")
+_log = logging.getLogger("cra_mcp.http")
+
+
+class Authenticate:
+    """Puts the principal of a request into its scope, or answers 401 or 403.
+
+    Args:
+        app: what is protected.
+        authenticator: reads credentials; None: everybody is ``anonymous``.
+        anonymous: who callers are without an authenticator.
+    """
+
+    def __init__(self, app: ASGIApp, *, authenticator: Authenticator | None, anonymous: Principal) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._anonymous = anonymous
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on."""
+        principal = self._anonymous
+        if self._authenticator is not None:
+            found = await _authenticated(self._authenticator, scope)
+            if not isinstance(found, Principal):
+                refusal, headers = found
+                await refusal.send(scope, receive, send, headers)
+                return
+            principal = found
+        user = _as_user(principal)
+        # Sealed request state is bound to who asks, too; the SDK looks here for that.
+        token = auth_context_var.set(user)
+        try:
+            await self._app({**scope, PRINCIPAL_SCOPE: principal, "user": user}, receive, send)
+        finally:
+            auth_context_var.reset(token)
+
+
+async def _authenticated(
+    authenticator: Authenticator, scope: Scope
+) -> Principal | tuple[Refusal, Mapping[str, str] | None]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name = raw_name.decode("latin-1").lower()
+        if name == "authorization" and name in headers:
+            return _TWICE, None
+        headers[name] = raw_value.decode("latin-1")
+    try:
+        return await authenticator.authenticate(headers)
+    except AuthenticationError as error:
+        refusal = Refusal(401, error.code, error.message, error.hint or "send a credential this server accepts")
+        return refusal, {"www-authenticate": error.challenge}
+    except ForbiddenError as error:
+        return Refusal(403, error.code, error.message, error.hint or "ask for another role"), None
+    except Exception as error:  # noqa: BLE001 - foreign code; without an answer nobody is let in
+        _log.error("authenticator failed: %s", type(error).__name__)
+        return _UNAVAILABLE, None
+
+
+def _as_user(principal: Principal) -> AuthenticatedUser:
+    """The principal in the SDK's form: its transports bind sessions to its parts. There is no token in it."""
+    tenant, subject, agent_id = bound_to(principal)
+    scopes = sorted(principal.scopes)
+    return AuthenticatedUser(
+        AccessToken(token="", client_id=agent_id, scopes=scopes, subject=subject, claims={"iss": tenant})
+    )
+
+
+def owner_of(context: AuthorizationContext) -> tuple[str, str, str]:
+    """The SDK's form of a principal, as ``bound_to`` has it."""
+    return context["issuer"] or "", context["subject"] or "", context["client_id"]

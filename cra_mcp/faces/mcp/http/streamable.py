@@ -1,0 +1,55 @@
+"""Streamable HTTP at one path: stateful sessions of the 2025 era, single requests of the 2026 era.
+
+Rule: the SDK's session manager has the protocol; this adds that a governed session lives and ends with its MCP session.
+Source: MCP specification 2025-11-25 and 2026-07-28, "Streamable HTTP".
+"""
+
+from mcp.server.auth.middleware.bearer_auth import AuthorizationContext
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, StreamableHTTPServerTransport
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.types import Receive, Scope, Send
+
+from cra_mcp.faces.mcp.http.answers import RefusedError
+from cra_mcp.faces.mcp.http.identity import owner_of
+from cra_mcp.faces.mcp.http.options import Limits
+from cra_mcp.faces.mcp.http.sessions import CONNECTION_SCOPE, HttpSessions
+from cra_mcp.faces.mcp.server import GovernedServer
+
+_HEADER = MCP_SESSION_ID_HEADER.encode("ascii")
+
+
+class StreamableHttp(StreamableHTTPSessionManager):
+    """The ASGI app at ``/mcp``; ``run()`` is its life.
+
+    The two overridden methods are not public in the SDK: its version is pinned, and tests notice if they are called no more.
+    """
+
+    def __init__(self, server: GovernedServer, sessions: HttpSessions, limits: Limits) -> None:
+        super().__init__(
+            server,
+            session_idle_timeout=limits.session_idle_s,
+            max_request_body_size=limits.max_body_bytes,
+            max_sessions=None,  # ``HttpSessions`` counts them, those of the other transport too
+        )
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        session_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), None)
+        await self.asgi_app({**scope, CONNECTION_SCOPE: session_id}, receive, send)
+
+    def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
+        transport = super()._admit_session(requestor)
+        if transport is not None and transport.mcp_session_id is not None and requestor is not None:
+            try:
+                self._sessions.open(transport.mcp_session_id, owner_of(requestor))
+            except RefusedError:
+                self._server_instances.pop(transport.mcp_session_id, None)
+                self._session_owners.pop(transport.mcp_session_id, None)
+                raise
+        return transport
+
+    async def _discard_session(self, session_id: str, transport: StreamableHTTPServerTransport) -> None:
+        idle = transport.idle_scope is not None and transport.idle_scope.cancel_called
+        self._sessions.close(session_id, "timeout" if idle else "completed")
+        await super()._discard_session(session_id, transport)

@@ -1,0 +1,47 @@
+"""Serving one host over standard input and output.
+
+Rule: one process, one principal (whoever started it), one session at a time. Source: specs/mcp.md, "Connection and session".
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import anyio
+
+from cra_mcp.faces.mcp.front import serve
+from cra_mcp.faces.mcp.server import GovernedServer, ServeOptions, local_principal
+from cra_mcp.faces.mcp.sessions import ConnectionSession, ProcessSession
+from cra_mcp.faces.mcp.stopping import stop_requested
+from cra_mcp.faces.mcp.wire import LineReader, LineWriter, StandardStreams
+from cra_mcp.runtime import Runtime
+from cra_mcp.session import EndReason
+
+
+async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
+    """Serve one host over standard input and output, until it closes them or asks us to stop (SIGTERM, SIGINT)."""
+    principal = local_principal(runtime, options)
+    session = ConnectionSession(runtime, principal, options.goal)
+    server = GovernedServer(runtime, options, ProcessSession(session))
+    streams = StandardStreams()
+    reason = _Reason()
+    try:
+        writer = LineWriter(streams.write_fd)
+        with stop_requested() as asked:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_stop_when, asked, group.cancel_scope, reason)
+                await serve(server, LineReader(streams.read_fd, writer), writer, principal)
+                group.cancel_scope.cancel()
+    finally:
+        session.close(reason.value)
+        streams.restore()
+
+
+@dataclass(slots=True)
+class _Reason:
+    value: EndReason = field(default="completed")
+
+
+async def _stop_when(asked: asyncio.Event, scope: anyio.CancelScope, reason: _Reason) -> None:
+    await asked.wait()
+    reason.value = "cancelled"
+    scope.cancel()

@@ -1,0 +1,34 @@
+"""Being asked to stop: SIGTERM and SIGINT, and on Windows Ctrl-Break, whatever the event loop.
+
+Source: Python documentation, "signal": handlers run in the main thread; a loop is woken from them by ``call_soon_threadsafe``.
+"""
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGBREAK,) if sys.platform == "win32" else ()))
+
+
+@contextmanager
+def stop_requested() -> Generator[asyncio.Event]:
+    """An event that is set when the process is asked to stop. Outside the main thread it never is: there are no signals there."""
+    asked = asyncio.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    loop = asyncio.get_running_loop()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(asked.set)
+
+    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

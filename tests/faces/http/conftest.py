@@ -1,0 +1,102 @@
+"""A real server process over HTTP, and ways to talk to it."""
+
+import contextlib
+import json
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faces.mcp.conftest import Place, environment, write_atlas
+
+STARTS_S = 60
+
+
+@dataclass
+class HttpServer:
+    """A server process, and where it answers."""
+
+    place: Place
+    process: subprocess.Popen[bytes]
+    addresses: dict[str, Any]
+
+    @property
+    def url(self) -> str:
+        return self.addresses["mcp"]
+
+    @property
+    def sse(self) -> str:
+        return self.addresses["sse"]
+
+    @property
+    def port(self) -> int:
+        return self.addresses["port"]
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
+        """The exit code, and how many seconds it took."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        return self.process.wait(20), time.monotonic() - began
+
+
+@dataclass
+class Servers:
+    """Starts servers, and ends them with the test."""
+
+    place: Place
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *more: str, program: list[str] | None = None) -> HttpServer:
+        place = self.place
+        command = program or place.command("--transport", "streamable-http", "--port", "0", "--json", *more)
+        errors = (place.folder / "stderr").open("ab")
+        with errors:
+            process = subprocess.Popen(
+                [sys.executable, *command], stdout=subprocess.PIPE, stderr=errors, env=environment(), bufsize=0
+            )
+        self.started.append(process)
+        assert process.stdout is not None
+        ready = select.select([process.stdout], [], [], STARTS_S)[0]
+        line = process.stdout.readline() if ready else b""
+        assert line, f"the server did not start: {(place.folder / 'stderr').read_text()}"
+        return HttpServer(place, process, json.loads(line))
+
+    def errors(self) -> str:
+        """What the servers have logged."""
+        return (self.place.folder / "stderr").read_text()
+
+    def close(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path, write_atlas(tmp_path / "atlas"))
+
+
+@pytest.fixture
+def servers(place: Place) -> Iterator[Servers]:
+    made = Servers(place)
+    with contextlib.closing(made):
+        yield made
+
+
+@pytest.fixture
+def server(servers: Servers) -> HttpServer:
+    return servers.start()
