@@ -1,0 +1,163 @@
+"use strict";
+
+/*
+ * The list of events: only the rows in sight exist, so that ten thousand cost no more than thirty.
+ *
+ * Rule: it shows what it is given and says what was chosen; it knows nothing of filters or proofs.
+ */
+const EventList = (() => {
+  const OVERSCAN = 8;
+  const WIDE = 680;
+  const ROW = { wide: 36, narrow: 60 };
+  const WORDS = { allow: "Allowed", deny: "Denied", approval: "Approval", error: "Error" };
+
+  class List {
+    /** viewport: the element that scrolls; canvas: its one child; onOpen(entry, byHand): an event was chosen. */
+    constructor(viewport, canvas, onOpen) {
+      this.viewport = viewport;
+      this.canvas = canvas;
+      this.onOpen = onOpen;
+      this.entries = [];
+      this.chosen = -1;
+      this.rowHeight = ROW.wide;
+      viewport.addEventListener("scroll", () => this.draw(), { passive: true });
+      viewport.addEventListener("keydown", (event) => this.pressed(event));
+      canvas.addEventListener("click", (event) => this.clicked(event));
+      new ResizeObserver(() => this.measure()).observe(viewport);
+    }
+
+    /** Show other entries; the chosen one stays chosen if it is among them. */
+    show(entries) {
+      const kept = this.entries[this.chosen];
+      this.entries = entries;
+      this.chosen = kept === undefined ? -1 : entries.indexOf(kept);
+      this.measure();
+    }
+
+    measure() {
+      const wide = this.viewport.clientWidth >= WIDE;
+      this.rowHeight = wide ? ROW.wide : ROW.narrow;
+      this.viewport.classList.toggle("narrow", !wide);
+      this.canvas.style.height = `${this.entries.length * this.rowHeight}px`;
+      this.draw();
+    }
+
+    /** Draw the rows in sight again, from what their entries say now. */
+    draw() {
+      const first = Math.max(0, Math.floor(this.viewport.scrollTop / this.rowHeight) - OVERSCAN);
+      const seen = Math.ceil(this.viewport.clientHeight / this.rowHeight) + 2 * OVERSCAN;
+      const last = Math.min(this.entries.length, first + seen);
+      const rows = [];
+      for (let place = first; place < last; place += 1) rows.push(this.row(place));
+      this.canvas.replaceChildren(...rows);
+      const active = place_id(this.chosen);
+      if (this.chosen >= first && this.chosen < last) this.viewport.setAttribute("aria-activedescendant", active);
+      else this.viewport.removeAttribute("aria-activedescendant");
+    }
+
+    row(place) {
+      const entry = this.entries[place];
+      const before = this.entries[place - 1];
+      const classes = ["row", `is-${entry.tone}`];
+      if (place === this.chosen) classes.push("chosen");
+      if (entry.unproven) classes.push("unproven");
+      if (entry.related) classes.push("related");
+      if (before === undefined ? entry.index > 0 : before.index !== entry.index - 1) classes.push("gap");
+      if (place === 0) classes.push("first");
+      if (place === this.entries.length - 1) classes.push("last");
+      const row = Text.element(
+        "div",
+        {
+          className: classes.join(" "),
+          id: place_id(place),
+          role: "option",
+          "aria-selected": String(place === this.chosen),
+          "aria-setsize": String(this.entries.length),
+          "aria-posinset": String(place + 1),
+          "data-place": String(place),
+          "data-index": String(entry.index),
+        },
+        Text.element("span", { className: "rail" }, Text.element("span", { className: "node" }, Text.icon(entry.icon))),
+        Text.element("span", { className: "sequence", text: String(entry.index) }),
+        Text.element("span", { className: "time", text: entry.time, title: entry.timestamp }),
+        Text.element("span", { className: "type", text: entry.type }),
+        Text.element("span", { className: "action", text: entry.action, title: entry.action }),
+        outcome(entry),
+        Text.element("span", { className: "policy", text: entry.policy || entry.detail, title: entry.policy || entry.detail }),
+        Text.element("span", { className: "duration", text: Text.duration(entry.duration) }),
+      );
+      row.style.transform = `translateY(${place * this.rowHeight}px)`;
+      row.style.height = `${this.rowHeight}px`;
+      return row;
+    }
+
+    clicked(event) {
+      const row = event.target.closest("[data-place]");
+      if (row !== null) this.choose(Number(row.dataset.place), true);
+    }
+
+    /** Choose the entry at a place, and bring it into sight. */
+    choose(place, open = true) {
+      if (this.entries.length === 0) return;
+      this.chosen = Math.min(Math.max(place, 0), this.entries.length - 1);
+      this.reveal();
+      this.draw();
+      if (open) this.onOpen(this.entries[this.chosen]);
+    }
+
+    /** Choose the entry of an event by its position in the chain; false if it is not among those shown. */
+    chooseIndex(index) {
+      const place = this.entries.findIndex((entry) => entry.index === index);
+      if (place < 0) return false;
+      this.choose(place);
+      return true;
+    }
+
+    clear() {
+      this.chosen = -1;
+      this.draw();
+    }
+
+    reveal() {
+      const top = this.chosen * this.rowHeight;
+      const bottom = top + this.rowHeight;
+      if (top < this.viewport.scrollTop) this.viewport.scrollTop = Math.max(0, top - this.rowHeight);
+      else if (bottom > this.viewport.scrollTop + this.viewport.clientHeight) {
+        this.viewport.scrollTop = bottom + this.rowHeight - this.viewport.clientHeight;
+      }
+    }
+
+    pressed(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const page = Math.max(1, Math.floor(this.viewport.clientHeight / this.rowHeight) - 1);
+      const targets = {
+        ArrowDown: this.chosen + 1,
+        ArrowUp: Math.max(0, this.chosen - 1),
+        PageDown: this.chosen + page,
+        PageUp: Math.max(0, this.chosen - page),
+        Home: 0,
+        End: this.entries.length - 1,
+      };
+      if (event.key in targets) this.choose(targets[event.key]);
+      else if (event.key === "Enter" || event.key === " ") this.choose(Math.max(0, this.chosen));
+      else return;
+      event.preventDefault();
+    }
+  }
+
+  /** The cell that says what was decided, or what is wrong with the event. */
+  function outcome(entry) {
+    if (entry.fault !== null) return Text.element("span", { className: "outcome" }, pill("bad", "broken", entry.fault));
+    if (entry.decision === null) return Text.element("span", { className: "outcome" });
+    return Text.element("span", { className: "outcome" }, pill(entry.decision, entry.decision, WORDS[entry.decision]));
+  }
+
+  /** A word in its colour, with its sign: the colour alone says nothing. */
+  function pill(tone, sign, text) {
+    return Text.element("span", { className: `pill tone-${tone}` }, Text.icon(sign), Text.element("span", { text }));
+  }
+
+  const place_id = (place) => `event-${place}`;
+
+  return Object.freeze({ List, WORDS, pill });
+})();

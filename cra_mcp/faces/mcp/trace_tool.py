@@ -1,0 +1,203 @@
+"""The control tool ``cra_trace``: a trace for hosts that don't read resources, and the anchor of the trace page.
+
+Rule: it reads, and records nothing. A model may be on the other end: what policy hides from agents is shown to it as if it did
+not exist, and the stored lines, which tell it, are not given at all while something is hidden. Source: specs/mcp.md, "The tool cra_trace".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, cast
+
+import mcp_types as t
+
+from cra_mcp.errors import ForbiddenError, UnknownTraceError
+from cra_mcp.faces.mcp import app, traces
+from cra_mcp.faces.mcp.connection import SessionHolder
+from cra_mcp.gate.refusing import UNDECLARED
+from cra_mcp.runtime import Runtime
+from cra_mcp.trace.event import Verification
+from cra_mcp.trace.summary import Summary
+
+NAME = "cra_trace"
+TITLE = "Show trace"
+_DEFAULT_LIMIT = 20
+_MAX_SHOWN = 5  # session ids in a hint
+_HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_COUNT = {"type": "integer", "minimum": 0}
+
+TOOL = t.Tool(
+    name=NAME,
+    title=TITLE,
+    description=(
+        "Show what was recorded in a governed session, and whether the record is intact: each call, what policy decided, "
+        "and what became of it. Without session_id: this session, or the newest. Changes nothing."
+    ),
+    input_schema={
+        "type": "object",
+        "properties": {
+            "session_id": {"type": "string", "maxLength": 36, "description": "Which session. Default: this one."},
+            "after": {
+                "type": "integer",
+                "minimum": -1,
+                "maximum": 2**53 - 1,
+                "description": "Show what follows this event; -1: from the start. Default: the newest events.",
+            },
+            "limit": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": traces.MAX_EVENTS,
+                "description": f"How many events at most. Default: {_DEFAULT_LIMIT}.",
+            },
+            "format": {
+                "type": "string",
+                "enum": ["table", "jsonl"],
+                "description": "A table (the default), or the stored events as JSON lines.",
+            },
+        },
+        "required": [],
+        "additionalProperties": False,
+    },
+    output_schema={
+        "type": "object",
+        "properties": {
+            "session_id": {"type": "string"},
+            "trace": {"type": "string", "description": "URI of the resource with all events."},
+            "verification": {
+                "type": "object",
+                "description": "Of the whole chain. bad_index and code name the first bad or missing event.",
+                "properties": {
+                    "ok": {"type": "boolean"},
+                    "events": {**_COUNT, "description": "Good events from the start."},
+                    "head": {
+                        "type": ["object", "null"],
+                        "properties": {"sequence": _COUNT, "event_hash": _HASH, "timestamp": {"type": "string"}},
+                        "required": ["sequence", "event_hash", "timestamp"],
+                    },
+                    "bad_index": {"type": ["integer", "null"]},
+                    "code": {"type": ["string", "null"]},
+                    "message": {"type": ["string", "null"]},
+                },
+                "required": ["ok", "events", "head", "bad_index", "code", "message"],
+            },
+            "events": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "sequence": _COUNT,
+                        "timestamp": {"type": ["string", "null"]},
+                        "event_type": {"type": "string", "description": "unreadable where the line is no event"},
+                        "action_id": {"type": ["string", "null"]},
+                        "decision": {"type": ["string", "null"], "enum": ["allow", "deny", "approval", "error", None]},
+                        "policy_id": {"type": ["string", "null"]},
+                        "duration_ms": {"type": ["number", "null"]},
+                    },
+                    "required": ["sequence", "timestamp", "event_type", "action_id", "decision", "policy_id", "duration_ms"],
+                },
+            },
+            "next": {"type": ["integer", "null"], "description": "`after` for the events that follow; null at the end."},
+        },
+        "required": ["session_id", "trace", "verification", "events", "next"],
+    },
+    annotations=t.ToolAnnotations(
+        title=TITLE, read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+    ),
+    _meta={"ui": {"resourceUri": app.URI, "visibility": ["model", "app"]}},
+)
+
+
+class TraceTool:
+    """What ``cra_trace`` answers on one connection."""
+
+    def __init__(self, runtime: Runtime, sessions: SessionHolder) -> None:
+        self._runtime = runtime
+        self._sessions = sessions
+
+    def run(self, arguments: Mapping[str, Any]) -> t.CallToolResult:
+        """The trace that was asked for; the arguments fit ``TOOL.input_schema``.
+
+        Raises:
+            ForbiddenError: ``not_disclosed``: the stored lines would tell what policy hides.
+            UnknownTraceError: there is no such trace, or none at all.
+        """
+        session_id = cast("str", arguments.get("session_id") or self._default_session())
+        limit = cast("int", arguments.get("limit", _DEFAULT_LIMIT))
+        after = cast("int | None", arguments.get("after"))
+        hidden = self._hidden_policies()
+        as_lines = arguments.get("format") == "jsonl"
+        if as_lines and hidden:
+            raise ForbiddenError(
+                "the stored lines would tell what policy hides from agents",
+                code="not_disclosed",
+                hint=f"use the table; a person reads cra://trace/{session_id} or runs `cra-mcp trace show {session_id}`",
+            )
+        if after is None and not as_lines:
+            page = traces.last_page(self._runtime, session_id, limit=limit)
+        else:
+            page = traces.read_page(self._runtime, session_id, after=-1 if after is None else after, limit=limit)
+        check = self._runtime.verify_chain(session_id)
+        rows = [_disclosed(row, hidden) for row in traces.summaries(page)]
+        return t.CallToolResult(
+            content=_lines(page) if as_lines else [t.TextContent(type="text", text=_table(page, check, rows))],
+            structured_content=_structured(page, check, rows),
+        )
+
+    def _default_session(self) -> str:
+        session = self._sessions.active()
+        if session is not None:
+            return session.session_id
+        for info in self._runtime.list_traces():
+            return info.session_id
+        raise UnknownTraceError("no session has been recorded yet", hint="call a tool of this server first")
+
+    def _hidden_policies(self) -> frozenset[str]:
+        return frozenset(
+            policy.policy_id for atlas in self._runtime.atlases() for policy in atlas.policies if not policy.disclose
+        )
+
+
+def _disclosed(row: Summary | str, hidden: frozenset[str]) -> Summary | str:
+    """A row as an agent may see it: a call of a hidden action looks like one of an action that isn't there."""
+    if isinstance(row, str) or row.policy_id not in hidden:
+        return row
+    return replace(row, policy_id=UNDECLARED.policy_id)
+
+
+def _table(page: traces.Page, check: Verification, rows: Sequence[Summary | str]) -> str:
+    rest = None
+    if page.more:
+        rest = f"More: call {NAME} with after {page.last}, session_id {page.session_id}."
+    elif page.start:
+        rest = f"The newest {len(page.lines)}; from the start: call {NAME} with after -1."
+    return traces.as_markdown(page, check, rows, rest=rest)
+
+
+def _lines(page: traces.Page) -> list[t.ContentBlock]:
+    content = traces.jsonl(page, f"cra://trace/{page.session_id}")
+    if isinstance(content, t.TextResourceContents):
+        return [t.TextContent(type="text", text=content.text)]
+    return [t.EmbeddedResource(type="resource", resource=content)]
+
+
+def _structured(page: traces.Page, check: Verification, rows: Sequence[Summary | str]) -> dict[str, Any]:
+    return {
+        "session_id": page.session_id,
+        "trace": f"cra://trace/{page.session_id}",
+        "verification": check.to_dict(),
+        "events": [_row(row, position) for position, row in enumerate(rows, page.start)],
+        "next": page.last if page.more else None,
+    }
+
+
+def _row(row: Summary | str, position: int) -> dict[str, object]:
+    if isinstance(row, Summary):
+        return asdict(row)
+    return {
+        "sequence": position,
+        "timestamp": None,
+        "event_type": "unreadable",
+        "action_id": None,
+        "decision": None,
+        "policy_id": None,
+        "duration_ms": None,
+    }
