@@ -11,15 +11,11 @@ const Entries = (() => {
   /** One line as the list and the detail show it. Texts are ready to be shown; event is null where the line is none. */
   function entryOf(line, index) {
     const read = TraceVerifier.readEvent(line);
-    if (read instanceof TraceVerifier.Fault) return { ...blank(index, line), read, type: "unreadable", detail: read.message };
+    if (read instanceof TraceVerifier.Fault) return { ...blank(index, line), read, type: "unreadable", note: read.message };
     const summary = TraceSummary.summarise(read);
-    return {
-      ...blank(index, line),
-      read,
-      event: read,
-      ...shown(summary),
-      detail: Text.visible(TraceSummary.detail(read)),
-    };
+    const detail = Text.visible(TraceSummary.detail(read));
+    const look = shown(summary);
+    return { ...blank(index, line), read, event: read, ...look, detail, note: [look.policy, detail].filter(Boolean).join(": ") };
   }
 
   /** A row that the server summed up, where the page can't have the lines. */
@@ -47,6 +43,7 @@ const Entries = (() => {
       decision: null,
       policy: "",
       detail: "",
+      note: "",
       duration: null,
       time: "",
       timestamp: "",
@@ -65,6 +62,7 @@ const Entries = (() => {
       action: Text.visible(summary.action_id ?? "", 160),
       decision: summary.decision,
       policy: Text.visible(summary.policy_id ?? "", 160),
+      note: Text.visible(summary.policy_id ?? "", 160),
       duration: summary.duration_ms,
       timestamp: Text.visible(summary.timestamp, 40),
       time: Text.visible(summary.timestamp.slice(11, 23), 20),

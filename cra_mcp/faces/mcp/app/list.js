@@ -7,19 +7,23 @@
  */
 const EventList = (() => {
   const OVERSCAN = 8;
-  const WIDE = 680;
-  const ROW = { wide: 36, narrow: 60 };
+  /** How a row is laid out from which width on, in pixels, and how high it is then. */
+  const LAYOUTS = [
+    { name: "wide", from: 760, row: 36 },
+    { name: "medium", from: 460, row: 36 },
+    { name: "narrow", from: 0, row: 60 },
+  ];
   const WORDS = { allow: "Allowed", deny: "Denied", approval: "Approval", error: "Error" };
 
   class List {
-    /** viewport: the element that scrolls; canvas: its one child; onOpen(entry, byHand): an event was chosen. */
-    constructor(viewport, canvas, onOpen) {
+    /** viewport: the element that scrolls; canvas: its one child; onChoose(entry, opens): an event was chosen, or is to be opened. */
+    constructor(viewport, canvas, onChoose) {
       this.viewport = viewport;
       this.canvas = canvas;
-      this.onOpen = onOpen;
+      this.onChoose = onChoose;
       this.entries = [];
       this.chosen = -1;
-      this.rowHeight = ROW.wide;
+      this.rowHeight = LAYOUTS[0].row;
       viewport.addEventListener("scroll", () => this.draw(), { passive: true });
       viewport.addEventListener("keydown", (event) => this.pressed(event));
       canvas.addEventListener("click", (event) => this.clicked(event));
@@ -35,10 +39,11 @@ const EventList = (() => {
     }
 
     measure() {
-      const wide = this.viewport.clientWidth >= WIDE;
-      this.rowHeight = wide ? ROW.wide : ROW.narrow;
-      this.viewport.classList.toggle("narrow", !wide);
+      const layout = LAYOUTS.find(({ from }) => this.viewport.clientWidth >= from);
+      this.rowHeight = layout.row;
+      this.viewport.parentElement.dataset.layout = layout.name;
       this.canvas.style.height = `${this.entries.length * this.rowHeight}px`;
+      if (this.chosen >= 0) this.reveal();
       this.draw();
     }
 
@@ -83,7 +88,7 @@ const EventList = (() => {
         Text.element("span", { className: "type", text: entry.type }),
         Text.element("span", { className: "action", text: entry.action, title: entry.action }),
         outcome(entry),
-        Text.element("span", { className: "policy", text: entry.policy || entry.detail, title: entry.policy || entry.detail }),
+        Text.element("span", { className: "policy", text: entry.note, title: entry.note }),
         Text.element("span", { className: "duration", text: Text.duration(entry.duration) }),
       );
       row.style.transform = `translateY(${place * this.rowHeight}px)`;
@@ -97,34 +102,37 @@ const EventList = (() => {
     }
 
     /** Choose the entry at a place, and bring it into sight. */
-    choose(place, open = true) {
+    choose(place, opens) {
       if (this.entries.length === 0) return;
       this.chosen = Math.min(Math.max(place, 0), this.entries.length - 1);
       this.reveal();
       this.draw();
-      if (open) this.onOpen(this.entries[this.chosen]);
+      this.onChoose(this.entries[this.chosen], opens);
     }
 
     /** Choose the entry of an event by its position in the chain; false if it is not among those shown. */
-    chooseIndex(index) {
+    chooseIndex(index, opens) {
       const place = this.entries.findIndex((entry) => entry.index === index);
       if (place < 0) return false;
-      this.choose(place);
+      this.choose(place, opens);
       return true;
     }
 
-    clear() {
-      this.chosen = -1;
-      this.draw();
+    /** The chosen entry, if there is one. */
+    current() {
+      return this.entries[this.chosen];
     }
 
+    /** Bring the chosen row into sight: a near one by as little as it takes, a far one with what is around it. */
     reveal() {
+      const { clientHeight, scrollTop } = this.viewport;
       const top = this.chosen * this.rowHeight;
       const bottom = top + this.rowHeight;
-      if (top < this.viewport.scrollTop) this.viewport.scrollTop = Math.max(0, top - this.rowHeight);
-      else if (bottom > this.viewport.scrollTop + this.viewport.clientHeight) {
-        this.viewport.scrollTop = bottom + this.rowHeight - this.viewport.clientHeight;
-      }
+      if (top >= scrollTop && bottom <= scrollTop + clientHeight) return;
+      if (top < scrollTop - clientHeight || bottom > scrollTop + 2 * clientHeight) {
+        this.viewport.scrollTop = top - (clientHeight - this.rowHeight) / 2;
+      } else if (top < scrollTop) this.viewport.scrollTop = top - this.rowHeight;
+      else this.viewport.scrollTop = bottom + this.rowHeight - clientHeight;
     }
 
     pressed(event) {
@@ -138,8 +146,8 @@ const EventList = (() => {
         Home: 0,
         End: this.entries.length - 1,
       };
-      if (event.key in targets) this.choose(targets[event.key]);
-      else if (event.key === "Enter" || event.key === " ") this.choose(Math.max(0, this.chosen));
+      if (event.key in targets) this.choose(targets[event.key], false);
+      else if (event.key === "Enter" || event.key === " ") this.choose(Math.max(0, this.chosen), true);
       else return;
       event.preventDefault();
     }

@@ -9,7 +9,7 @@
 (() => {
   const MIN_HEIGHT = 300;
   const MAX_HEIGHT = 640;
-  const NARROW = 820;
+  const SIDE_BY_SIDE = 820; // below, an opened event covers the list
   const HOST_STYLE = /^--(?:color|font|border|shadow)-[a-z0-9-]{1,60}$/;
   const at = (id) => document.getElementById(id);
 
@@ -24,7 +24,9 @@
     rows: [], // the server's own summary, for hosts that let the page read nothing
   };
 
-  const list = new EventList.List(at("viewport"), at("canvas"), open);
+  const list = new EventList.List(at("viewport"), at("canvas"), (entry, opens) => {
+    if (opens || state.opened !== null) open(entry);
+  });
   const filter = new Filters.Filter(
     { toggles: at("toggles"), types: at("types"), search: at("search"), span: at("span-filter") },
     refilter,
@@ -84,7 +86,7 @@
       ["Agent", known("agent_id"), ""],
       ["Goal", known("goal"), "wide"],
       ["Started", first === undefined ? null : `${first.timestamp.slice(0, 19).replace("T", " ")} UTC`, "optional"],
-      ["Spans", span === null || !Number.isFinite(span) ? null : Text.duration(Math.max(span, 0)), "optional"],
+      ["Lasted", span === null || !Number.isFinite(span) ? null : Text.duration(Math.max(span, 0)), "optional"],
     ].filter(([, value]) => value !== null);
     at("facts").replaceChildren(
       ...told.map(([name, value, className]) =>
@@ -112,7 +114,7 @@
     const [entries, proof] = [found.entries, found.proof];
     present(entries, proof);
     pronounce(performance.now() - begun);
-    if (proof !== null && !proof.ok && list.chooseIndex(proof.bad_index)) at("viewport").focus({ preventScroll: true });
+    if (proof !== null && !proof.ok) list.chooseIndex(proof.bad_index, hasRoom());
   }
 
   function present(entries, proof) {
@@ -196,7 +198,6 @@
     at("only-call").hidden = entry.event === null || filter.span !== null;
     at("detail-body").scrollTop = 0;
     EventDetail.show(at("detail-body"), entry, () => state.opened === entry);
-    if (window.innerWidth <= NARROW) at("close").focus({ preventScroll: true });
   }
 
   function close() {
@@ -213,9 +214,11 @@
     list.draw();
   }
 
+  const hasRoom = () => window.innerWidth > SIDE_BY_SIDE;
+
   function nextProblem(step) {
     const { entries } = state;
-    const start = state.opened?.index ?? (step > 0 ? -1 : entries.length);
+    const start = list.current()?.index ?? (step > 0 ? -1 : entries.length);
     for (let index = start + step; index >= 0 && index < entries.length; index += step) {
       if (Entries.isProblem(entries[index])) {
         goTo(index);
@@ -225,10 +228,9 @@
   }
 
   function goTo(index) {
-    if (!list.chooseIndex(index)) {
-      filter.clear();
-      list.chooseIndex(index);
-    }
+    if (list.chooseIndex(index, true)) return;
+    filter.clear();
+    list.chooseIndex(index, true);
   }
 
   /** Tell a host that lets pages choose their height how much this one wants. */

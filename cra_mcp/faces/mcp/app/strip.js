@@ -28,9 +28,11 @@ const Strip = (() => {
       const height = tone === "bad" ? HEIGHT : (HEIGHT - 6) * (LOW[tone] ?? 1);
       pen.globalAlpha = entries[from].unproven && tone !== "bad" ? 0.4 : 1;
       pen.fillStyle = colours.get(tone);
-      const gap = step > 5 ? 1 : 0;
-      const bar = tone === "bad" ? Math.max(step - gap, 4) : Math.min(step - gap, 10);
-      pen.fillRect(slot * step + (step - gap - bar) / 2, (HEIGHT - height) / 2, bar, height);
+      const gap = Math.min(2, Math.floor(step / 4));
+      const bar = tone === "bad" ? Math.max(step - gap, 4) : step - gap;
+      pen.beginPath();
+      pen.roundRect(slot * step + (step - bar) / 2, (HEIGHT - height) / 2, bar, height, Math.min(2, bar / 3));
+      pen.fill();
     }
   }
 

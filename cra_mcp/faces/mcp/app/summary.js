@@ -27,7 +27,14 @@ const TraceSummary = (() => {
     ["requires_approval", "approval"],
   ]);
   /** Payload fields that tell most of an event, the most telling first. */
-  const TELLING = ["reason", "error_message", "goal", "summary", "action", "block_id", "atlas_id", "violation_type", "by"];
+  const TELLING = ["reason", "error_message", "goal", "summary", "action", "block_id", "atlas_id", "violation_type"];
+  /** Where one field is not enough. */
+  const TOLD = new Map([
+    ["action.requested", (payload) => (payload.has("parameters") ? StrictJson.canonical(payload.get("parameters")) : "")],
+    ["carp.resolution.completed", (payload) => counts(payload)],
+    ["approval.granted", (payload) => answered(payload)],
+    ["approval.rejected", (payload) => answered(payload)],
+  ]);
 
   const text = (value) => (typeof value === "string" ? value : null);
 
@@ -55,8 +62,20 @@ const TraceSummary = (() => {
     };
   }
 
+  function counts(payload) {
+    const [allowed, denied] = ["allowed_count", "denied_count"].map((name) => payload.get(name));
+    return Number.isSafeInteger(allowed) && Number.isSafeInteger(denied) ? `${allowed} allowed, ${denied} denied` : "";
+  }
+
+  function answered(payload) {
+    const [by, channel] = ["by", "channel"].map((name) => text(payload.get(name)));
+    return by === null || channel === null ? "" : `by ${by} over ${channel}`;
+  }
+
   /** One more line about an event, for people; may be empty. */
   function detail(event) {
+    const told = TOLD.get(event.event_type);
+    if (told !== undefined) return told(event.payload);
     for (const name of TELLING) {
       const value = text(event.payload.get(name));
       if (value) return value;
