@@ -12,7 +12,7 @@ import orjson
 
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import CanonicalError, CRAError
-from cra_mcp.faces.mcp import names
+from cra_mcp.faces.mcp import names, trace_tool
 from cra_mcp.faces.mcp.connection import RequestContext, text_result
 from cra_mcp.faces.mcp.sessions import SessionFinder, SessionHolder
 from cra_mcp.faces.mcp.tools import refusal
@@ -23,7 +23,7 @@ from cra_mcp.schema_check import Validator, compile_schema, explain
 Which = Literal["none", "default", "all"]
 Arguments = Mapping[str, Any]
 
-_DEFAULT = ("cra_start_session", "cra_request_context", "cra_end_session")
+_DEFAULT = ("cra_start_session", "cra_request_context", "cra_end_session", trace_tool.NAME)
 _STARTS = ("cra_start_session", "cra_bootstrap")
 _MAX_GOAL = 10_000
 _ID_LENGTH = 36
@@ -31,7 +31,7 @@ _ID_LENGTH = 36
 
 @dataclass(frozen=True, slots=True)
 class ControlTool:
-    """One control tool: what is listed, and what it does with checked arguments."""
+    """One control tool: what is listed, and what it does with checked arguments: a value to be shown as JSON, or a whole result."""
 
     tool: t.Tool
     run: Callable[[SessionHolder, Arguments], object]
@@ -43,6 +43,7 @@ class ControlTools:
     def __init__(self, runtime: Runtime, sessions: SessionFinder, which: Which) -> None:
         self._runtime = runtime
         self._sessions = sessions
+        self._trace = trace_tool.TraceTool(runtime)
         self._tools = {name: tool for name, tool in self._all().items() if which == "all" or name in _DEFAULT}
         if which == "none":
             self._tools = {}
@@ -73,6 +74,8 @@ class ControlTools:
             return text_result(f"Invalid parameters: {error.message}", is_error=True)
         except CRAError as error:
             return refusal(error)
+        if isinstance(value, t.CallToolResult):
+            return value
         return text_result(orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode(), meta=meta)
 
     def _validator(self, tool: t.Tool) -> Validator:
@@ -260,6 +263,7 @@ class ControlTools:
                 ["goal"],
                 self._bootstrap,
             ),
+            trace_tool.NAME: ControlTool(trace_tool.TOOL, self._trace.run),
         }
 
 

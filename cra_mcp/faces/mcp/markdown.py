@@ -58,7 +58,7 @@ def code(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """``text`` with everything that steers a reader, or that nobody sees, written as ``\\u{…}``."""
+    """``text`` with everything that steers a reader, or that nobody sees, written as an escape, ``u{…}`` after a backslash."""
     parts: list[str] = []
     marks = 0
     for part in text[: _MAX_CELL * 4]:
@@ -72,7 +72,10 @@ def _is_hostile(part: str, category: str) -> bool:
     if part == " ":
         return False
     return (
-        part in _MARKUP or part in _BLANK or category in _UNSEEN or any(ord(part) in variation for variation in _VARIATION)
+        part in _MARKUP
+        or part in _BLANK
+        or category in _UNSEEN
+        or any(ord(part) in variation for variation in _VARIATION)
     )
 
 

@@ -1,12 +1,13 @@
 """Traces, sessions, atlases and context as MCP resources.
 
-Rule: a resource shows what the runtime has, unchanged: trace lines are the bytes that were hashed. One answer stays under 512 KiB;
-the rest is named by the next URI. Source: specs/mcp.md, "Resources".
+Rule: a resource shows what the runtime has, unchanged: trace lines are the bytes that were hashed (their table is a second
+resource, since hosts hand every part of one to the model). One answer stays under 512 KiB; the rest is named by the next URI.
+Source: specs/mcp.md, "Resources".
 """
 
 import base64
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import mcp_types as t
 import orjson
@@ -15,17 +16,16 @@ from mcp.shared.uri_template import UriTemplate
 
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
-from cra_mcp.faces.mcp import names
+from cra_mcp.faces.mcp import app, names, traces
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.runtime import Runtime
 
 _PAGE = 100
-_MAX_ANSWER = 524_288
-_MAX_EVENTS = 1_000
 _MAX_COMPLETIONS = 100
 
 _TRACE = "cra://trace/{session_id}{?after,limit}"
+_TABLE = "cra://trace/{session_id}/table{?after,limit}"
 _EVENT = "cra://trace/{session_id}/{sequence}"
 _CHAIN = "cra://chain/{session_id}"
 _ATLAS = "cra://atlas/{atlas_id}"
@@ -37,10 +37,16 @@ _TEMPLATES: dict[str, tuple[str, str, str, str]] = {
         "Events of a session as JSON lines, oldest first. `after` is a sequence number, `limit` a number of events.",
         names.TRACE_JSONL,
     ),
+    _TABLE: (
+        "trace-table",
+        "Trace as a table",
+        "The same events as a Markdown table, with the verdict on the chain. Paged like the trace.",
+        names.MARKDOWN,
+    ),
     _EVENT: ("trace-event", "One event", "One event of a trace, by its sequence number.", names.TRACE_JSON),
     _CHAIN: ("chain", "Check of a trace", "Whether the hash chain of a session holds, and its head.", names.JSON),
     _ATLAS: ("atlas", "Atlas", "What an atlas lets this agent do.", names.ATLAS_JSON),
-    _CONTEXT: ("context", "Context document", "A document of a context pack.", "text/markdown"),
+    _CONTEXT: ("context", "Context document", "A document of a context pack.", names.MARKDOWN),
 }
 _PARSED = {template: UriTemplate.parse(template) for template in _TEMPLATES}
 
@@ -56,6 +62,7 @@ class Resources:
         self._sessions = sessions
         self._readers: dict[str, Reader] = {
             _TRACE: self._trace,
+            _TABLE: self._table,
             _EVENT: self._event,
             _CHAIN: lambda _ctx, uri, values: _json(uri, self._chain(values["session_id"])),
             _ATLAS: lambda ctx, uri, values: _json(uri, self._atlas(ctx, values["atlas_id"]), kind=names.ATLAS_JSON),
@@ -86,6 +93,16 @@ class Resources:
                 mime_type=names.JSON,
             ),
         ]
+        fixed.append(
+            t.Resource(
+                uri=app.URI,
+                name="trace-page",
+                title="Trace viewer",
+                description="The page that hosts with MCP Apps show for cra_trace: it verifies the chain itself.",
+                mime_type=app.MIME_TYPE,
+                _meta=app.resource_meta(),
+            )
+        )
         for atlas in self._runtime.atlases():
             fixed.append(
                 t.Resource(
@@ -137,6 +154,8 @@ class Resources:
             return _json(uri, self._current(ctx))
         if uri == "cra://sessions":
             return _json(uri, {"sessions": self._all_sessions()})
+        if uri == app.URI:
+            return _app(uri)
         for template, parsed in _PARSED.items():
             match = parsed.match(uri)
             if match is not None:
@@ -163,29 +182,35 @@ class Resources:
                 "live": info.live,
                 "trace": f"cra://trace/{info.session_id}",
             }
-            for info in self._runtime.list_traces()[:_MAX_EVENTS]
+            for info in self._runtime.list_traces()[: traces.MAX_EVENTS]
         ]
 
     def _trace(self, _ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+        found = self._page(values)
+        if found is None:
+            return None
+        page, limit = found
+        meta = {names.NEXT_META: _rest_of(page, limit)} if page.more else None
+        return t.ReadResourceResult(contents=[traces.jsonl(page, uri, meta)], _meta=meta)
+
+    def _table(self, _ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+        found = self._page(values)
+        if found is None:
+            return None
+        page, limit = found
+        rest = _rest_of(page, limit, "/table") if page.more else None
+        meta = {names.NEXT_META: rest} if rest is not None else None
+        check = self._runtime.verify_chain(page.session_id)
+        text = traces.as_markdown(page, check, traces.summaries(page), rest=f"More: `{rest}`" if rest else None)
+        content = t.TextResourceContents(uri=uri, mime_type=names.MARKDOWN, text=text, _meta=meta)
+        return t.ReadResourceResult(contents=[content], _meta=meta)
+
+    def _page(self, values: dict[str, str]) -> tuple[traces.Page, int] | None:
         after = _number(values.get("after"), -1)
-        limit = _number(values.get("limit"), _MAX_EVENTS)
+        limit = _number(values.get("limit"), traces.MAX_EVENTS)
         if after is None or limit is None or limit < 1:
             return None
-        session_id = values["session_id"]
-        lines = self._runtime.read_trace(session_id, after=after, limit=min(limit, _MAX_EVENTS) + 1)
-        kept: list[bytes] = []
-        size = 0
-        for line in lines[: min(limit, _MAX_EVENTS)]:
-            size += len(line) + 1
-            if size > _MAX_ANSWER and kept:
-                break
-            kept.append(line)
-        text = b"".join(line + b"\n" for line in kept).decode()
-        meta: dict[str, Any] | None = None
-        if len(kept) < len(lines):
-            meta = {names.NEXT_META: f"cra://trace/{session_id}?after={after + len(kept)}&limit={limit}"}
-        content = t.TextResourceContents(uri=uri, mime_type=names.TRACE_JSONL, text=text, _meta=meta)
-        return t.ReadResourceResult(contents=[content], _meta=meta)
+        return traces.read_page(self._runtime, values["session_id"], after=after, limit=limit), limit
 
     def _event(self, _ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
         sequence = _number(values["sequence"], -1)
@@ -194,8 +219,8 @@ class Resources:
         lines = self._runtime.read_trace(values["session_id"], after=sequence - 1, limit=1)
         if not lines:
             return None
-        content = t.TextResourceContents(uri=uri, mime_type=names.TRACE_JSON, text=lines[0].decode())
-        return t.ReadResourceResult(contents=[content])
+        page = traces.Page(values["session_id"], sequence, (lines[0],), more=False)
+        return t.ReadResourceResult(contents=[traces.jsonl(page, uri, kind=names.TRACE_JSON, end=b"")])
 
     def _chain(self, session_id: str) -> object:
         return {"session_id": session_id, **self._runtime.verify_chain(session_id).to_dict()}
@@ -281,6 +306,15 @@ def _page(items: list[T], cursor: str | None) -> tuple[list[T], str | None]:
 def _json(uri: str, value: object, *, kind: str = names.JSON) -> t.ReadResourceResult:
     text = orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode()
     return t.ReadResourceResult(contents=[t.TextResourceContents(uri=uri, mime_type=kind, text=text)])
+
+
+def _app(uri: str) -> t.ReadResourceResult:
+    content = t.TextResourceContents(uri=uri, mime_type=app.MIME_TYPE, text=app.page(), _meta=app.resource_meta())
+    return t.ReadResourceResult(contents=[content])
+
+
+def _rest_of(page: traces.Page, limit: int, form: str = "") -> str:
+    return f"cra://trace/{page.session_id}{form}?after={page.last}&limit={limit}"
 
 
 def _number(text: str | None, default: int) -> int | None:

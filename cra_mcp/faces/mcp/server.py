@@ -20,6 +20,7 @@ from pydantic import ValidationError
 import cra_mcp
 from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import CRAError
+from cra_mcp.faces.mcp import app
 from cra_mcp.faces.mcp.connection import RequestContext
 from cra_mcp.faces.mcp.control import ControlTools, Which
 from cra_mcp.faces.mcp.resources import Resources
@@ -88,6 +89,7 @@ class GovernedServer(Server[Principal]):
             on_read_resource=self._read_resource,
             on_completion=self._complete,
         )
+        self.extensions[app.EXTENSION] = {}
         ttl = float(runtime.config.approval_ttl_s)
         self.middleware.append(
             RequestStateBoundary(RequestStateSecurity.ephemeral(ttl=ttl), default_audience=self.name)

@@ -1,7 +1,8 @@
 """The control tool ``cra_trace``: a trace for hosts that don't read resources, and the anchor of the trace page.
 
 Rule: it reads, and records nothing. A model may be on the other end: what policy hides from agents is shown to it as if it did
-not exist, and the stored lines, which tell it, are not given at all while something is hidden. Source: specs/mcp.md, "The tool cra_trace".
+not exist, and the stored lines, which tell it, are not given at all while something is hidden.
+Source: specs/mcp.md, "The tool cra_trace".
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import mcp_types as t
 
 from cra_mcp.errors import ForbiddenError, UnknownTraceError
 from cra_mcp.faces.mcp import app, traces
-from cra_mcp.faces.mcp.connection import SessionHolder
+from cra_mcp.faces.mcp.sessions import SessionHolder
 from cra_mcp.gate.refusing import UNDECLARED
 from cra_mcp.runtime import Runtime
 from cra_mcp.trace.event import Verification
@@ -92,10 +93,21 @@ TOOL = t.Tool(
                         "policy_id": {"type": ["string", "null"]},
                         "duration_ms": {"type": ["number", "null"]},
                     },
-                    "required": ["sequence", "timestamp", "event_type", "action_id", "decision", "policy_id", "duration_ms"],
+                    "required": [
+                        "sequence",
+                        "timestamp",
+                        "event_type",
+                        "action_id",
+                        "decision",
+                        "policy_id",
+                        "duration_ms",
+                    ],
                 },
             },
-            "next": {"type": ["integer", "null"], "description": "`after` for the events that follow; null at the end."},
+            "next": {
+                "type": ["integer", "null"],
+                "description": "`after` for the events that follow; null at the end.",
+            },
         },
         "required": ["session_id", "trace", "verification", "events", "next"],
     },
@@ -107,20 +119,19 @@ TOOL = t.Tool(
 
 
 class TraceTool:
-    """What ``cra_trace`` answers on one connection."""
+    """What ``cra_trace`` answers."""
 
-    def __init__(self, runtime: Runtime, sessions: SessionHolder) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._sessions = sessions
 
-    def run(self, arguments: Mapping[str, Any]) -> t.CallToolResult:
+    def run(self, sessions: SessionHolder, arguments: Mapping[str, Any]) -> t.CallToolResult:
         """The trace that was asked for; the arguments fit ``TOOL.input_schema``.
 
         Raises:
             ForbiddenError: ``not_disclosed``: the stored lines would tell what policy hides.
             UnknownTraceError: there is no such trace, or none at all.
         """
-        session_id = cast("str", arguments.get("session_id") or self._default_session())
+        session_id = cast("str", arguments.get("session_id") or self._default_session(sessions))
         limit = cast("int", arguments.get("limit", _DEFAULT_LIMIT))
         after = cast("int | None", arguments.get("after"))
         hidden = self._hidden_policies()
@@ -142,8 +153,8 @@ class TraceTool:
             structured_content=_structured(page, check, rows),
         )
 
-    def _default_session(self) -> str:
-        session = self._sessions.active()
+    def _default_session(self, sessions: SessionHolder) -> str:
+        session = sessions.active()
         if session is not None:
             return session.session_id
         for info in self._runtime.list_traces():

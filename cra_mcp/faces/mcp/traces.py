@@ -81,14 +81,15 @@ def _fitting(lines: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(lines)
 
 
-def jsonl(page: Page, uri: str, meta: dict[str, Any] | None = None) -> t.TextResourceContents | t.BlobResourceContents:
-    """The lines as they are stored."""
-    data = b"".join(line + b"\n" for line in page.lines)
+def jsonl(
+    page: Page, uri: str, meta: dict[str, Any] | None = None, *, kind: str = names.TRACE_JSONL, end: bytes = b"\n"
+) -> t.TextResourceContents | t.BlobResourceContents:
+    """The lines as they are stored, each with ``end`` after it."""
+    data = b"".join(line + end for line in page.lines)
     try:
-        return t.TextResourceContents(uri=uri, mime_type=names.TRACE_JSONL, text=data.decode(), _meta=meta)
+        return t.TextResourceContents(uri=uri, mime_type=kind, text=data.decode(), _meta=meta)
     except UnicodeDecodeError:
-        blob = base64.b64encode(data).decode()
-        return t.BlobResourceContents(uri=uri, mime_type=names.TRACE_JSONL, blob=blob, _meta=meta)
+        return t.BlobResourceContents(uri=uri, mime_type=kind, blob=base64.b64encode(data).decode(), _meta=meta)
 
 
 def summaries(page: Page) -> list[Summary | str]:

@@ -205,7 +205,7 @@ async def test_sessions_are_started_and_ended_by_control_tools(place: Place, mod
     assert {"action.reported", "feedback.received", "context.injected"} <= set(kinds)
 
 
-@pytest.mark.parametrize(("which", "count"), [("none", 0), ("default", 3), ("all", 8)])
+@pytest.mark.parametrize(("which", "count"), [("none", 0), ("default", 4), ("all", 9)])
 async def test_control_tools_are_published_as_asked(place: Place, mode: Mode, which: str, count: int) -> None:
     async with Client(place.parameters("--control-tools", which), mode=mode, cache=None) as client:
         names = [tool.name for tool in (await client.list_tools()).tools]

@@ -46,11 +46,21 @@ def allowed(call: int, action_id: str, parameters: dict[str, Any], ms: float = 1
     ours = {"action_id": action_id}
     return [
         ("action.requested", {**ours, "parameters": parameters, "parameters_hash": HASH}, call),
-        ("policy.evaluated", {**ours, "policy_id": "allow-read", "result": "allow", "determining": ["allow-read"]}, call),
+        (
+            "policy.evaluated",
+            {**ours, "policy_id": "allow-read", "result": "allow", "determining": ["allow-read"]},
+            call,
+        ),
         ("action.approved", {**ours, "resolution_id": identifier(7)}, call),
         (
             "action.executed",
-            {**ours, "execution_id": identifier(0xE0000 + call), "duration_ms": ms, "result_hash": HASH, "result_bytes": 311},
+            {
+                **ours,
+                "execution_id": identifier(0xE0000 + call),
+                "duration_ms": ms,
+                "result_hash": HASH,
+                "result_bytes": 311,
+            },
             call,
         ),
     ]
@@ -72,9 +82,17 @@ def approved(call: int, action_id: str) -> list[Step]:
     return [
         ("action.requested", {"action_id": action_id, "parameters": {"amount": 49.9}, "parameters_hash": HASH}, call),
         ("policy.evaluated", {**asked, "determining": ["approve-refunds"]}, call),
-        ("approval.requested", {**ours, "policy_id": "approve-refunds", "reason": "A person approves every refund."}, call),
+        (
+            "approval.requested",
+            {**ours, "policy_id": "approve-refunds", "reason": "A person approves every refund."},
+            call,
+        ),
         ("approval.granted", {**ours, "by": "ann", "channel": "elicitation", "grade": "client_elicitation"}, call),
-        ("action.approved", {"action_id": action_id, "resolution_id": identifier(7), "approval_id": ours["approval_id"]}, call),
+        (
+            "action.approved",
+            {"action_id": action_id, "resolution_id": identifier(7), "approval_id": ours["approval_id"]},
+            call,
+        ),
         (
             "action.failed",
             {
@@ -109,7 +127,11 @@ def session(calls: int = 6) -> list[Step]:
             },
             0,
         ),
-        ("context.injected", {"block_id": "procedures", "source": "com.example.support/procedures.md", "token_count": 412}, 0),
+        (
+            "context.injected",
+            {"block_id": "procedures", "source": "com.example.support/procedures.md", "token_count": 412},
+            0,
+        ),
         *allowed(1, "ticket.get", {"ticket_id": "T-17", "fields": ["subject", "customer", "charges"]}),
         *denied(2, "ticket.delete", "Nothing is deleted through support: open a ticket instead."),
         *approved(3, "refund.create"),
