@@ -157,7 +157,7 @@ class Runtime:
             principal: whom the session belongs to; None: whoever runs this process.
 
         Raises:
-            RequestError: ``invalid_request`` or ``unknown_session`` (of the parent).
+            RequestError: ``invalid_request``, or ``unknown_session`` or ``session_ended`` (of the parent).
             TraceUnavailableError: the chain can't be begun.
         """
         if agent_id is None:
@@ -166,7 +166,7 @@ class Runtime:
             self._gate.catalogue,
             agent_id=agent_id,
             goal=goal,
-            parent=self._sessions.known(parent_session_id) if parent_session_id is not None else None,
+            parent=self._sessions.running(parent_session_id) if parent_session_id is not None else None,
             risk_tier=risk_tier_of(risk_tier),
             context=context or {},
             principal=principal,

@@ -5,6 +5,7 @@ Source: specs/carp.md, "Sessions".
 """
 
 import threading
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import cast
@@ -21,15 +22,17 @@ from cra_mcp.trace.store import TraceStore
 
 _MAX_GOAL = 10_000
 _MAX_AGENT_ID = 256
+_MAX_ENDED = 1_000
 
 
 class Sessions:
-    """Sessions by id, ended ones included."""
+    """Sessions by id; of ended ones the last thousand."""
 
     def __init__(self, config: RuntimeConfig, store: TraceStore) -> None:
         self._config = config
         self._store = store
         self._sessions: dict[str, Session] = {}
+        self._ended: deque[str] = deque()
         self._lock = threading.RLock()
 
     def begin(
@@ -45,9 +48,11 @@ class Sessions:
     ) -> Session:
         """Start a session and its chain.
 
+        A parent's chain says that it has got a child; a child whose parent can't say so is ended again.
+
         Raises:
             RequestError: ``invalid_request``.
-            TraceUnavailableError: the chain can't be begun.
+            TraceUnavailableError: the chain can't be begun, or the parent's can't be written.
         """
         if not 1 <= len(agent_id) <= _MAX_AGENT_ID:
             raise RequestError("invalid_request", "agent_id must have 1 to 256 characters")
@@ -79,6 +84,12 @@ class Sessions:
             raise
         with self._lock:
             self._sessions[session_id] = session
+        if parent is not None:
+            try:
+                self.record(parent, "x.cra.session.child", {"session_id": session_id, "agent_id": agent_id})
+            except TraceError:
+                self.end(session, "error")
+                raise
         return session
 
     def get(self, session_id: str) -> Session | None:
@@ -136,6 +147,14 @@ class Sessions:
         with suppress(TraceError):
             self.record(session, "session.ended", payload)
         self._store.release(session.session_id)
+        self._forget_oldest(session)
+
+    def _forget_oldest(self, ended: Session) -> None:
+        """Keep a bounded number of ended sessions: those are only asked for to say that they have ended."""
+        with self._lock:
+            self._ended.append(ended.session_id)
+            if len(self._ended) > _MAX_ENDED:
+                self._sessions.pop(self._ended.popleft(), None)
 
     def record(self, session: Session, event_type: str, payload: Mapping[str, object]) -> None:
         """Add one event to a session's chain.

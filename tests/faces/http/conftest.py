@@ -68,6 +68,11 @@ class Servers:
         assert line, f"the server did not start: {(place.folder / 'stderr').read_text()}"
         return HttpServer(place, process, json.loads(line))
 
+    def start_with_tokens(self, **limits: float) -> HttpServer:
+        """A server that wants tokens (tokens.py)."""
+        program = str(Path(__file__).with_name("tokens.py"))
+        return self.start(program=[program, str(self.place.atlas), str(self.place.data), json.dumps(limits)])
+
     def errors(self) -> str:
         """What the servers have logged."""
         return (self.place.folder / "stderr").read_text()

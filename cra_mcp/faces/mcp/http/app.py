@@ -4,6 +4,7 @@ In this order: the Host and Origin check, for every path; then, for all that spe
 Health answers need no credential and say nothing but that.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,11 +20,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cra_mcp.auth.principal import Authenticator, Principal
 from cra_mcp.faces.mcp.http.answers import AnswerRefused
 from cra_mcp.faces.mcp.http.identity import Authenticate
+from cra_mcp.faces.mcp.http.limits import LimitBody, LimitStreams, Rate
 from cra_mcp.faces.mcp.http.options import HttpOptions
 from cra_mcp.faces.mcp.http.origin import CheckOrigin
 from cra_mcp.faces.mcp.http.sessions import HttpSessions
 from cra_mcp.faces.mcp.http.sse import MESSAGES_PATH, SseTransport
 from cra_mcp.faces.mcp.http.streamable import StreamableHttp
+from cra_mcp.faces.mcp.http.under_way import UnderWay
 from cra_mcp.faces.mcp.server import GovernedServer, ServeOptions, local_principal
 from cra_mcp.runtime import Runtime
 
@@ -61,7 +64,10 @@ class HttpApp:
             "anonymous", tenant=local.tenant, agent_id=local.agent_id, roles=local.roles, credential="anonymous"
         )
         self._authenticator = authenticator
-        self._stopping = False
+        self._limits = http.limits
+        self._open_streams: Counter[tuple[str, str, str]] = Counter()
+        self._under_way = UnderWay(http.limits.stop_s)
+        self._rate = Rate(http.limits)
         middleware = [Middleware(CheckOrigin, hosts=http.hosts(), origins=http.allowed_origins)]
         if http.allowed_origins:
             middleware.append(_cross_origin(http.allowed_origins))
@@ -70,9 +76,9 @@ class HttpApp:
                 Route("/healthz", self._health, methods=["GET"]),
                 Route("/readyz", self._ready, methods=["GET"]),
                 *routes,
-                Route(MCP_PATH, self._protected(self._streamable)),
-                Route(SSE_PATH, self._protected(sse.stream), methods=["GET"]),
-                Route(MESSAGES_PATH, self._protected(sse.post), methods=["POST"]),
+                Route(MCP_PATH, _Endpoint(self._protected(self._streamable))),
+                Route(SSE_PATH, _Endpoint(self._protected(sse.stream)), methods=["GET"]),
+                Route(MESSAGES_PATH, _Endpoint(self._protected(sse.post)), methods=["POST"]),
             ],
             middleware=middleware,
             lifespan=self._lifespan,
@@ -82,9 +88,9 @@ class HttpApp:
         """Answer one request."""
         await self._app(scope, receive, send)
 
-    def stop(self) -> None:
-        """Take nothing new: the server is about to close."""
-        self._stopping = True
+    async def stop(self) -> None:
+        """Take no request any more, and end those under way."""
+        await self._under_way.stop()
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncGenerator[None]:
@@ -102,15 +108,30 @@ class HttpApp:
             await anyio.sleep(max(self._sessions.end_idle(), _SHORTEST_SWEEP_S))
 
     def _protected(self, app: ASGIApp) -> ASGIApp:
-        answered = AnswerRefused(app)
-        return Authenticate(answered, authenticator=self._authenticator, anonymous=self._anonymous)
+        """An app behind what every MCP request passes; the last named here is passed first."""
+        app = LimitBody(app, self._limits)
+        app = LimitStreams(app, self._limits, self._open_streams)
+        app = self._rate.over(app)
+        app = Authenticate(app, authenticator=self._authenticator, anonymous=self._anonymous)
+        app = AnswerRefused(app)
+        return self._under_way.over(app)
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok"}, headers={"cache-control": "no-store"})
 
     async def _ready(self, _request: Request) -> Response:
-        status = ("stopping", 503) if self._stopping else ("ready", 200)
+        status = ("stopping", 503) if self._under_way.stopping else ("ready", 200)
         return JSONResponse({"status": status[0]}, status[1], headers={"cache-control": "no-store"})
+
+
+class _Endpoint:
+    """An app as an endpoint: Starlette takes functions for handlers of requests, and objects for apps."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 def _cross_origin(origins: Sequence[str]) -> Middleware:

@@ -19,6 +19,7 @@ class Limits:
 
     Attributes:
         max_body_bytes: of one request.
+        max_connections: open at once; further ones are closed.
         max_sessions: MCP and governed sessions open at once, each.
         max_sessions_per_principal: of these, by one principal.
         max_streams: answers open at once that stay open by design: GET streams, SSE connections, subscriptions.
@@ -33,6 +34,7 @@ class Limits:
     """
 
     max_body_bytes: int = 4_194_304
+    max_connections: int = 8_192
     max_sessions: int = 2_048
     max_sessions_per_principal: int = 512
     max_streams: int = 2_048

@@ -3,10 +3,13 @@
 Source: specs/mcp.md, "Over HTTP".
 """
 
+import logging
 import socket
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 import uvicorn
@@ -14,9 +17,13 @@ import uvicorn
 from cra_mcp.auth.principal import Authenticator
 from cra_mcp.faces.mcp.http.app import MCP_PATH, SSE_PATH, HttpApp
 from cra_mcp.faces.mcp.http.options import HttpOptions, bind
+from cra_mcp.faces.mcp.http.protocol import bounded
 from cra_mcp.faces.mcp.server import ServeOptions
 from cra_mcp.faces.mcp.stopping import stop_requested
 from cra_mcp.runtime import Runtime
+
+_CLOSE_S: Final = 0.1
+_FILES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ async def serve_http(
     server = _Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=bounded(http.limits),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -70,9 +77,11 @@ async def serve_http(
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=http.limits.keep_alive_s,
-            timeout_graceful_shutdown=1,
-        )
+        ),
+        app,
     )
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # below that it speaks of what any client can cause
+    allow_many_files()
     with stop_requested() as asked:
         async with anyio.create_task_group() as group:
             group.start_soon(server.serve, sockets)
@@ -80,21 +89,54 @@ async def serve_http(
             if on_ready is not None:
                 on_ready(Listening(http.host or "localhost", sockets[0].getsockname()[1]))
             await asked.wait()
-            app.stop()
-            server.should_exit = True
+            server.asked.set()
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's, which leaves signals to us and says when it listens."""
+    """Uvicorn's, with our way of stopping: at once, whatever clients do, and every outcome recorded."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, app: HttpApp) -> None:
         super().__init__(config)
         self.ready = anyio.Event()
+        self.asked = anyio.Event()
+        self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
 
+    async def main_loop(self) -> None:
+        while not self.asked.is_set():
+            await self.on_tick(0)  # the Date header
+            with anyio.move_on_after(1):
+                await self.asked.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        await self._app.stop()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with anyio.move_on_after(_CLOSE_S):
+            while self.server_state.connections:  # noqa: ASYNC110 - uvicorn says it to nobody
+                await anyio.sleep(_CLOSE_S / 20)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # it leaves our last words unread
+        await self.lifespan.shutdown()
+
     @contextmanager
     def capture_signals(self) -> Generator[None]:
+        """Signals are the business of whoever runs this."""
         yield
+
+
+def allow_many_files() -> None:
+    """Raise this process's bound on open files to what it may have: each connection and each session is one or two."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 - not on Windows
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

@@ -4,10 +4,12 @@ Rule: the SDK's session manager has the protocol; this adds that a governed sess
 Source: MCP specification 2025-11-25 and 2026-07-28, "Streamable HTTP".
 """
 
+from http import HTTPStatus
+
 from mcp.server.auth.middleware.bearer_auth import AuthorizationContext
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from cra_mcp.faces.mcp.http.answers import RefusedError
 from cra_mcp.faces.mcp.http.identity import owner_of
@@ -36,7 +38,19 @@ class StreamableHttp(StreamableHTTPSessionManager):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         session_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), None)
+        if scope["method"] == "DELETE" and session_id is not None:
+            send = self._ending(session_id, send)
         await self.asgi_app({**scope, CONNECTION_SCOPE: session_id}, receive, send)
+
+    def _ending(self, session_id: str, send: Send) -> Send:
+        """Ends the governed session before its client is told that the MCP session has ended."""
+
+        async def ended_first(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.OK:
+                self._sessions.close(session_id, "completed")
+            await send(message)
+
+        return ended_first
 
     def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
         transport = super()._admit_session(requestor)

@@ -1,0 +1,68 @@
+"""One HTTP connection, which waits for its client only so long.
+
+Uvicorn waits for ever for the head of a request, and for a client to read its answer. Here a connection that sends no whole
+head, or leaves the answer unread, is dropped; what waited for it is then cancelled as for any client that goes.
+"""
+
+import asyncio
+from typing import cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from cra_mcp.faces.mcp.http.options import Limits
+
+
+class BoundedProtocol(H11Protocol):
+    """Uvicorn's HTTP/1.1 with bounds; ``bounded`` makes a class with its limits."""
+
+    limits: Limits
+    _head_timer: asyncio.TimerHandle | None = None
+    _send_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.max_connections:
+            transport.abort()
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """A client has sent something."""
+        super().data_received(data)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has gone."""
+        self._head_timer = _cancelled(self._head_timer)
+        self._send_timer = _cancelled(self._send_timer)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is written to."""
+        super().pause_writing()
+        if self._send_timer is None:
+            self._send_timer = self.loop.call_later(self.limits.send_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read on."""
+        super().resume_writing()
+        self._send_timer = _cancelled(self._send_timer)
+
+    def _await_head(self) -> None:
+        """Wait for the rest of a head; between requests, when nothing of one has come, uvicorn's own timer runs."""
+        under_way = cast("RequestResponseCycle | None", self.cycle)
+        waiting = under_way is None or under_way.response_complete
+        if not waiting:
+            self._head_timer = _cancelled(self._head_timer)
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(self.limits.receive_s, self.transport.abort)
+
+
+def bounded(limits: Limits) -> type[asyncio.Protocol]:
+    """The protocol class of a server with these limits."""
+    return cast("type[asyncio.Protocol]", type("Protocol", (BoundedProtocol,), {"limits": limits}))
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
