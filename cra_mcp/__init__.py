@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cra_mcp.compose import CRARuntime as CRARuntime
+    from cra_mcp.errors import ActionError as ActionError
+    from cra_mcp.errors import AskError as AskError
     from cra_mcp.errors import CRAError as CRAError
+    from cra_mcp.execution.content import Content as Content
+    from cra_mcp.execution.context import BlockingCallContext as BlockingCallContext
+    from cra_mcp.execution.context import CallContext as CallContext
     from cra_mcp.settings import RuntimeConfig as RuntimeConfig
 
 __version__ = "0.1.0"
@@ -16,9 +21,24 @@ _HOMES = {
     "CRARuntime": "cra_mcp.compose",
     "RuntimeConfig": "cra_mcp.settings",
     "CRAError": "cra_mcp.errors",
+    "ActionError": "cra_mcp.errors",
+    "AskError": "cra_mcp.errors",
+    "Content": "cra_mcp.execution.content",
+    "CallContext": "cra_mcp.execution.context",
+    "BlockingCallContext": "cra_mcp.execution.context",
 }
 
-__all__ = ["CRAError", "CRARuntime", "RuntimeConfig", "__version__"]
+__all__ = [
+    "ActionError",
+    "AskError",
+    "BlockingCallContext",
+    "CRAError",
+    "CRARuntime",
+    "CallContext",
+    "Content",
+    "RuntimeConfig",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

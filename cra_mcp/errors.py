@@ -154,6 +154,26 @@ class ExecutionError(CRAError):
         super().__init__(message, code=code, hint=hint)
 
 
+AskCode = Literal["ask_undeclared", "ask_unsupported", "ask_unanswered", "ask_invalid"]
+
+
+class AskError(CRAError):
+    """A function asked its caller's client for something and got no answer. The message is safe to show.
+
+    Codes: ``ask_undeclared`` (its atlas does not say that it may), ``ask_unsupported`` (the client can't, or there is none),
+    ``ask_unanswered`` (it failed to answer), ``ask_invalid`` (question or answer has the wrong form).
+
+    Attributes:
+        capability: what it asked for, where it is the client's lack of it: ``elicitation``, ``sampling`` or ``roots``.
+    """
+
+    default_code = "ask_unanswered"
+
+    def __init__(self, code: AskCode, message: str, *, capability: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.capability: str | None = capability
+
+
 class ActionError(CRAError):
     """Raised by an action's own Python function to say what went wrong: the one exception whose text the agent is shown."""
 

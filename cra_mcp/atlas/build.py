@@ -19,7 +19,10 @@ from cra_mcp.atlas.manifest import (
     HttpExecutorPart,
     ManifestHead,
     McpExecutorPart,
+    PromptPublication,
     PythonExecutorPart,
+    ResourcePublication,
+    ToolPublication,
     UpstreamPart,
 )
 from cra_mcp.atlas.model import (
@@ -32,6 +35,7 @@ from cra_mcp.atlas.model import (
     HttpExecutor,
     McpExecutor,
     PolicyCase,
+    Publication,
     PythonExecutor,
     RateLimit,
     Upstream,
@@ -103,7 +107,20 @@ def _action(part: ActionPart, capabilities: tuple[Capability, ...]) -> Action:
         cost=part.cost,
         executor=_executor(part),
         capabilities=frozenset(each.capability_id for each in capabilities if part.action_id in each.actions),
+        publication=_publication(part),
     )
+
+
+def _publication(action: ActionPart) -> Publication:
+    match action.publish:
+        case None:
+            return Publication()
+        case ToolPublication(name=name, parameters_schema=form):
+            return Publication("tool", name, exact_schema=form == "exact")
+        case PromptPublication(name=name):
+            return Publication("prompt", name)
+        case ResourcePublication(name=name, uri=uri, mime_type=kind):
+            return Publication("resource", name, uri, kind)
 
 
 def _executor(action: ActionPart) -> Executor | None:
@@ -112,8 +129,8 @@ def _executor(action: ActionPart) -> Executor | None:
             return None
         case McpExecutorPart(upstream=upstream, tool=tool):
             return McpExecutor(upstream, tool)
-        case PythonExecutorPart(callable=name):
-            return PythonExecutor(name)
+        case PythonExecutorPart(callable=name, context=context, asks=asks):
+            return PythonExecutor(name, context, frozenset(asks or ()))
         case CommandExecutorPart() as part:
             return CommandExecutor(tuple(part.argv), part.cwd, tuple(part.env), part.max_output_bytes)
         case HttpExecutorPart() as part:

@@ -23,6 +23,7 @@ from cra_mcp.atlas.manifest import (
 )
 from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, published_name
 from cra_mcp.atlas.placeholders import placeholders
+from cra_mcp.atlas.publication import check_publication
 from cra_mcp.atlas.shape import Place, steps_in
 from cra_mcp.policy.compiler import conditions_from_manifest, policy_from_manifest
 
@@ -61,8 +62,9 @@ def _check_published_names(parts: Parts) -> None:
     owners: dict[str, str] = {}
     for item in parts.actions:
         action_id = item.part.action_id
-        name = published_name(action_id)
-        place = item.place.below("action_id")
+        given = item.part.publish.name if item.part.publish is not None else None
+        name = given or published_name(action_id)
+        place = item.place.below("publish", "name") if given else item.place.below("action_id")
         if is_reserved(name):
             place.add("reserved_name", f"published names beginning {RESERVED_PREFIX} belong to control tools")
         owner = owners.setdefault(name, action_id)
@@ -75,6 +77,7 @@ def _check_action(item: Item[ActionPart], parts: Parts) -> None:
     check_schema(action.parameters_schema, item.place.below("parameters_schema"), object_root=True)
     if action.returns_schema is not None:
         check_schema(action.returns_schema, item.place.below("returns_schema"))
+    check_publication(action, item.place)
     place = item.place.below("executor")
     match action.executor:
         case McpExecutorPart(upstream=upstream):

@@ -60,6 +60,7 @@ ActionGlob = Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9._*-]+$")]
 DottedId = Annotated[str, Field(max_length=128, pattern=rf"^[a-z][a-z0-9_-]*{_DOTTED}*$")]
 PolicyId = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 LocalName = Annotated[str, Field(max_length=64, pattern=r"^[a-z][a-z0-9_-]*$")]
+PublishedName = Annotated[str, Field(max_length=64, pattern=r"^[a-zA-Z][a-zA-Z0-9_-]*$")]
 EnvironmentName = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 HeaderName = Annotated[str, Field(max_length=128, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 HeaderValue = Annotated[str, Field(max_length=4_096, pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
@@ -251,6 +252,22 @@ class PythonExecutorPart(Part):
             description="module:function, looked for in the atlas's python/ folder first.",
         ),
     ]
+    context: Absent[
+        Annotated[
+            str,
+            Field(
+                max_length=64,
+                pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+                description="The keyword argument that gets a CallContext: progress, log, and what asks names.",
+            ),
+        ]
+    ] = None
+    asks: Absent[
+        Annotated[
+            list[Literal["elicitation", "sampling", "roots"]],
+            Field(min_length=1, max_length=3, description="What the function may ask the caller's client for."),
+        ]
+    ] = None
 
 
 class CommandExecutorPart(Part):
@@ -282,6 +299,46 @@ AnyExecutor = Annotated[
 ]
 
 
+class ToolPublication(Part):
+    """Presented as a tool."""
+
+    as_: Annotated[Literal["tool"], Field(alias="as")]
+    name: Absent[PublishedName] = None
+    parameters_schema: Annotated[
+        Literal["portable", "exact"],
+        Field(description="exact: listed as it is written, for hosts that take all of JSON Schema."),
+    ] = "portable"
+
+
+class PromptPublication(Part):
+    """Presented as a prompt: the parameters are its arguments, the result its messages."""
+
+    as_: Annotated[Literal["prompt"], Field(alias="as")]
+    name: Absent[PublishedName] = None
+
+
+class ResourcePublication(Part):
+    """Presented as a resource: the variables of its URI are the parameters, the result is its content."""
+
+    as_: Annotated[Literal["resource"], Field(alias="as")]
+    uri: Annotated[
+        str,
+        Field(
+            max_length=1_024,
+            pattern=r"^[a-z][a-z0-9+.-]*://[A-Za-z0-9._~!$&'()*+,;=:@/?%{}-]+$",
+            description="Its URI, or an RFC 6570 template of level 1.",
+        ),
+    ]
+    name: Absent[PublishedName] = None
+    mime_type: Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9.+-]+/[a-z0-9.+-]+$")] = "text/plain"
+
+
+AnyPublication = Annotated[
+    ToolPublication | PromptPublication | ResourcePublication,
+    Field(discriminator="as_"),
+]
+
+
 class ActionPart(Part):
     """Something an agent may ask for."""
 
@@ -303,6 +360,7 @@ class ActionPart(Part):
     rate_limit: Absent[Annotated[RateLimitShape, Field(description="Per agent, this action alone.")]] = None
     cost: Absent[Annotated[float, Field(ge=0, le=1_000_000_000)]] = None
     executor: Absent[Annotated[AnyExecutor, Field(description="What does it; without one it is report-only.")]] = None
+    publish: Absent[Annotated[AnyPublication, Field(description="How it is presented; absent: as a tool.")]] = None
 
 
 class UpstreamPart(Part):

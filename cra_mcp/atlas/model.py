@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cra_mcp.atlas.names import published_name
 from cra_mcp.policy.engine import PolicySet
 from cra_mcp.policy.model import Conditions, Effect, Facts, Policy, RiskTier
 
@@ -29,9 +30,15 @@ class PythonExecutor:
     """Calls ``callable`` ("module:function") with the parameters as keyword arguments.
 
     The module is looked for in the atlas's ``python/`` folder first, then on the import path.
+
+    Attributes:
+        context: the keyword argument that gets a ``CallContext``, if the function wants one.
+        asks: what the function may ask the caller's client for.
     """
 
     callable: str
+    context: str | None = None
+    asks: frozenset[str] = frozenset()
     type: Literal["python"] = "python"
 
 
@@ -95,6 +102,25 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Publication:
+    """How a face presents an action.
+
+    Attributes:
+        kind: what it is presented as: a tool, a prompt or a resource.
+        name: its published name, if not the one made of its id.
+        uri: of a resource: an RFC 6570 template whose variables are the action's parameters.
+        mime_type: of a resource.
+        exact_schema: of a tool: list the parameters_schema as it is written, whatever hosts make of it.
+    """
+
+    kind: Literal["tool", "prompt", "resource"] = "tool"
+    name: str | None = None
+    uri: str | None = None
+    mime_type: str | None = None
+    exact_schema: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """Something an agent may ask for. Schemas are JSON Schema 2020-12."""
 
@@ -111,6 +137,12 @@ class Action:
     cost: float | None = None
     executor: Executor | None = None
     capabilities: frozenset[str] = frozenset()
+    publication: Publication = Publication()
+
+    @property
+    def published_name(self) -> str:
+        """What it is called towards hosts."""
+        return self.publication.name or published_name(self.action_id)
 
 
 @dataclass(frozen=True, slots=True)

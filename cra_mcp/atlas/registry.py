@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cra_mcp.atlas.model import Action, Atlas
-from cra_mcp.atlas.names import published_name
 from cra_mcp.errors import AtlasConflictError, RequestError
 
 Owned = tuple[Atlas, Action]
@@ -44,7 +43,7 @@ class Catalogue:
             seen.add(atlas.atlas_id)
             for action in atlas.actions:
                 _claim(by_id, action.action_id, "action id", atlas, action)
-                _claim(by_name, published_name(action.action_id), "published name", atlas, action)
+                _claim(by_name, action.published_name, "published name", atlas, action)
         object.__setattr__(self, "_by_id", by_id)
         object.__setattr__(self, "_by_name", by_name)
 

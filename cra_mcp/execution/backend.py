@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from cra_mcp.atlas.model import Action, Atlas
+from cra_mcp.execution.client import Client
 
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 """``(done, total or None, message or None)``; awaiting it never fails the action."""
@@ -16,13 +17,14 @@ Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One approved call. ``parameters`` have passed the action's schema."""
+    """One approved call. ``parameters`` have passed the action's schema; ``client`` is whom the action may talk back to."""
 
     action_id: str
     session_id: str
     execution_id: str
     parameters: Mapping[str, object]
     on_progress: Progress | None = None
+    client: Client | None = None
 
 
 @dataclass(frozen=True, slots=True)

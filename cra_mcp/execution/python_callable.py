@@ -14,8 +14,10 @@ from functools import partial
 from typing import ClassVar, cast
 
 from cra_mcp.atlas.model import Action, Atlas, PythonExecutor
-from cra_mcp.errors import ActionError, ExecutionError
+from cra_mcp.errors import ActionError, AskError, ExecutionError
 from cra_mcp.execution.backend import BoundAction, Invocation, Result
+from cra_mcp.execution.content import Content, is_block
+from cra_mcp.execution.context import BlockingCallContext, Bridge, CallContext
 from cra_mcp.execution.modules import load_module
 from cra_mcp.execution.values import NotJsonError, json_value
 from cra_mcp.execution.workers import Loops, Threads
@@ -50,11 +52,21 @@ class PythonBackend:
             if found is None:
                 load = partial(_load, action.action_id, name, attribute, atlas)
                 found = await self._threads.run(load)
-            if found.is_async:
-                return await self._loops.run(partial(_await, found, invocation.parameters))
-            return await self._threads.run(partial(_call, found, invocation.parameters))
+            if executor.context is None:
+                return await self._carry_out(found, invocation.parameters)
+            bridge = Bridge(invocation)
+            context = CallContext(bridge) if found.is_async else BlockingCallContext(bridge)
+            try:
+                return await self._carry_out(found, {**invocation.parameters, executor.context: context})
+            finally:
+                bridge.close()
 
         return run
+
+    async def _carry_out(self, function: "_Function", parameters: Mapping[str, object]) -> Result:
+        if function.is_async:
+            return await self._loops.run(partial(_await, function, parameters))
+        return await self._threads.run(partial(_call, function, parameters))
 
     async def aclose(self) -> None:
         """Let threads end after their work, and end the event loop of asynchronous functions."""
@@ -114,6 +126,8 @@ async def _await(function: _Function, parameters: Mapping[str, object]) -> Resul
 
 def _result(function: _Function, value: object) -> Result:
     try:
+        if isinstance(value, Content):
+            return _several(value)
         return Result(value=json_value(value))
     except NotJsonError as error:
         if inspect.iscoroutine(value):
@@ -121,12 +135,21 @@ def _result(function: _Function, value: object) -> Result:
         raise ExecutionError(
             "invalid_result",
             f"{function.action_id} returned what is not JSON: {error}",
-            hint="return dicts, lists, strings, finite numbers, booleans or None",
+            hint="return dicts, lists, strings, finite numbers, booleans, None, or a Content of them",
         ) from error
+
+
+def _several(content: Content) -> Result:
+    blocks = tuple(cast("Mapping[str, object]", json_value(dict(block))) for block in content.blocks)
+    if not all(is_block(block) for block in blocks):
+        raise NotJsonError("a block of its Content has the wrong form")
+    return Result(value=json_value(content.value), content=blocks)
 
 
 def _failure(function: _Function, error: BaseException) -> Result:
     """What the agent learns of an exception: its type, or what an ActionError says."""
+    if isinstance(error, AskError):
+        raise error
     if isinstance(error, ActionError):
         return Result(value={"error": error.message.encode(errors="replace").decode()}, is_error=True)
     _log.debug("%s raised", function.action_id, exc_info=error)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from cra_mcp.approval.model import Approval, Asker
 from cra_mcp.execution.backend import Progress, Result
+from cra_mcp.execution.client import Client
 from cra_mcp.resolution import Resolution
 from cra_mcp.session import Session
 
@@ -20,7 +21,8 @@ class Call:
     """A wish to have an action carried out.
 
     ``resolution`` is the one it is made under. ``parameters`` are as they arrived: any value at all. ``asker`` is how the
-    caller's person can be asked for approval while the call waits; without one, approval is left pending.
+    caller's person can be asked for approval while the call waits; without one, approval is left pending. ``client`` is
+    whom the action may talk back to.
     """
 
     session: Session
@@ -31,6 +33,7 @@ class Call:
     execution_id: str
     asker: Asker | None = None
     on_progress: Progress | None = None
+    client: Client | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval
 from cra_mcp.atlas.model import Action, Atlas
 from cra_mcp.atlas.registry import Catalogue
-from cra_mcp.errors import CRAError, ExecutionError, TraceUnavailableError
+from cra_mcp.errors import AskError, CRAError, ExecutionError, TraceUnavailableError
 from cra_mcp.execution.backend import Invocation, Result
 from cra_mcp.gate.approving import Approving
+from cra_mcp.gate.asking import RecordedClient
 from cra_mcp.gate.attempt import Attempt, Recorder, limiter_of_loop
 from cra_mcp.gate.binding import Binding, Bindings, no_executor
 from cra_mcp.gate.call import Call, ExecutionOutcome, Fault
@@ -197,7 +198,7 @@ class Gate:
         started_ns = self._config.clock_ns()
         try:
             result = await self._run(attempt, binding)
-        except ExecutionError as error:
+        except (ExecutionError, AskError, TraceUnavailableError) as error:
             return self._failed(attempt, started_ns, _fault_of(error))
         except anyio.get_cancelled_exc_class():
             self._failed(attempt, started_ns, Fault("cancelled", "the caller cancelled the call"))
@@ -218,12 +219,14 @@ class Gate:
         action = binding.action
         if binding.run is None:
             raise no_executor(action)
+        client = attempt.call.client
         invocation = Invocation(
             action_id=action.action_id,
             session_id=attempt.call.session.session_id,
             execution_id=attempt.call.execution_id,
             parameters=attempt.parameters,
             on_progress=attempt.call.on_progress,
+            client=RecordedClient(client, action, attempt, self._recorder) if client is not None else None,
         )
         began = False
         with anyio.move_on_after(action.timeout_s):
@@ -322,4 +325,5 @@ def _check_result(binding: Binding, measured: Measured) -> Fault | None:
 
 
 def _fault_of(error: CRAError) -> Fault:
-    return Fault(error.code, error.message, error.hint)
+    lacking = error.capability if isinstance(error, AskError) else None
+    return Fault(error.code, error.message, error.hint, {"capability": lacking} if lacking is not None else {})

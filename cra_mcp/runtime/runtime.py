@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from anyio.from_thread import BlockingPortal
 
-    from cra_mcp.gate.call import Progress
+    from cra_mcp.gate.call import Client, Progress
     from cra_mcp.messages import CarpRequest
 
 
@@ -248,6 +248,7 @@ class Runtime:
         idempotency_key: str | None = None,
         asker: Asker | None = None,
         on_progress: "Progress | None" = None,
+        client: "Client | None" = None,
     ) -> ExecutionOutcome:
         """Have an action carried out, if policy allows it.
 
@@ -261,6 +262,7 @@ class Runtime:
             idempotency_key: the same key in a session has the first outcome again and carries nothing out.
             asker: how to ask for approval while the call waits; None leaves it pending.
             on_progress: told of the action's progress.
+            client: whom the action may talk back to.
 
         Raises:
             RequestError: the session or the resolution can't be used; recorded if the session exists.
@@ -278,6 +280,7 @@ class Runtime:
                 execution_id=self.config.new_id(),
                 asker=asker,
                 on_progress=on_progress,
+                client=client,
             ),
             idempotency_key,
         )
