@@ -6,13 +6,13 @@ Names are loaded when first used, so that importing the package costs nothing th
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cra_mcp.actions.content import Content as Content
+    from cra_mcp.actions.context import BlockingCallContext as BlockingCallContext
+    from cra_mcp.actions.context import CallContext as CallContext
     from cra_mcp.compose import CRARuntime as CRARuntime
     from cra_mcp.errors import ActionError as ActionError
     from cra_mcp.errors import AskError as AskError
     from cra_mcp.errors import CRAError as CRAError
-    from cra_mcp.execution.content import Content as Content
-    from cra_mcp.execution.context import BlockingCallContext as BlockingCallContext
-    from cra_mcp.execution.context import CallContext as CallContext
     from cra_mcp.settings import RuntimeConfig as RuntimeConfig
 
 __version__ = "0.1.0"
@@ -23,9 +23,9 @@ _HOMES = {
     "CRAError": "cra_mcp.errors",
     "ActionError": "cra_mcp.errors",
     "AskError": "cra_mcp.errors",
-    "Content": "cra_mcp.execution.content",
-    "CallContext": "cra_mcp.execution.context",
-    "BlockingCallContext": "cra_mcp.execution.context",
+    "Content": "cra_mcp.actions.content",
+    "CallContext": "cra_mcp.actions.context",
+    "BlockingCallContext": "cra_mcp.actions.context",
 }
 
 __all__ = [

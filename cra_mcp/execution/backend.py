@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from cra_mcp.actions.client import Client
 from cra_mcp.atlas.model import Action, Atlas
-from cra_mcp.execution.client import Client
 
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 """``(done, total or None, message or None)``; awaiting it never fails the action."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, cast
 
+from cra_mcp.actions.content import Content, is_block
+from cra_mcp.actions.context import BlockingCallContext, Bridge, CallContext
 from cra_mcp.atlas.model import Action, Atlas, PythonExecutor
 from cra_mcp.errors import ActionError, AskError, ExecutionError
 from cra_mcp.execution.backend import BoundAction, Invocation, Result
-from cra_mcp.execution.content import Content, is_block
-from cra_mcp.execution.context import BlockingCallContext, Bridge, CallContext
 from cra_mcp.execution.modules import load_module
 from cra_mcp.execution.values import NotJsonError, json_value
 from cra_mcp.execution.workers import Loops, Threads
@@ -54,7 +54,12 @@ class PythonBackend:
                 found = await self._threads.run(load)
             if executor.context is None:
                 return await self._carry_out(found, invocation.parameters)
-            bridge = Bridge(invocation)
+            bridge = Bridge(
+                invocation.client,
+                action_id=invocation.action_id,
+                session_id=invocation.session_id,
+                execution_id=invocation.execution_id,
+            )
             context = CallContext(bridge) if found.is_async else BlockingCallContext(bridge)
             try:
                 return await self._carry_out(found, {**invocation.parameters, executor.context: context})

@@ -9,10 +9,10 @@ from typing import cast
 
 import anyio
 
+from cra_mcp.actions.client import Answer, Capability, Client, LogLevel, Question
 from cra_mcp.atlas.model import Action, PythonExecutor
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import AskError
-from cra_mcp.execution.client import Answer, Capability, Client, LogLevel, Question
 from cra_mcp.gate.attempt import Attempt, Recorder
 from cra_mcp.schema_check import compile_schema
 

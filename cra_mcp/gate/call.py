@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cra_mcp.actions.client import Client
 from cra_mcp.approval.model import Approval, Asker
 from cra_mcp.execution.backend import Progress, Result
-from cra_mcp.execution.client import Client
 from cra_mcp.resolution import Resolution
 from cra_mcp.session import Session
 

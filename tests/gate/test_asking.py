@@ -9,15 +9,15 @@ import anyio
 import pytest
 
 from cra_mcp import CRARuntime, RuntimeConfig
+from cra_mcp.actions.client import Answer, Capability, Question
 from cra_mcp.errors import AskError
-from cra_mcp.execution.client import Answer, Capability, Question
 from cra_mcp.gate.call import ExecutionOutcome
 
 pytestmark = pytest.mark.anyio
 
 FORM = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 FUNCTIONS = f"""
-from cra_mcp.execution.context import elicitation, roots, sampling
+from cra_mcp.actions.context import elicitation, roots, sampling
 FORM = {FORM!r}
 async def greet(ctx):
     answer = await ctx.elicit("Who are you?", FORM, key="who")

@@ -10,9 +10,8 @@ import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TypeVar, cast
 
+from cra_mcp.actions.client import Answer, Capability, Client, LogLevel, Question
 from cra_mcp.errors import AskError
-from cra_mcp.execution.backend import Invocation
-from cra_mcp.execution.client import Answer, Capability, Client, LogLevel, Question
 
 T = TypeVar("T")
 
@@ -24,17 +23,15 @@ _ROOTS = "roots"
 class Bridge:
     """The way from a function's thread to the client of its call. Made on the server's event loop."""
 
-    def __init__(self, invocation: Invocation) -> None:
-        self.invocation = invocation
+    def __init__(self, client: Client | None, *, action_id: str, session_id: str, execution_id: str) -> None:
+        self.client = client
+        self.action_id = action_id
+        self.session_id = session_id
+        self.execution_id = execution_id
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._under_way: set[concurrent.futures.Future[object]] = set()
         self._open = True
-
-    @property
-    def client(self) -> Client | None:
-        """The client, if the call has one."""
-        return self.invocation.client
 
     def start(self, work: Coroutine[object, object, T]) -> concurrent.futures.Future[T]:
         """Carry out ``work`` on the server's event loop. Callable from any thread."""
@@ -71,17 +68,17 @@ class _Told:
     @property
     def action_id(self) -> str:
         """The action."""
-        return self._bridge.invocation.action_id
+        return self._bridge.action_id
 
     @property
     def session_id(self) -> str:
         """The session the call belongs to."""
-        return self._bridge.invocation.session_id
+        return self._bridge.session_id
 
     @property
     def execution_id(self) -> str:
         """This call; the trace's events of it have it."""
-        return self._bridge.invocation.execution_id
+        return self._bridge.execution_id
 
     def can(self, capability: Capability) -> bool:
         """Whether the client can be asked for ``elicitation``, ``sampling`` or ``roots``."""
