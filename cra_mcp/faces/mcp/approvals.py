@@ -18,6 +18,7 @@ from mcp.shared.exceptions import MCPError
 from cra_mcp.approval.model import Answer, Approval, Channel
 from cra_mcp.errors import ApprovalError
 from cra_mcp.faces.mcp.connection import RequestContext, can_fill_forms, is_modern
+from cra_mcp.faces.mcp.rounds import STATE_PREFIX, Request
 from cra_mcp.runtime import Runtime
 
 _KEY = "approval"
@@ -90,21 +91,21 @@ def ask_again(ctx: RequestContext, approval: Approval) -> t.InputRequiredResult 
     )
 
 
-async def take_answer(ctx: RequestContext, params: t.CallToolRequestParams, runtime: Runtime) -> bool:
+async def take_answer(ctx: RequestContext, request: Request, runtime: Runtime) -> bool:
     """Settle the approval a repeated 2026-era call answers; False if the client put the question aside.
 
     ``request_state`` has been unsealed by the boundary: it is ours, for this tool and these arguments. That it is used once
     is the ledger's business: an approval settled before stays as it was.
     """
-    if params.request_state is None or not is_modern(ctx):
+    approval_id = request.request_state
+    if approval_id is None or approval_id.startswith(STATE_PREFIX) or not is_modern(ctx):
         return True
-    given = (params.input_responses or {}).get(_KEY)
+    given = (request.input_responses or {}).get(_KEY)
     if not isinstance(given, t.ElicitResult):
         return True
     answer = read_answer(given.action, cast("Mapping[str, object] | None", given.content))
     if answer == "unavailable":
         return False
-    approval_id = params.request_state
     try:
         await anyio.to_thread.run_sync(
             lambda: runtime.settle_approval(

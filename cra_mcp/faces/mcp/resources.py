@@ -71,8 +71,8 @@ class Resources:
 
     # --- list ------------------------------------------------------------------------------------------------------
 
-    def listing(self, cursor: str | None) -> tuple[list[t.Resource], str | None]:
-        """One page of resources, and the cursor of the next.
+    def listing(self, cursor: str | None, more: Sequence[t.Resource] = ()) -> tuple[list[t.Resource], str | None]:
+        """One page of resources, ``more`` of them last, and the cursor of the next.
 
         Raises:
             MCPError: the cursor is not one of ours.
@@ -123,15 +123,17 @@ class Resources:
                 )
                 for block in atlas.context_blocks
             )
-        return _page(fixed, cursor)
+        return _page([*fixed, *more], cursor)
 
-    def templates(self, cursor: str | None) -> tuple[list[t.ResourceTemplate], str | None]:
-        """One page of templates, and the cursor of the next. Raises as ``listing``."""
+    def templates(
+        self, cursor: str | None, more: Sequence[t.ResourceTemplate] = ()
+    ) -> tuple[list[t.ResourceTemplate], str | None]:
+        """One page of templates, ``more`` of them last, and the cursor of the next. Raises as ``listing``."""
         found = [
             t.ResourceTemplate(uri_template=template, name=name, title=title, description=description, mime_type=kind)
             for template, (name, title, description, kind) in _TEMPLATES.items()
         ]
-        return _page(found, cursor)
+        return _page([*found, *more], cursor)
 
     # --- read ------------------------------------------------------------------------------------------------------
 
@@ -260,10 +262,7 @@ class Resources:
         if not isinstance(reference, t.ResourceTemplateReference):
             return t.Completion(values=[])
         chosen = (params.context.arguments or {}) if params.context is not None else {}
-        candidates = self._candidates(params.argument.name, chosen)
-        typed = params.argument.value
-        found = [candidate for candidate in candidates if candidate.startswith(typed)]
-        return t.Completion(values=found[:_MAX_COMPLETIONS], total=len(found), has_more=len(found) > _MAX_COMPLETIONS)
+        return completion(self._candidates(params.argument.name, chosen), params.argument.value)
 
     def _candidates(self, name: str, chosen: dict[str, str]) -> Sequence[str]:
         if name == "session_id":
@@ -288,6 +287,12 @@ class Resources:
         except CRAError:
             return []
         return [str(sequence) for sequence in range(events)]
+
+
+def completion(candidates: Sequence[str], typed: str) -> t.Completion:
+    """Those that begin with what was typed, as many as one answer may hold."""
+    found = [candidate for candidate in candidates if candidate.startswith(typed)]
+    return t.Completion(values=found[:_MAX_COMPLETIONS], total=len(found), has_more=len(found) > _MAX_COMPLETIONS)
 
 
 def _page(items: list[T], cursor: str | None) -> tuple[list[T], str | None]:

@@ -19,16 +19,21 @@ from pydantic import ValidationError
 
 import cra_mcp
 from cra_mcp.auth.principal import Principal
+from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import app
+from cra_mcp.faces.mcp.calls import Calls
+from cra_mcp.faces.mcp.clients import set_level
 from cra_mcp.faces.mcp.connection import RequestContext
 from cra_mcp.faces.mcp.control import ControlTools, Which
-from cra_mcp.faces.mcp.resources import Resources
+from cra_mcp.faces.mcp.published import PublishedPrompts, PublishedResources
+from cra_mcp.faces.mcp.resources import Resources, completion
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.faces.mcp.tools import ActionTools
 from cra_mcp.runtime import Runtime
 
 _LIST_TTL_MS = 5_000
+_CALLS = ("tools/call", "prompts/get")
 _log = logging.getLogger("cra_mcp.mcp")
 
 Next = Callable[[Any], Awaitable[Any]]
@@ -55,14 +60,20 @@ class GovernedServer(Server[Principal]):
     def __init__(self, runtime: Runtime, options: ServeOptions, sessions: SessionFinder) -> None:
         self._runtime = runtime
         self._sessions = sessions
-        self._actions = ActionTools(runtime, sessions)
+        self._calls = Calls(runtime, sessions)
+        self._actions = ActionTools(runtime, self._calls)
         self._control = ControlTools(runtime, sessions, options.control_tools)
+        self._prompts = PublishedPrompts(runtime, self._calls)
         self._resources = Resources(runtime, sessions)
+        self._published = PublishedResources(runtime, self._calls)
         local = local_principal(runtime, options)
 
         @asynccontextmanager
         async def started_by(_server: Server[Principal]) -> AsyncGenerator[Principal]:
-            yield local
+            try:
+                yield local
+            finally:
+                await self.aclose()
 
         private = CacheHint(ttl_ms=_LIST_TTL_MS, scope="private")
         fresh = CacheHint(ttl_ms=0, scope="private")
@@ -73,10 +84,11 @@ class GovernedServer(Server[Principal]):
             description="Lets an agent see and do only what policy allows, and records every call.",
             instructions=_instructions(runtime, options.control_tools),
             lifespan=started_by,
-            # Without it the SDK lists all tools before every call of the 2026 era, to look for header annotations: there are none.
-            get_tool_input_schema=_no_header_annotations,
+            # Without it the SDK lists all tools before every call of the 2026 era, to look for header annotations.
+            get_tool_input_schema=self._actions.header_annotations,
             cache_hints={
                 "tools/list": private,
+                "prompts/list": private,
                 "resources/list": private,
                 "resources/templates/list": private,
                 "resources/read": fresh,
@@ -84,18 +96,24 @@ class GovernedServer(Server[Principal]):
             },
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
+            on_list_prompts=self._list_prompts,
+            on_get_prompt=self._get_prompt,
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
             on_completion=self._complete,
         )
         self.extensions[app.EXTENSION] = {}
+        self.add_request_handler("logging/setLevel", t.SetLevelRequestParams, set_level)
         ttl = float(runtime.config.approval_ttl_s)
-        self.middleware.append(
-            RequestStateBoundary(RequestStateSecurity.ephemeral(ttl=ttl), default_audience=self.name)
-        )
+        self._seal = RequestStateBoundary(RequestStateSecurity.ephemeral(ttl=ttl), default_audience=self.name)
+        self.middleware.append(self._unsealed)
         self.middleware.append(self._record_rejected)
         self.middleware.insert(0, _keep_text_in)
+
+    async def aclose(self) -> None:
+        """End the calls that wait for answers of their client."""
+        await self._calls.aclose()
 
     def create_initialization_options(
         self,
@@ -119,31 +137,65 @@ class GovernedServer(Server[Principal]):
             return self._control.call(ctx, params.name, params.arguments)
         return await self._actions.call(ctx, params)
 
+    async def _list_prompts(self, ctx: RequestContext, _params: t.PaginatedRequestParams | None) -> t.ListPromptsResult:
+        return t.ListPromptsResult(prompts=self._prompts.listing(ctx))
+
+    async def _get_prompt(
+        self, ctx: RequestContext, params: t.GetPromptRequestParams
+    ) -> t.GetPromptResult | t.InputRequiredResult:
+        found = await self._prompts.get(ctx, params)
+        if found is None:
+            raise MCPError(code=t.INVALID_PARAMS, message=f"Unknown prompt: {lossy(params.name[:100])}")
+        return found
+
     async def _list_resources(
-        self, _ctx: RequestContext, params: t.PaginatedRequestParams | None
+        self, ctx: RequestContext, params: t.PaginatedRequestParams | None
     ) -> t.ListResourcesResult:
-        resources, cursor = self._resources.listing(params.cursor if params is not None else None)
+        more = self._published.listing(ctx)
+        resources, cursor = self._resources.listing(params.cursor if params is not None else None, more)
         return t.ListResourcesResult(resources=resources, next_cursor=cursor)
 
     async def _list_templates(
-        self, _ctx: RequestContext, params: t.PaginatedRequestParams | None
+        self, ctx: RequestContext, params: t.PaginatedRequestParams | None
     ) -> t.ListResourceTemplatesResult:
-        templates, cursor = self._resources.templates(params.cursor if params is not None else None)
+        more = self._published.templates(ctx)
+        templates, cursor = self._resources.templates(params.cursor if params is not None else None, more)
         return t.ListResourceTemplatesResult(resource_templates=templates, next_cursor=cursor)
 
-    async def _read_resource(self, ctx: RequestContext, params: t.ReadResourceRequestParams) -> t.ReadResourceResult:
-        return self._resources.read(ctx, str(params.uri))
+    async def _read_resource(
+        self, ctx: RequestContext, params: t.ReadResourceRequestParams
+    ) -> t.ReadResourceResult | t.InputRequiredResult:
+        return await self._published.read(ctx, params) or self._resources.read(ctx, str(params.uri))
 
     async def _complete(self, _ctx: RequestContext, params: t.CompleteRequestParams) -> t.CompleteResult:
+        if isinstance(params.ref, t.PromptReference):
+            values = self._prompts.completions(params.ref.name, params.argument.name)
+            return t.CompleteResult(completion=completion(values, params.argument.value))
         return t.CompleteResult(completion=self._resources.complete(params))
+
+    async def _unsealed(self, ctx: RequestContext, call_next: Next) -> Any:
+        """Open the sealed state of a repeated request; a call whose seal is broken leaves an event."""
+        opened = False
+
+        async def within(inner: RequestContext) -> Any:
+            nonlocal opened
+            opened = True
+            return await call_next(inner)
+
+        try:
+            return await self._seal(ctx, within)
+        except MCPError:
+            if not opened and ctx.method in _CALLS:
+                self._record_error(ctx, "invalid_request", f"the requestState of {ctx.method} is not one of ours")
+            raise
 
     async def _record_rejected(self, ctx: RequestContext, call_next: Next) -> Any:
         """A call the protocol layer refuses (no name, arguments that are no object) leaves an event too."""
         try:
             return await call_next(ctx)
         except ValidationError:
-            if ctx.method == "tools/call":
-                self._record_error(ctx, "invalid_request", "the parameters of tools/call do not fit the protocol")
+            if ctx.method in _CALLS:
+                self._record_error(ctx, "invalid_request", f"the parameters of {ctx.method} do not fit the protocol")
             raise
         except MCPError:
             raise
@@ -176,10 +228,6 @@ def local_principal(runtime: Runtime, options: ServeOptions) -> Principal:
     """Whoever started this process."""
     config = runtime.config
     return Principal("local", tenant=config.tenant, agent_id=options.agent_id or config.agent_id)
-
-
-def _no_header_annotations(_tool: str) -> None:
-    return None
 
 
 def _instructions(runtime: Runtime, control: Which) -> str:

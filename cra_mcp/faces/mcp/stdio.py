@@ -32,6 +32,7 @@ async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
                 await serve(server, LineReader(streams.read_fd, writer), writer, principal)
                 group.cancel_scope.cancel()
     finally:
+        await server.aclose()
         session.close(reason.value)
         streams.restore()
 

@@ -12,14 +12,12 @@ import mcp_types as t
 import orjson
 from mcp.shared.exceptions import MCPError
 
-from cra_mcp.atlas.names import published_name
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import names
-from cra_mcp.faces.mcp.approvals import ask_again, asker_for, take_answer
+from cra_mcp.faces.mcp.calls import Calls
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of, text_result
 from cra_mcp.faces.mcp.schemas import portable
-from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.gate.call import ExecutionOutcome
 from cra_mcp.resolution import Permission
 from cra_mcp.runtime import Runtime
@@ -32,9 +30,9 @@ _REMOTE_EXECUTORS = {"mcp", "http"}
 class ActionTools:
     """The tools a caller can see."""
 
-    def __init__(self, runtime: Runtime, sessions: SessionFinder) -> None:
+    def __init__(self, runtime: Runtime, calls: Calls) -> None:
         self._runtime = runtime
-        self._sessions = sessions
+        self._calls = calls
         self._listed: OrderedDict[tuple[int, bool], tuple[tuple[Permission, ...], list[t.Tool]]] = OrderedDict()
 
     def listing(self, ctx: RequestContext) -> list[t.Tool]:
@@ -46,11 +44,20 @@ class ActionTools:
         key = (id(permissions), modern)
         found = self._listed.get(key)
         if found is None:
-            tools = sorted((_tool(permission, modern=modern) for permission in permissions), key=lambda tool: tool.name)
+            tools = sorted(
+                (_tool(each, modern=modern) for each in permissions if each.action.publication.kind == "tool"),
+                key=lambda tool: tool.name,
+            )
             found = self._listed[key] = (permissions, tools)
             if len(self._listed) > _MAX_LISTINGS:
                 self._listed.popitem(last=False)
         return found[1]
+
+    def header_annotations(self, name: str) -> Mapping[str, Any] | None:
+        """The listed schema of a tool that can have ``x-mcp-header`` in it; None for others, whose listed schema has none."""
+        action_id = self._runtime.action_id_of(name)
+        action = self._runtime.find_action(action_id) if action_id is not None else None
+        return action.parameters_schema if action is not None and action.publication.exact_schema else None
 
     async def call(
         self, ctx: RequestContext, params: t.CallToolRequestParams
@@ -61,22 +68,12 @@ class ActionTools:
             MCPError: the tool is unknown, or must look so.
         """
         action_id = self._runtime.action_id_of(params.name) or params.name
-        can_ask = await take_answer(ctx, params, self._runtime)
         try:
-            session = self._sessions.of(ctx).current()
-            outcome = await self._runtime.execute(
-                session.session_id,
-                action_id,
-                params.arguments,
-                asker=asker_for(ctx),
-                on_progress=ctx.session.report_progress,
-            )
+            outcome = await self._calls.call(ctx, params, action_id, params.arguments)
         except CRAError as error:
             return refusal(error)
-        if outcome.status == "pending_approval" and outcome.approval is not None and can_ask:
-            question = ask_again(ctx, outcome.approval)
-            if question is not None:
-                return question
+        if isinstance(outcome, t.InputRequiredResult):
+            return outcome
         return self._translate(ctx, params.name, outcome)
 
     def _translate(self, ctx: RequestContext, name: str, outcome: ExecutionOutcome) -> t.CallToolResult:
@@ -125,10 +122,12 @@ def _tool(permission: Permission, *, modern: bool) -> t.Tool:
     executor = action.executor.type if action.executor is not None else ""
     returns = action.returns_schema
     return t.Tool(
-        name=published_name(action.action_id),
+        name=action.published_name,
         title=action.name,
         description=_description(permission),
-        input_schema=portable(action.parameters_schema),
+        input_schema=dict(action.parameters_schema)
+        if action.publication.exact_schema
+        else portable(action.parameters_schema),
         output_schema=dict(returns) if returns is not None and _can_be_output(returns, modern=modern) else None,
         annotations=t.ToolAnnotations(
             title=action.name,

@@ -1,0 +1,219 @@
+"""Actions that are presented as prompts and as resources.
+
+Rule: getting the one and reading the other is a call of the action, decided and recorded like any. Nothing is decided here.
+Source: specs/mcp.md, "Publication".
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, cast
+from urllib.parse import unquote
+
+import mcp_types as t
+import orjson
+from mcp.shared.exceptions import MCPError
+
+from cra_mcp.atlas.model import Action
+from cra_mcp.atlas.publication import uri_pattern, uri_variables
+from cra_mcp.canonical import lossy
+from cra_mcp.errors import CRAError
+from cra_mcp.execution.backend import Result
+from cra_mcp.faces.mcp.calls import Calls
+from cra_mcp.faces.mcp.connection import RequestContext, principal_of
+from cra_mcp.faces.mcp.tools import receipt_meta
+from cra_mcp.gate.call import ExecutionOutcome
+from cra_mcp.runtime import Runtime
+
+REFUSED: Final = 1001
+"""Code of the error that answers where policy, a person or the action itself said no: prompts and resources have no ``isError``."""
+
+
+class PublishedPrompts:
+    """The prompts a caller can see."""
+
+    def __init__(self, runtime: Runtime, calls: Calls) -> None:
+        self._runtime = runtime
+        self._calls = calls
+
+    def listing(self, ctx: RequestContext) -> list[t.Prompt]:
+        """What to list, sorted by name."""
+        return sorted(
+            (_prompt(action) for action in _visible(self._runtime, ctx, "prompt")), key=lambda each: each.name
+        )
+
+    async def get(
+        self, ctx: RequestContext, params: t.GetPromptRequestParams
+    ) -> t.GetPromptResult | t.InputRequiredResult | None:
+        """The messages of a prompt; None if no action is presented under this name.
+
+        Raises:
+            MCPError: it was refused, or failed.
+        """
+        action_id = self._runtime.action_id_of(params.name)
+        action = self._runtime.find_action(action_id) if action_id is not None else None
+        if action is None or action.publication.kind != "prompt":
+            return None
+        outcome = await _carried(self._calls, ctx, params, action, params.arguments)
+        if not isinstance(outcome, ExecutionOutcome):
+            return outcome
+        messages = [
+            t.PromptMessage.model_validate({"role": "user", "content": block}) for block in _blocks(_result(outcome))
+        ]
+        return t.GetPromptResult(description=action.description, messages=messages, _meta=receipt_meta(outcome))
+
+    def completions(self, name: str, argument: str) -> list[str]:
+        """Values an argument can have, where its schema lists them."""
+        action_id = self._runtime.action_id_of(name)
+        action = self._runtime.find_action(action_id) if action_id is not None else None
+        if action is None or action.publication.kind != "prompt":
+            return []
+        values = _properties(action).get(argument, {}).get("enum")
+        return [str(value) for value in cast("list[object]", values)] if isinstance(values, list) else []
+
+
+class PublishedResources:
+    """The resources a caller can see that are actions."""
+
+    def __init__(self, runtime: Runtime, calls: Calls) -> None:
+        self._runtime = runtime
+        self._calls = calls
+        self._patterns: dict[str, re.Pattern[str]] = {}
+
+    def listing(self, ctx: RequestContext) -> list[t.Resource]:
+        """Those of one URI each, in load order."""
+        return [
+            t.Resource(
+                uri=_uri(action),
+                name=action.published_name,
+                title=action.name,
+                description=action.description,
+                mime_type=action.publication.mime_type,
+            )
+            for action in _visible(self._runtime, ctx, "resource")
+            if not uri_variables(_uri(action))
+        ]
+
+    def templates(self, ctx: RequestContext) -> list[t.ResourceTemplate]:
+        """Those of many URIs, in load order."""
+        return [
+            t.ResourceTemplate(
+                uri_template=_uri(action),
+                name=action.published_name,
+                title=action.name,
+                description=action.description,
+                mime_type=action.publication.mime_type,
+            )
+            for action in _visible(self._runtime, ctx, "resource")
+            if uri_variables(_uri(action))
+        ]
+
+    def knows(self, ctx: RequestContext, uri: str) -> bool:
+        """Whether the caller could be allowed to read ``uri``."""
+        return any(self._match(action, uri) is not None for action in _visible(self._runtime, ctx, "resource"))
+
+    async def read(
+        self, ctx: RequestContext, params: t.ReadResourceRequestParams
+    ) -> t.ReadResourceResult | t.InputRequiredResult | None:
+        """The content of a resource; None if no action is presented under this URI.
+
+        Raises:
+            MCPError: it was refused, or failed.
+        """
+        uri = str(params.uri)
+        for atlas in self._runtime.atlases():
+            for action in atlas.actions:
+                values = self._match(action, uri)
+                if values is not None:
+                    outcome = await _carried(self._calls, ctx, params, action, values)
+                    if not isinstance(outcome, ExecutionOutcome):
+                        return outcome
+                    contents = [_contents(uri, action, block) for block in _blocks(_result(outcome))]
+                    return t.ReadResourceResult(contents=contents, _meta=receipt_meta(outcome))
+        return None
+
+    def _match(self, action: Action, uri: str) -> dict[str, str] | None:
+        if action.publication.kind != "resource":
+            return None
+        template = _uri(action)
+        pattern = self._patterns.get(template)
+        if pattern is None:
+            pattern = self._patterns[template] = uri_pattern(template)
+        match = pattern.fullmatch(uri)
+        return {name: unquote(value) for name, value in match.groupdict().items()} if match is not None else None
+
+
+def _visible(runtime: Runtime, ctx: RequestContext, kind: str) -> list[Action]:
+    permissions = runtime.permissions(principal_of(ctx).agent_id)
+    return [each.action for each in permissions if each.action.publication.kind == kind]
+
+
+async def _carried(
+    calls: Calls,
+    ctx: RequestContext,
+    params: t.GetPromptRequestParams | t.ReadResourceRequestParams,
+    action: Action,
+    arguments: Mapping[str, object] | None,
+) -> ExecutionOutcome | t.InputRequiredResult | None:
+    """The outcome of a call that succeeded, or what is asked; None where the action must look unknown."""
+    try:
+        outcome = await calls.call(ctx, params, action.action_id, arguments)
+    except CRAError as error:
+        raise MCPError(code=REFUSED, message=error.message, data={"error": error.code, "hint": error.hint}) from error
+    if isinstance(outcome, t.InputRequiredResult):
+        return outcome
+    fault = outcome.fault
+    if fault is None:
+        return outcome
+    if fault.code == "unknown_action":
+        return None
+    code = t.INVALID_PARAMS if fault.code == "invalid_parameters" else REFUSED
+    raise MCPError(code=code, message=fault.message, data={"hint": fault.hint, **receipt_meta(outcome)})
+
+
+def _prompt(action: Action) -> t.Prompt:
+    required = action.parameters_schema.get("required", ())
+    return t.Prompt(
+        name=action.published_name,
+        title=action.name,
+        description=action.description,
+        arguments=[
+            t.PromptArgument(
+                name=name,
+                description=cast("str | None", schema.get("description")),
+                required=name in cast("list[str]", required),
+            )
+            for name, schema in _properties(action).items()
+        ],
+    )
+
+
+def _properties(action: Action) -> Mapping[str, Mapping[str, object]]:
+    return cast("Mapping[str, Mapping[str, object]]", action.parameters_schema.get("properties", {}))
+
+
+def _uri(action: Action) -> str:
+    uri = action.publication.uri
+    assert uri is not None  # noqa: S101 - a resource has one
+    return uri
+
+
+def _result(outcome: ExecutionOutcome) -> Result:
+    return outcome.result or Result()
+
+
+def _blocks(result: Result) -> list[Mapping[str, Any]]:
+    if result.content is not None:
+        return list(result.content)
+    value = result.value
+    text = value if isinstance(value, str) else orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode()
+    return [{"type": "text", "text": text}]
+
+
+def _contents(uri: str, action: Action, block: Mapping[str, Any]) -> t.TextResourceContents | t.BlobResourceContents:
+    """A block as the content of a resource: a text as it is, an image or a sound as bytes, a document without its own URI."""
+    kind = action.publication.mime_type
+    body = block["resource"] if block["type"] == "resource" else block
+    kind = body.get("mimeType", kind)
+    if "text" in body:
+        return t.TextResourceContents(uri=uri, mime_type=kind, text=body["text"])
+    return t.BlobResourceContents(uri=uri, mime_type=kind, blob=body.get("blob") or body["data"])
