@@ -32,6 +32,10 @@ check: lint test
 check-long: setup
     {{python}} -m pytest -n auto -m long
 
+# The official MCP conformance suite against the real server: just mcp-conformance [2025-11-25 | 2026-07-28 | 0.1.16]
+mcp-conformance *SPEC: setup
+    {{python}} tests/mcp_conformance/run.py {{SPEC}}
+
 # Write formatting and what is generated
 fix:
     {{python}} -m ruff format .

@@ -142,5 +142,11 @@ MANIFEST = {
     ],
 }
 
+
+def text_of_manifest() -> str:
+    """The manifest as it stands in the file."""
+    return json.dumps(MANIFEST, indent=2) + "\n"
+
+
 if __name__ == "__main__":
-    ATLAS.write_text(json.dumps(MANIFEST, indent=2) + "\n")
+    ATLAS.write_text(text_of_manifest())

@@ -167,7 +167,11 @@ async def _carried(
     if fault.code == "unknown_action":
         return None
     code = t.INVALID_PARAMS if fault.code == "invalid_parameters" else REFUSED
-    raise MCPError(code=code, message=fault.message, data={"hint": fault.hint, **receipt_meta(outcome)})
+    said = (
+        [str(block["text"]) for block in _blocks(outcome.result) if block["type"] == "text"] if outcome.result else []
+    )
+    message = "\n".join(said) or fault.message
+    raise MCPError(code=code, message=message, data={"hint": fault.hint, **receipt_meta(outcome)})
 
 
 def _prompt(action: Action) -> t.Prompt:
