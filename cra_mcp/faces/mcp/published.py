@@ -17,11 +17,10 @@ from cra_mcp.atlas.model import Action
 from cra_mcp.atlas.publication import uri_pattern, uri_variables
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
-from cra_mcp.execution.backend import Result
 from cra_mcp.faces.mcp.calls import Calls
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of
 from cra_mcp.faces.mcp.tools import receipt_meta
-from cra_mcp.gate.call import ExecutionOutcome
+from cra_mcp.gate.call import ExecutionOutcome, Result
 from cra_mcp.runtime import Runtime
 
 REFUSED: Final = 1001
