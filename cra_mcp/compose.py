@@ -7,6 +7,7 @@ from cra_mcp.approval.ledger import SCHEMA, ApprovalLedger
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.execution.backend import Backend
 from cra_mcp.execution.command import CommandBackend
+from cra_mcp.execution.http_endpoint import HttpBackend
 from cra_mcp.execution.mcp_upstream import McpBackend
 from cra_mcp.execution.python_callable import PythonBackend
 from cra_mcp.gate.binding import Bindings
@@ -31,7 +32,12 @@ class CRARuntime(Runtime):
         config = config or RuntimeConfig()
         store = open_store(config)
         ledger = open_ledger(config)
-        backends: list[Backend] = [PythonBackend(max_threads=config.max_concurrency), CommandBackend(), McpBackend()]
+        backends: list[Backend] = [
+            PythonBackend(max_threads=config.max_concurrency),
+            CommandBackend(),
+            McpBackend(),
+            HttpBackend(allow_private_hosts=config.allow_private_hosts, ca_bundle=config.http_ca_bundle),
+        ]
         gate = Gate(
             catalogue=Catalogue(),
             bindings=Bindings({backend.executor_type: backend for backend in backends}),

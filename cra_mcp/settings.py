@@ -52,6 +52,8 @@ class RuntimeConfig:
         max_concurrency: actions running at once; further ones wait within their timeout.
         approval_ttl_s: seconds a pending or granted approval stays usable.
         elicitation_timeout_s: seconds an asked client has to answer before the call fails closed.
+        allow_private_hosts: ``HOST`` or ``HOST:PORT`` that requests of atlases may be sent to at private addresses.
+        http_ca_bundle: file of certificates (PEM) trusted in requests besides the operating system's.
         flush_interval_s: seconds a stored event may wait for the disk; what a power cut can take.
         clock_ns: wall clock, nanoseconds since the epoch.
         new_id: source of identifiers.
@@ -70,6 +72,8 @@ class RuntimeConfig:
     max_concurrency: int = 32
     approval_ttl_s: int = 600
     elicitation_timeout_s: float = 120.0
+    allow_private_hosts: tuple[str, ...] = ()
+    http_ca_bundle: Path | None = None
     flush_interval_s: float = 1.0
     clock_ns: Callable[[], int] = time.time_ns
     new_id: Callable[[], str] = new_uuid7
@@ -122,7 +126,17 @@ def from_environment(environ: Mapping[str, str]) -> RuntimeConfig:
     return RuntimeConfig(**values)  # pyright: ignore[reportArgumentType] - __post_init__ checks the values
 
 
-_VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path]] = {
+class List(tuple[str, ...]):
+    """Texts between commas."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> "List":
+        """Read them."""
+        return super().__new__(cls, (part.strip() for part in text.split(",") if part.strip()))
+
+
+_VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[List]] = {
     "data_dir": Path,
     "trace_dir": Path,
     "store": str,
@@ -136,6 +150,8 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path]] = {
     "max_concurrency": int,
     "approval_ttl_s": int,
     "elicitation_timeout_s": float,
+    "allow_private_hosts": List,
+    "http_ca_bundle": Path,
     "flush_interval_s": float,
 }
 

@@ -16,6 +16,7 @@ from cra_mcp.atlas.manifest import (
     CasePart,
     CommandExecutorPart,
     ContextPackPart,
+    HttpBodyPart,
     HttpExecutorPart,
     ManifestHead,
     McpExecutorPart,
@@ -26,18 +27,21 @@ from cra_mcp.atlas.manifest import (
     UpstreamPart,
 )
 from cra_mcp.atlas.model import (
+    DEFAULT_RETRIES,
     Action,
     Atlas,
     Capability,
     CommandExecutor,
     ContextBlock,
     Executor,
+    HttpBody,
     HttpExecutor,
     McpExecutor,
     PolicyCase,
     Publication,
     PythonExecutor,
     RateLimit,
+    SecretReference,
     Upstream,
 )
 from cra_mcp.policy.compiler import conditions_from_manifest, default_effect, policy_from_manifest
@@ -134,7 +138,31 @@ def _executor(action: ActionPart) -> Executor | None:
         case CommandExecutorPart() as part:
             return CommandExecutor(tuple(part.argv), part.cwd, tuple(part.env), part.max_output_bytes)
         case HttpExecutorPart() as part:
-            return HttpExecutor(part.method, part.url, part.query, part.headers, part.body, part.secrets)
+            return _http_executor(part)
+
+
+def _http_executor(part: HttpExecutorPart) -> HttpExecutor:
+    body = part.body
+    return HttpExecutor(
+        method=part.method,
+        url=part.url,
+        query=part.query,
+        headers=part.headers,
+        body=None if body is None else _http_body(body),
+        secrets=tuple(
+            SecretReference(name, secret.env, secret.keyring, secret.prefix, secret.encode, secret.place)
+            for name, secret in part.secrets.items()
+        ),
+        result=part.result,
+        retries=DEFAULT_RETRIES if part.retries is None else part.retries,
+        max_redirects=part.max_redirects,
+        allow_hosts=tuple(part.allow_hosts),
+        max_response_bytes=part.max_response_bytes,
+    )
+
+
+def _http_body(part: HttpBodyPart) -> HttpBody:
+    return HttpBody(part.json_value) if part.form is None else HttpBody(part.form, "form")
 
 
 def _upstream(name: str, part: UpstreamPart) -> Upstream:

@@ -10,19 +10,21 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import cast
 
 from cra_mcp.atlas.assembly import Item, Parts, is_utf8
+from cra_mcp.atlas.http_checks import check_http
 from cra_mcp.atlas.json_schema import check_schema
 from cra_mcp.atlas.manifest import (
     ActionPart,
     CapabilityPart,
     CommandExecutorPart,
     ContextPackPart,
+    HttpExecutorPart,
     McpExecutorPart,
     PolicyPart,
     TestFile,
     UpstreamPart,
 )
 from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, published_name
-from cra_mcp.atlas.placeholders import placeholders
+from cra_mcp.atlas.placeholders import is_scalar, placeholders
 from cra_mcp.atlas.publication import check_publication
 from cra_mcp.atlas.shape import Place, steps_in
 from cra_mcp.policy.compiler import conditions_from_manifest, policy_from_manifest
@@ -36,7 +38,6 @@ DEFAULT_INSTANT = "2026-01-05T12:00:00Z"
 _EMPTY: Mapping[str, object] = {}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_SCALARS = frozenset({"string", "number", "integer", "boolean"})
 _URL_ONLY = ("headers",)
 _COMMAND_ONLY = ("args", "env", "cwd")
 
@@ -85,6 +86,8 @@ def _check_action(item: Item[ActionPart], parts: Parts) -> None:
                 place.below("upstream").add("unknown_upstream", f"no upstream is called {upstream}")
         case CommandExecutorPart() as executor:
             _check_command(executor, action.parameters_schema, parts, place)
+        case HttpExecutorPart() as executor:
+            check_http(executor, action, place)
         case _:
             pass
 
@@ -118,22 +121,9 @@ def _check_placeholder(name: str, known: Mapping[str, object], index: int, place
         place.add("invalid_placeholder", "no parameter may choose the program")
     elif name not in known:
         place.add("unknown_parameter", f"parameters_schema has no property {name}")
-    elif not _is_scalar(known[name]):
+    elif not is_scalar(known[name]):
         message = f"property {name} must itself say a type (or enum) of string, number, integer or boolean"
         place.add("invalid_placeholder", message)
-
-
-def _is_scalar(schema: object) -> bool:
-    if not isinstance(schema, dict):
-        return False
-    rules = cast("dict[str, object]", schema)
-    if "type" in rules:
-        kinds = cast("list[object]", rules["type"] if isinstance(rules["type"], list) else [rules["type"]])
-        return all(isinstance(kind, str) and kind in _SCALARS for kind in kinds)
-    values = rules.get("enum", [rules["const"]] if "const" in rules else None)
-    return isinstance(values, list) and all(
-        isinstance(value, str | int | float) for value in cast("list[object]", values)
-    )
 
 
 def _is_anchored(path: str) -> bool:

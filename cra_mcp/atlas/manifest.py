@@ -52,6 +52,7 @@ Lines = Annotated[str, Field(min_length=1, max_length=10_000, pattern=_LINES)]
 Argument = Annotated[str, Field(max_length=4_096, pattern=r"^[^\x00]*$")]
 Address = Annotated[str, Field(max_length=2_048, pattern=r"^[a-z][a-z0-9+.-]*:[^\x00-\x20\x7f]+$")]
 WebAddress = Annotated[str, Field(max_length=2_048, pattern=r"^(https?://|\$\{)[^\x00-\x20\x7f]+$")]
+HttpAddress = Annotated[str, Field(max_length=8_192, pattern=r"^https?://[^\x00-\x20\x7f]+$")]
 SemanticVersion = Annotated[str, Field(max_length=128, pattern=rf"^{_VERSION}$")]
 VersionRange = Annotated[str, Field(max_length=256, pattern=rf"^(\*|{_COMPARATORS}( \|\| {_COMPARATORS})*)$")]
 AtlasId = Annotated[str, Field(max_length=128, pattern=r"^[a-z][a-z0-9]*(\.[a-z][a-z0-9-]*)+$")]
@@ -65,6 +66,10 @@ EnvironmentName = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za
 HeaderName = Annotated[str, Field(max_length=128, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 HeaderValue = Annotated[str, Field(max_length=4_096, pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
 Glob = Annotated[str, Field(min_length=1, max_length=1_024, pattern=r"^[^\x00]*$")]
+FieldName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Constant = Annotated[str, Field(max_length=4_096)] | int | float | bool
+"""What a field is sent with; in a text, ``{name}`` is a parameter."""
+
 Count = Annotated[int, Field(ge=1, le=1_000_000), Whole]
 WindowSeconds = Annotated[int, Field(ge=1, le=31_536_000), Whole]
 AlwaysTrue = Annotated[Literal[True], BeforeValidator(_boolean)]
@@ -280,18 +285,59 @@ class CommandExecutorPart(Part):
     max_output_bytes: Annotated[int, Field(ge=1, le=10_485_760), Whole] = 524_288
 
 
+class HttpBodyPart(Part):
+    """What is sent: ``json``, any JSON value, or ``form``, fields by name. ``{name}`` in a text is a parameter."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["json"]}, {"required": ["form"]}]})
+
+    json_value: Annotated[Absent[object], Field(alias="json")] = None
+    form: Absent[Annotated[dict[FieldName, Constant], Field(max_length=200)]] = None
+
+
+class SecretPart(Part):
+    """Where a secret is kept, and how it is sent: ``env`` names an environment variable, ``keyring`` an entry of it."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["env"]}, {"required": ["keyring"]}]})
+
+    env: Absent[EnvironmentName] = None
+    keyring: Absent[
+        Annotated[
+            str, Field(max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+/[^\x00-\x1f\x7f]+$", description="service/name.")
+        ]
+    ] = None
+    prefix: Annotated[str, Field(max_length=64, pattern=r"^[\x20-\x7e]*$", description="Sent before it.")] = ""
+    encode: Absent[Annotated[Literal["base64"], Field(description="How it is written; default: as it is.")]] = None
+    place: Annotated[Literal["header", "query"], Field(alias="in")] = "header"
+
+
 class HttpExecutorPart(Part):
-    """An HTTP endpoint: declared and checked, not yet executable."""
+    """A request to an HTTP service. ``{name}`` in ``query``, ``headers`` and ``body`` is a parameter."""
 
     type: Literal["http"]
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-    url: Annotated[WebAddress, Field(description="RFC 6570 template.")]
-    query: JsonObject = {}
-    headers: dict[HeaderName, HeaderValue] = {}
-    body: object = None
+    url: Annotated[HttpAddress, Field(description="RFC 6570 template; its host is literal.")]
+    query: Annotated[dict[FieldName, Constant], Field(max_length=200)] = {}
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=100)] = {}
+    body: Absent[HttpBodyPart] = None
     secrets: Annotated[
-        dict[LocalName, EnvironmentName], Field(description="Names and the variables that hold them.")
+        dict[HeaderName, SecretPart],
+        Field(max_length=20, description="Headers or query fields by name, and where their values are kept."),
     ] = {}
+    result: Absent[
+        Annotated[
+            str,
+            Field(
+                max_length=512, pattern=r"^(/([^~/]|~[01])*)*$", description="JSON pointer to the result in the answer."
+            ),
+        ]
+    ] = None
+    retries: Absent[Annotated[int, Field(ge=0, le=5, description="Of an idempotent action; default 2."), Whole]] = None
+    max_redirects: Annotated[int, Field(ge=0, le=10), Whole] = 0
+    allow_hosts: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=260)]],
+        Field(max_length=100, description="HOST or HOST:PORT that a redirect may lead to besides the url's own."),
+    ] = []
+    max_response_bytes: Annotated[int, Field(ge=1, le=10_485_760), Whole] = 1_048_576
 
 
 AnyExecutor = Annotated[

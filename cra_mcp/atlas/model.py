@@ -15,6 +15,9 @@ from cra_mcp.policy.model import Conditions, Effect, Facts, Policy, RiskTier
 
 Schema = Mapping[str, object]
 
+DEFAULT_RETRIES = 2
+"""How often a request of an idempotent action is made again, where its executor doesn't say."""
+
 
 @dataclass(frozen=True, slots=True)
 class McpExecutor:
@@ -61,15 +64,55 @@ class CommandExecutor:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretReference:
+    """Where a secret is kept and how it is sent; never the secret.
+
+    Attributes:
+        name: of the header or query field.
+        env: environment variable that holds it; or
+        keyring: ``service/name`` of a keyring entry.
+        prefix: sent before it, after it was encoded.
+    """
+
+    name: str
+    env: str | None = None
+    keyring: str | None = None
+    prefix: str = ""
+    encode: Literal["base64"] | None = None
+    place: Literal["header", "query"] = "header"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpBody:
+    """What is sent: a JSON template, or the fields of a form."""
+
+    content: object
+    type: Literal["json", "form"] = "json"
+
+
+@dataclass(frozen=True, slots=True)
 class HttpExecutor:
-    """Declared and checked, not yet executable: a call answers ``no_executor``."""
+    """A request to an HTTP service. ``{name}`` in ``query``, ``headers`` and ``body`` is a parameter.
+
+    Attributes:
+        url: RFC 6570 template whose origin is literal.
+        result: JSON pointer to the result in a JSON answer; None means the whole of it.
+        retries: how often a request of an idempotent action is made again.
+        allow_hosts: ``HOST`` or ``HOST:PORT`` that redirects may lead to besides the url's own.
+        max_response_bytes: size of an answer, before and after it is unpacked.
+    """
 
     method: str
     url: str
     query: Mapping[str, object] = field(default_factory=dict[str, object])
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    body: object = None
-    secrets: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: HttpBody | None = None
+    secrets: tuple[SecretReference, ...] = ()
+    result: str | None = None
+    retries: int = DEFAULT_RETRIES
+    max_redirects: int = 0
+    allow_hosts: tuple[str, ...] = ()
+    max_response_bytes: int = 1_048_576
     type: Literal["http"] = "http"
 
 

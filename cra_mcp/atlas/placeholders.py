@@ -1,24 +1,63 @@
-"""Placeholders in the argv of a command: ``{name}`` stands for the parameter of that name.
+"""Placeholders in texts of an executor: ``{name}`` stands for the parameter of that name.
 
 Rule: ``{{`` and ``}}`` are braces; a brace without its partner is a mistake, never text.
-Source: specs/atlas.md, "Executor: command".
+Source: specs/atlas.md, "Executor: command" and "Executor: http".
 """
 
 import re
+from dataclasses import dataclass
+from typing import cast
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|([{}])")
+_SCALARS = frozenset({"string", "number", "integer", "boolean"})
 
 
-def placeholders(element: str) -> tuple[str, ...]:
-    """The parameters one element of an argv takes, in order.
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """Where the parameter ``name`` goes."""
+
+    name: str
+
+
+Piece = str | Placeholder
+
+
+def parse_text(text: str) -> tuple[Piece, ...]:
+    """The literal pieces and placeholders of a text, in order.
 
     Raises:
         ValueError: a brace has no partner.
     """
-    names: list[str] = []
-    for token in _TOKEN.finditer(element):
+    pieces: list[Piece] = []
+    position = 0
+    for token in _TOKEN.finditer(text):
         if token[2]:
             raise ValueError("a brace has no partner: write {{ or }} for a brace itself")
-        if token[1]:
-            names.append(token[1])
-    return tuple(names)
+        pieces.append(text[position : token.start()])
+        pieces.append(Placeholder(token[1]) if token[1] else token[0][0])
+        position = token.end()
+    pieces.append(text[position:])
+    return tuple(piece for piece in pieces if piece)
+
+
+def placeholders(text: str) -> tuple[str, ...]:
+    """The parameters a text takes, in order.
+
+    Raises:
+        ValueError: a brace has no partner.
+    """
+    return tuple(piece.name for piece in parse_text(text) if isinstance(piece, Placeholder))
+
+
+def is_scalar(schema: object) -> bool:
+    """Whether a schema itself says that its values are texts, numbers or booleans."""
+    if not isinstance(schema, dict):
+        return False
+    rules = cast("dict[str, object]", schema)
+    if "type" in rules:
+        kinds = cast("list[object]", rules["type"] if isinstance(rules["type"], list) else [rules["type"]])
+        return all(isinstance(kind, str) and kind in _SCALARS for kind in kinds)
+    values = rules.get("enum", [rules["const"]] if "const" in rules else None)
+    return isinstance(values, list) and all(
+        isinstance(value, str | int | float) for value in cast("list[object]", values)
+    )

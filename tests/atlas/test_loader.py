@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cra_mcp.atlas.loader import load_atlas, load_atlas_text
-from cra_mcp.atlas.model import CommandExecutor, HttpExecutor, McpExecutor, PythonExecutor, RateLimit
+from cra_mcp.atlas.model import CommandExecutor, HttpExecutor, McpExecutor, PythonExecutor, RateLimit, SecretReference
 from cra_mcp.errors import AtlasInvalidError
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.model import Facts, RiskTier
@@ -64,9 +64,9 @@ def test_each_executor_becomes_its_value() -> None:
         {"type": "mcp", "upstream": "up", "tool": "x"},
         {"type": "python", "callable": "a.b:c"},
         {"type": "command", "argv": ["echo", "{n}"], "cwd": "${HERE}", "env": ["LANG"], "max_output_bytes": 5},
-        {"type": "http", "method": "POST", "url": "https://example.com/{n}", "secrets": {"key": "API_KEY"}},
+        {"type": "http", "method": "POST", "url": "https://example.com/{n}", "secrets": {"X-Key": {"env": "API_KEY"}}},
     ]
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     actions = [action(f"t.n{number}", executor=each, parameters_schema=schema) for number, each in enumerate(executors)]
     upstreams = {
         "up": {"command": "x", "args": ["y"], "env": {"A": "${B}"}},
@@ -77,7 +77,7 @@ def test_each_executor_becomes_its_value() -> None:
         McpExecutor("up", "x"),
         PythonExecutor("a.b:c"),
         CommandExecutor(("echo", "{n}"), "${HERE}", ("LANG",), 5),
-        HttpExecutor("POST", "https://example.com/{n}", secrets={"key": "API_KEY"}),
+        HttpExecutor("POST", "https://example.com/{n}", secrets=(SecretReference("X-Key", env="API_KEY"),)),
     ]
     assert (atlas.upstreams["up"].command, atlas.upstreams["up"].args, atlas.upstreams["up"].env) == (
         "x",

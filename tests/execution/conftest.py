@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -16,6 +16,7 @@ import pytest
 from cra_mcp.atlas.model import Action, Atlas, Executor, Upstream
 from cra_mcp.execution.backend import Backend, Invocation, Progress, Result
 from cra_mcp.policy.engine import compile_policies
+from tests.execution.http_service import Service, serving
 
 HERE = Path(__file__).parent
 SERVER = HERE / "upstreams" / "server.py"
@@ -147,3 +148,10 @@ def clients() -> ModuleType:
     spec.loader.exec_module(module)
     module.ready()
     return module
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """An HTTP service on loopback."""
+    with serving() as started:
+        yield started

@@ -5,6 +5,7 @@ Each kind offers the same actions: ``echo`` gives its text back, ``fail`` report
 """
 
 import contextlib
+import json
 import shutil
 import sys
 import time
@@ -15,12 +16,22 @@ from pathlib import Path
 import anyio
 import pytest
 
-from cra_mcp.atlas.model import Atlas, CommandExecutor, Executor, McpExecutor, PythonExecutor
+from cra_mcp.atlas.model import (
+    Atlas,
+    CommandExecutor,
+    Executor,
+    HttpBody,
+    HttpExecutor,
+    McpExecutor,
+    PythonExecutor,
+)
 from cra_mcp.errors import ExecutionError
 from cra_mcp.execution.backend import Backend, Result
 from cra_mcp.execution.command import CommandBackend
+from cra_mcp.execution.http_endpoint import HttpBackend
 from cra_mcp.execution.mcp_upstream import McpBackend
 from cra_mcp.execution.python_callable import PythonBackend
+from tests.execution.http_service import Handler, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +47,8 @@ class Kind:
     executor: Callable[[str], Executor]
     atlas: Atlas
     text: Callable[[Result], str]
+    broken: str = "execution_failed"
+    needs: contextlib.AbstractContextManager[object] | None = None
 
 
 def python_kind(kit, flavour: str) -> Kind:
@@ -75,11 +88,39 @@ def mcp_kind(kit) -> Kind:
     )
 
 
+def http_kind(kit) -> Kind:
+    def answer(handler: Handler) -> None:
+        if handler.path == "/echo":
+            handler.json(json.loads(handler.asked.body)["text"])
+        elif handler.path == "/fail":
+            handler.reply(500, b"it went wrong", content_type="text/plain")
+        else:
+            (kit.folder / "started").write_text("yes\n")
+            handler.closed_by_client()
+
+    def executor(name: str) -> HttpExecutor:
+        url = "http://127.0.0.1:1/" if name == "break" else f"{service.url}/{name}"
+        return HttpExecutor("POST", url, body=HttpBody({"text": "{text}"}))
+
+    context = serving()
+    service = context.__enter__()
+    service.answer = answer
+    return Kind(
+        HttpBackend(allow_private_hosts=["127.0.0.1"]),
+        executor,
+        kit.atlas(),
+        lambda result: result.value if isinstance(result.value, str) else result.value["body"],
+        "upstream_unavailable",
+        context,
+    )
+
+
 KINDS: dict[str, Callable[..., Kind]] = {
     "python": lambda kit: python_kind(kit, "sync"),
     "python-async": lambda kit: python_kind(kit, "async"),
     "command": command_kind,
     "mcp": mcp_kind,
+    "http": http_kind,
 }
 
 
@@ -92,6 +133,8 @@ async def kind(request, kit):
         yield made
         (kit.folder / "release").touch()
         await made.backend.aclose()
+    if made.needs is not None:
+        made.needs.__exit__(None, None, None)
 
 
 async def call(kit, kind: Kind, name: str, **parameters: object) -> Result:
@@ -143,7 +186,7 @@ async def test_an_error_of_the_tool_is_a_result(kit, kind) -> None:
 async def test_what_can_not_be_completed_says_so_and_the_next_call_works(kit, kind) -> None:
     with pytest.raises(ExecutionError) as caught:
         await call(kit, kind, "break")
-    assert caught.value.code == "execution_failed"
+    assert caught.value.code == kind.broken
     assert "\n" not in caught.value.message
     assert kind.text(await call(kit, kind, "echo", text="next")) == "next"
 
