@@ -31,6 +31,7 @@ MAX_EXCERPT_BYTES = 65_536
 
 _CONNECT_S = 30.0
 _GZIP = 16 + zlib.MAX_WBITS
+_MAX_MEMBERS = 1_000
 _FIRST_DELAY_S = 0.25
 _LONGEST_DELAY_S = 60.0
 _RETRIED = frozenset({429, 502, 503, 504})
@@ -38,6 +39,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK = range(200, 300)
 _TARGET = re.compile(r"/[!$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~|^\"-]*")
 _LOCATION = re.compile(r"[\x21-\x5b\x5d-\x7e]+")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ACROSS_ORIGINS = frozenset({"accept", "user-agent", "content-type"})
 
 
@@ -126,7 +128,8 @@ def _destination(hop: HttpRequest, location: str) -> tuple[Origin, str]:
     if not _LOCATION.fullmatch(location):
         raise _refuse_redirect("it says nowhere, or somewhere that is no URL")
     try:
-        origin, rest = split_url(urljoin(f"{hop.origin}{hop.target}", location))
+        absolute = location if _SCHEME.match(location) else urljoin(f"{hop.origin}{hop.target}", location)
+        origin, rest = split_url(absolute)
     except (OriginError, ValueError) as error:
         raise _refuse_redirect("it leads to what is no plain http or https URL") from error
     target = rest.partition("#")[0]
@@ -237,6 +240,7 @@ class _Body:
         self._unpack = zlib.decompressobj(_GZIP) if encoding in ("gzip", "x-gzip") else None
         self._kept = bytearray()
         self._came = 0
+        self._members = 1
         self._max_bytes = max_bytes
         self.is_over = False
 
@@ -248,6 +252,9 @@ class _Body:
             return
         while chunk and not self.is_over:
             if self._unpack.eof:
+                self._members += 1
+                if self._members > _MAX_MEMBERS:
+                    raise _unreadable("the service packed its answer into too many parts")
                 self._unpack = zlib.decompressobj(_GZIP)  # RFC 1952: a file is a series of members
             try:
                 self._keep(self._unpack.decompress(chunk, self._max_bytes - len(self._kept) + 1))

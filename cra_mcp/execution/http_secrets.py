@@ -7,12 +7,10 @@ Source: specs/atlas.md, "Executor: http".
 
 import base64
 import html
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
-from urllib.parse import quote, quote_plus
 
 import anyio.to_thread
 
@@ -24,6 +22,10 @@ REDACTED = "[redacted]"
 Lookup = Callable[[str, str], Awaitable[str | None]]
 """``(service, name)`` to what a keyring holds there."""
 
+_LONGEST_ESCAPE = 12
+_SHORTEST_PART = 8
+"""Of a Base64 text; shorter ones would be found everywhere."""
+
 _SENDABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -34,6 +36,11 @@ class Secret:
     reference: SecretReference
     plain: str = field(repr=False)
     sent: str = field(repr=False)
+
+    @property
+    def bare(self) -> str:
+        """As it is sent, without its prefix."""
+        return self.sent.removeprefix(self.reference.prefix)
 
 
 async def fetch_secrets(
@@ -96,15 +103,17 @@ async def keyring_lookup(service: str, name: str) -> str | None:
 class Mask:
     """Hides secrets in what comes back, in the forms in which they are likely to be echoed.
 
-    Those are: as kept, as sent, in Base64, percent-encoded, and escaped as in JSON or HTML.
+    Those are: as kept, as sent, each character of either as it is or escaped as in a URL, JSON or HTML, and in Base64,
+    alone or inside something longer.
     """
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
-        forms = {form for secret in secrets for form in _forms(secret)}
-        longest_first = sorted(forms, key=lambda form: (-len(form), form))
-        self.longest = len(_bytes(longest_first[0])) if longest_first else 0
-        self._text = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-        self._bytes = re.compile(b"|".join(re.escape(_bytes(form)) for form in longest_first)) if self._text else None
+        texts = {text for secret in secrets for text in (secret.plain, secret.bare)}
+        forms = sorted((form for text in texts for form in _forms(text)), key=lambda form: (-len(form), form))
+        pattern = "|".join(forms)
+        self.longest = max((len(_bytes(text)) for text in texts), default=0) * _LONGEST_ESCAPE
+        self._text = re.compile(pattern) if forms else None
+        self._bytes = re.compile(_bytes(pattern)) if forms else None
 
     def text(self, text: str) -> str:
         """A text without them."""
@@ -137,19 +146,36 @@ class Mask:
         return self._text is not None and self._text.search(text) is not None
 
 
-def _forms(secret: Secret) -> Iterator[str]:
-    bare = secret.sent.removeprefix(secret.reference.prefix)
-    for text in {secret.plain, bare}:
-        yield text
-        yield base64.b64encode(_bytes(text)).decode().rstrip("=")
-        yield base64.urlsafe_b64encode(_bytes(text)).decode().rstrip("=")
-        encoded = quote(text, safe="", errors="surrogateescape")
-        yield from (encoded, re.sub("%..", lambda found: found[0].lower(), encoded))
-        yield quote(text, errors="surrogateescape")
-        yield quote_plus(text, errors="surrogateescape")
-        yield json.dumps(text)[1:-1]
-        yield json.dumps(text)[1:-1].replace("/", "\\/")
-        yield html.escape(text)
+def _forms(text: str) -> Iterator[str]:
+    """Patterns of what a secret may look like when it comes back."""
+    yield "".join(map(_escaped, text))
+    data = _bytes(text)
+    for offset in range(3):
+        # What stands before it in the same Base64 text shifts it by bits; what is cut off here depends on its neighbours.
+        encoded = base64.b64encode(b"\0" * offset + data).decode().rstrip("=")
+        whole = (len(data) + offset) * 8 // 6
+        kept = encoded[-(-offset * 8 // 6) : whole]
+        if len(kept) >= _SHORTEST_PART or (offset == 0 and kept):
+            yield re.escape(kept).replace(r"\+", "[+-]").replace("/", "[/_]")
+
+
+def _escaped(character: str) -> str:
+    """The pattern of one character, as it is or escaped."""
+    code = ord(character)
+    encoded = "".join(f"%{byte:02x}" for byte in _bytes(character))
+    forms = [
+        re.escape(character),
+        f"(?i:{encoded})",
+        rf"(?i:\\u{code:04x})",
+        f"(?i:&#(?:0{{0,5}}{code}|x0{{0,5}}{code:x});)",
+    ]
+    if character == " ":
+        forms.append("[+]")
+    if character in '"/\\':
+        forms.append(re.escape(f"\\{character}"))
+    if html.escape(character) != character:
+        forms.append(re.escape(html.escape(character)))
+    return f"(?:{'|'.join(forms)})"
 
 
 def _bytes(text: str) -> bytes:
