@@ -55,7 +55,10 @@ FULL = manifest(
                 "query": {"q": "{n}", "fixed": 1},
                 "headers": {"X-N": "n={n}"},
                 "body": {"json": {"n": "{n}", "list": ["{n}", {"deep": "{{}}"}]}},
-                "secrets": {"Authorization": {"env": "KEY", "prefix": "Bearer "}, "key": {"keyring": "a/b", "in": "query"}},
+                "secrets": {
+                    "Authorization": {"env": "KEY", "prefix": "Bearer "},
+                    "key": {"keyring": "a/b", "in": "query"},
+                },
                 "result": "/data/0",
                 "retries": 1,
                 "max_redirects": 1,
