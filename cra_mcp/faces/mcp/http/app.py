@@ -90,7 +90,9 @@ class HttpApp:
 
     async def stop(self) -> None:
         """Take no request any more, and end those under way."""
-        await self._under_way.stop()
+        await self._under_way.close()
+        await self._streamable.end_sessions()
+        await self._under_way.cancel()
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncGenerator[None]:

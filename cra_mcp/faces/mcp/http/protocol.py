@@ -5,11 +5,16 @@ head, or leaves the answer unread, is dropped; what waited for it is then cancel
 """
 
 import asyncio
-from typing import cast
+import socket
+import struct
+import sys
+from typing import Final, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from cra_mcp.faces.mcp.http.options import Limits
+
+_NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class BoundedProtocol(H11Protocol):
@@ -23,7 +28,7 @@ class BoundedProtocol(H11Protocol):
         """A client has connected."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.max_connections:
-            transport.abort()
+            self._drop()
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
@@ -41,12 +46,19 @@ class BoundedProtocol(H11Protocol):
         """The client reads more slowly than it is written to."""
         super().pause_writing()
         if self._send_timer is None:
-            self._send_timer = self.loop.call_later(self.limits.send_s, self.transport.abort)
+            self._send_timer = self.loop.call_later(self.limits.send_s, self._drop)
 
     def resume_writing(self) -> None:
         """The client has read on."""
         super().resume_writing()
         self._send_timer = _cancelled(self._send_timer)
+
+    def _drop(self) -> None:
+        """Close the connection now: without this the kernel would keep for long what the client doesn't read."""
+        connection: socket.socket | None = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
 
     def _await_head(self) -> None:
         """Wait for the rest of a head; between requests, when nothing of one has come, uvicorn's own timer runs."""
@@ -55,7 +67,7 @@ class BoundedProtocol(H11Protocol):
         if not waiting:
             self._head_timer = _cancelled(self._head_timer)
         elif self._head_timer is None and not self.transport.is_closing():
-            self._head_timer = self.loop.call_later(self.limits.receive_s, self.transport.abort)
+            self._head_timer = self.loop.call_later(self.limits.receive_s, self._drop)
 
 
 def bounded(limits: Limits) -> type[asyncio.Protocol]:

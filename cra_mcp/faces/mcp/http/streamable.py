@@ -34,6 +34,7 @@ class StreamableHttp(StreamableHTTPSessionManager):
             max_sessions=None,  # ``HttpSessions`` counts them, those of the other transport too
         )
         self._sessions = sessions
+        self._stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -41,6 +42,16 @@ class StreamableHttp(StreamableHTTPSessionManager):
         if scope["method"] == "DELETE" and session_id is not None:
             send = self._ending(session_id, send)
         await self.asgi_app({**scope, CONNECTION_SCOPE: session_id}, receive, send)
+
+    async def end_sessions(self) -> None:
+        """End every MCP session and the calls under way in it, as the server stops.
+
+        Cancelling the tasks of sessions, as ``run()`` does at its end, takes the SDK a second for each call under way: it waits for
+        an answer to be written that nobody takes any more.
+        """
+        self._stopping = True
+        for session_id, transport in list(self._server_instances.items()):
+            await self._discard_session(session_id, transport)
 
     def _ending(self, session_id: str, send: Send) -> Send:
         """Ends the governed session before its client is told that the MCP session has ended."""
@@ -65,5 +76,5 @@ class StreamableHttp(StreamableHTTPSessionManager):
 
     async def _discard_session(self, session_id: str, transport: StreamableHTTPServerTransport) -> None:
         idle = transport.idle_scope is not None and transport.idle_scope.cancel_called
-        self._sessions.close(session_id, "timeout" if idle else "completed")
+        self._sessions.close(session_id, "cancelled" if self._stopping else "timeout" if idle else "completed")
         await super()._discard_session(session_id, transport)

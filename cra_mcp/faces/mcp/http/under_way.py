@@ -52,12 +52,15 @@ class UnderWay:
 
         return known
 
-    async def stop(self) -> None:
-        """End all requests; none is taken from now on."""
+    async def close(self) -> None:
+        """Take no request any more, end the streams, and wait a little for what is short."""
         self.stopping = True
         for cancel in list(self._streams):
             cancel.cancel()
         await self._until_none(self._patience_s)
+
+    async def cancel(self) -> None:
+        """End all requests."""
         for cancel in list(self._short):
             cancel.cancel()
         await self._until_none(_LAST_WORD_S)
