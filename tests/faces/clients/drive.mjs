@@ -1,9 +1,12 @@
 // Drives the server with a TypeScript SDK client and prints one JSON report.
-// node drive.mjs SDK(1|2) MODE COMMAND ARG...
+// node drive.mjs SDK(1|2) MODE MODULES COMMAND ARG...
+// node drive.mjs SDK(1|2) MODE MODULES URL          (an URL that ends in /sse is connected to with the transport of 2024)
 import { pathToFileURL } from "node:url";
 import path from "node:path";
 
 const [sdk, mode, modules, command, ...args] = process.argv.slice(2);
+const remote = /^https?:/.test(command) ? new URL(command) : undefined;
+const old = remote?.pathname.endsWith("/sse");
 const load = (file) => import(pathToFileURL(path.join(modules, file)).href);
 
 async function makeClient() {
@@ -12,21 +15,25 @@ async function makeClient() {
   if (sdk === "1") {
     const { Client } = await load("@modelcontextprotocol/sdk/dist/esm/client/index.js");
     const { StdioClientTransport } = await load("@modelcontextprotocol/sdk/dist/esm/client/stdio.js");
+    const { SSEClientTransport } = await load("@modelcontextprotocol/sdk/dist/esm/client/sse.js");
+    const { StreamableHTTPClientTransport } = await load("@modelcontextprotocol/sdk/dist/esm/client/streamableHttp.js");
     const { ElicitRequestSchema } = await load("@modelcontextprotocol/sdk/dist/esm/types.js");
     const client = new Client(info, capabilities);
     client.setRequestHandler(ElicitRequestSchema, async () => ({ action: "accept", content: { approve: true } }));
-    return [client, StdioClientTransport];
+    return [client, remote === undefined ? StdioClientTransport : old ? SSEClientTransport : StreamableHTTPClientTransport];
   }
-  const { Client } = await load("@modelcontextprotocol/client/dist/index.mjs");
+  const { Client, SSEClientTransport, StreamableHTTPClientTransport } = await load(
+    "@modelcontextprotocol/client/dist/index.mjs",
+  );
   const { StdioClientTransport } = await load("@modelcontextprotocol/client/dist/stdio.mjs");
   const negotiation = mode === "pin" ? { mode: { pin: "2026-07-28" } } : { mode };
   const client = new Client(info, { ...capabilities, versionNegotiation: negotiation });
   client.setRequestHandler("elicitation/create", async () => ({ action: "accept", content: { approve: true } }));
-  return [client, StdioClientTransport];
+  return [client, remote === undefined ? StdioClientTransport : old ? SSEClientTransport : StreamableHTTPClientTransport];
 }
 
 const [client, Transport] = await makeClient();
-await client.connect(new Transport({ command, args, env: process.env, stderr: "ignore" }));
+await client.connect(new Transport(remote ?? { command, args, env: process.env, stderr: "ignore" }));
 const report = { tools: (await client.listTools()).tools.map((tool) => tool.name) };
 report.allowed = await client.callTool({ name: "tool_add", arguments: { a: 2, b: 3 } });
 report.denied = await client.callTool({ name: "tool_delete", arguments: {} });

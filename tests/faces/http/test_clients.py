@@ -1,20 +1,26 @@
 """What clients see over HTTP, in both protocol eras and over both transports: the same as over a pipe."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Any, Literal
 
+import anyio
+import mcp_types as t
 import pytest
 from mcp import Client
 from mcp.client.sse import sse_client
 
 from cra_mcp.trace.event import verify
-from tests.faces.http.conftest import HttpServer
+from tests.faces.http.conftest import HttpServer, Servers
+from tests.faces.mcp.conftest import MANIFEST, action
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.parametrize("mode", ["legacy", "2026-07-28"]),
     pytest.mark.parametrize("transport", ["mcp", "sse"]),
 ]
+UPSTREAM = Path(__file__).resolve().parents[2] / "execution" / "upstreams" / "server.py"
 Mode = Literal["legacy", "2026-07-28"]
 Transport = Literal["mcp", "sse"]
 
@@ -46,3 +52,74 @@ async def test_a_governed_call_is_in_a_trace_that_verifies(
         events = [json.loads(line) for line in trace.splitlines()]
         assert events[receipt["sequence"]]["event_hash"] == receipt["event_hash"]
         assert {"action.executed", "action.denied"} <= {event["event_type"] for event in events}
+
+
+@pytest.mark.parametrize("approves", [True, False])
+async def test_a_person_is_asked_over_the_same_connection(
+    server: HttpServer, transport: Transport, mode: Mode, approves: bool
+) -> None:
+    asked: list[str] = []
+
+    async def person(_context: Any, params: Any) -> t.ElicitResult:
+        asked.append(params.message)
+        return t.ElicitResult(action="accept", content={"approve": approves})
+
+    async with connect(server, transport, mode, elicitation_callback=person) as client:
+        result = await client.call_tool("tool_pay", {"to": "ann"})
+        assert result.is_error is not approves
+        again = await client.session.call_tool("tool_pay", {"to": "bob"}, allow_input_required=True)
+    assert any("Money leaves the house" in message for message in asked)
+    assert again is not None
+    kinds = [event["event_type"] for event in server.place.events()]
+    assert ("approval.granted" in kinds, "approval.rejected" in kinds) == (approves, not approves)
+
+
+async def test_without_a_person_the_call_waits_for_the_command_line(
+    server: HttpServer, transport: Transport, mode: Mode
+) -> None:
+    async with connect(server, transport, mode) as client:
+        pending = await client.call_tool("tool_pay", {"to": "ann"})
+        assert pending.is_error
+        approval = (pending.meta or {})["dev.cra/receipt"]["details"]["approval_id"]
+        done = await anyio.to_thread.run_sync(server.place.cli, "approve", approval, "--yes")
+        assert done.returncode == 0, done.stderr
+        assert not (await client.call_tool("tool_pay", {"to": "ann"})).is_error
+        assert (await client.call_tool("tool_pay", {"to": "ann"})).is_error, "an approval counts once"
+
+
+async def test_a_cancelled_call_is_recorded_so_and_the_next_is_answered(
+    server: HttpServer, transport: Transport, mode: Mode
+) -> None:
+    place = server.place
+    async with connect(server, transport, mode) as client:
+        await client.call_tool("tool_echo", {})
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(client.call_tool, "tool_wait", {"marks": str(place.marks)})
+                while "began" not in place.marked():
+                    await anyio.sleep(0.02)
+                group.cancel_scope.cancel()
+            assert not (await client.call_tool("tool_echo", {})).is_error
+            while "ended" not in place.marked():
+                await anyio.sleep(0.02)
+            while not (failed := [event for event in place.events() if event["event_type"] == "action.failed"]):
+                await anyio.sleep(0.02)
+    assert [event["payload"]["error_code"] for event in failed] == ["cancelled"]
+
+
+async def test_progress_reaches_the_caller(servers: Servers, transport: Transport, mode: Mode) -> None:
+    place = servers.place
+    work = {**action("far.work", "echo"), "executor": {"type": "mcp", "upstream": "far", "tool": "progress"}}
+    far = {"far": {"command": sys.executable, "args": [str(UPSTREAM), "good", str(place.folder)]}}
+    (place.atlas / "atlas.json").write_text(
+        json.dumps({**MANIFEST, "actions": [work], "policies": [], "upstreams": far})
+    )
+    seen: list[tuple[float, float | None, str | None]] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        seen.append((done, total, message))
+
+    async with connect(servers.start(), transport, mode) as client:
+        result = await client.call_tool("far_work", {}, progress_callback=progress)
+        assert not result.is_error, text(result)
+    assert seen == [(1, 3, "step 1"), (2, 3, "step 2"), (3, 3, "step 3")]
