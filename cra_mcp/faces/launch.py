@@ -58,6 +58,13 @@ def serve(
         Literal["none", "hash", "redacted", "full"] | None,
         typer.Option(help="What traces keep of parameters. Default: CRA_RECORDING, or redacted."),
     ] = None,
+    allow_private_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST[:PORT]",
+            help="Host an atlas names whose address may be private. Can be repeated. Default: CRA_ALLOW_PRIVATE_HOSTS.",
+        ),
+    ] = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
@@ -72,7 +79,13 @@ def serve(
     """
     from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
 
-    config = config_of(data_dir=data_dir, trace_dir=trace_dir, recording=record, agent_id=agent_id)
+    config = config_of(
+        data_dir=data_dir,
+        trace_dir=trace_dir,
+        recording=record,
+        agent_id=agent_id,
+        allow_private_hosts=tuple(allow_private_host) if allow_private_host else None,
+    )
     paths = [atlas_path(text) for text in atlas]
     _log_to_stderr(verbose=verbose)
     if transport == "stdio" and sys.stdin.isatty():

@@ -81,5 +81,5 @@ def no_executor(action: Action) -> ExecutionError:
     return ExecutionError(
         "no_executor",
         f"{action.action_id} has no executor here, so it can be authorised but not carried out",
-        hint="give the action an executor of type python, command or mcp in its atlas",
+        hint="give the action an executor of type python, command, http or mcp in its atlas",
     )
