@@ -45,7 +45,7 @@ def ready() -> None:
     """
     if _is_installed():
         return
-    with _lock():
+    with lock():
         if not _is_installed():
             _install()
 
@@ -84,7 +84,7 @@ def _install() -> None:
 
 
 @contextmanager
-def _lock() -> Iterator[None]:
+def lock() -> Iterator[None]:
     """One process at a time; the system frees the lock of a process that dies."""
     with (HERE / ".install-lock").open("w") as file:
         if os.name == "nt":

@@ -43,7 +43,6 @@ class ControlTools:
     def __init__(self, runtime: Runtime, sessions: SessionFinder, which: Which) -> None:
         self._runtime = runtime
         self._sessions = sessions
-        self._trace = trace_tool.TraceTool(runtime)
         self._tools = {name: tool for name, tool in self._all().items() if which == "all" or name in _DEFAULT}
         if which == "none":
             self._tools = {}
@@ -263,7 +262,7 @@ class ControlTools:
                 ["goal"],
                 self._bootstrap,
             ),
-            trace_tool.NAME: ControlTool(trace_tool.TOOL, self._trace.run),
+            trace_tool.NAME: ControlTool(trace_tool.TOOL, trace_tool.TraceTool(self._runtime).run),
         }
 
 

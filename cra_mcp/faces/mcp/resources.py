@@ -92,6 +92,14 @@ class Resources:
                 description="All traces in the trace folder, the newest first.",
                 mime_type=names.JSON,
             ),
+            t.Resource(
+                uri=app.URI,
+                name="trace-page",
+                title="Trace viewer",
+                description="The page that hosts with MCP Apps show for cra_trace: it verifies the chain itself.",
+                mime_type=app.MIME_TYPE,
+                _meta=app.resource_meta(),
+            ),
         ]
         fixed.append(
             t.Resource(

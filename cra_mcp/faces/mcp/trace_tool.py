@@ -22,7 +22,6 @@ from cra_mcp.trace.summary import Summary
 NAME = "cra_trace"
 TITLE = "Show trace"
 _DEFAULT_LIMIT = 20
-_MAX_SHOWN = 5  # session ids in a hint
 _HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _COUNT = {"type": "integer", "minimum": 0}
 
@@ -31,7 +30,7 @@ TOOL = t.Tool(
     title=TITLE,
     description=(
         "Show what was recorded in a governed session, and whether the record is intact: each call, what policy decided, "
-        "and what became of it. Without session_id: this session, or the newest. Changes nothing."
+        "and what became of it. Changes nothing."
     ),
     input_schema={
         "type": "object",
@@ -129,9 +128,9 @@ class TraceTool:
 
         Raises:
             ForbiddenError: ``not_disclosed``: the stored lines would tell what policy hides.
-            UnknownTraceError: there is no such trace, or none at all.
+            UnknownTraceError: there is no such trace; none was named and no session is active.
         """
-        session_id = cast("str", arguments.get("session_id") or self._default_session(sessions))
+        session_id = cast("str", arguments.get("session_id") or _current(sessions))
         limit = cast("int", arguments.get("limit", _DEFAULT_LIMIT))
         after = cast("int | None", arguments.get("after"))
         hidden = self._hidden_policies()
@@ -153,18 +152,17 @@ class TraceTool:
             structured_content=_structured(page, check, rows),
         )
 
-    def _default_session(self, sessions: SessionHolder) -> str:
-        session = sessions.active()
-        if session is not None:
-            return session.session_id
-        for info in self._runtime.list_traces():
-            return info.session_id
-        raise UnknownTraceError("no session has been recorded yet", hint="call a tool of this server first")
-
     def _hidden_policies(self) -> frozenset[str]:
         return frozenset(
             policy.policy_id for atlas in self._runtime.atlases() for policy in atlas.policies if not policy.disclose
         )
+
+
+def _current(sessions: SessionHolder) -> str:
+    session = sessions.active()
+    if session is None:
+        raise UnknownTraceError("no session is active", hint="give session_id; cra://sessions lists those there are")
+    return session.session_id
 
 
 def _disclosed(row: Summary | str, hidden: frozenset[str]) -> Summary | str:

@@ -265,13 +265,15 @@ async def test_the_tool_shows_the_newest_events_and_pages_from_the_start(open_pl
         seen: list[int] = []
         after: int | None = -1
         while after is not None:
-            result = await client.call_tool("cra_trace", {"after": after, "limit": 17})
+            result = await client.call_tool("cra_trace", {"session_id": made.SESSION, "after": after, "limit": 17})
             found = structured(result)
             seen += [event["sequence"] for event in found["events"]]
             after = found["next"]
             assert (f"after {after}" in text_of(result)) == (after is not None)
         assert seen == list(range(43))
-        raw = await client.call_tool("cra_trace", {"format": "jsonl", "after": 9, "limit": 5})
+        raw = await client.call_tool(
+            "cra_trace", {"session_id": made.SESSION, "format": "jsonl", "after": 9, "limit": 5}
+        )
         assert text_of(raw).encode() == b"".join(line + b"\n" for line in lines[10:15])
         assert structured(raw)["next"] == 14
 

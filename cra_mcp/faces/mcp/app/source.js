@@ -36,11 +36,13 @@ const TraceSource = (() => {
   /** The lines of one answer: of a resource, or of the tool's content. */
   function linesOf(content) {
     if (typeof content?.blob === "string") {
-      return splitBytes(Uint8Array.from(atob(content.blob), (part) => part.charCodeAt(0))).lines;
+      const { lines, tail } = splitBytes(Uint8Array.from(atob(content.blob), (part) => part.charCodeAt(0)));
+      if (tail) throw new SourceError("the answer ends in the middle of an event");
+      return lines;
     }
     if (typeof content?.text !== "string") throw new SourceError("the answer holds no trace");
     const lines = content.text.split("\n");
-    lines.pop();
+    if (lines.pop() !== "") throw new SourceError("the answer ends in the middle of an event");
     return lines;
   }
 
