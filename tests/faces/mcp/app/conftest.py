@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.faces.mcp.app import made
-from tests.faces.mcp.conftest import Place, Wire, environment
+from tests.faces.mcp.conftest import Place, Wire, environment, write_atlas
 
 CLIENTS = Path(__file__).resolve().parents[3] / "clients"
 
@@ -47,32 +47,34 @@ def node() -> Path:
     return client_module("install").node()
 
 
-Serve = Callable[[list[bytes]], Wire]
+Serve = Callable[..., Wire]
+"""``serve(lines, tail=b"")``: the server, with these lines as the trace of ``made.SESSION``."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Wire]]:
+    """One real server for a module: it reads a trace anew each time it is asked for."""
+    folder = tmp_path_factory.mktemp("server")
+    place = Place(folder, write_atlas(folder / "atlas"))
+    process = subprocess.Popen(
+        [sys.executable, *place.command()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), bufsize=0
+    )
+    wire = Wire(process)
+    wire.initialize()
+    yield place, wire
+    wire.close()
 
 
 @pytest.fixture
-def serve(place: Place) -> Iterator[Serve]:
-    """A server that has a trace in its folder. The bytes are written as they are, a tail without line feed included."""
-    processes: list[Wire] = []
+def serve(server: tuple[Place, Wire]) -> Serve:
+    place, wire = server
 
-    def start(lines: list[bytes], tail: bytes = b"") -> Wire:
+    def put(lines: list[bytes], tail: bytes = b"") -> Wire:
         folder = place.data / "traces"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = folder / f"{made.SESSION}.trace.jsonl"
         path.write_bytes(b"".join(line + b"\n" for line in lines) + tail)
         path.chmod(0o600)
-        process = subprocess.Popen(
-            [sys.executable, *place.command()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-            bufsize=0,
-        )
-        wire = Wire(process)
-        processes.append(wire)
-        wire.initialize()
         return wire
 
-    yield start
-    for wire in processes:
-        wire.close()
+    return put
