@@ -50,7 +50,6 @@ const Entries = (() => {
       fault: null,
       faultMessage: "",
       unproven: false,
-      related: false,
       tone: "quiet",
       icon: "event",
     };

@@ -23,6 +23,8 @@ const EventList = (() => {
       this.onChoose = onChoose;
       this.entries = [];
       this.chosen = -1;
+      this.span = null;
+      this.due = false;
       this.rowHeight = LAYOUTS[0].row;
       viewport.addEventListener("scroll", () => this.draw(), { passive: true });
       viewport.addEventListener("keydown", (event) => this.pressed(event));
@@ -47,8 +49,23 @@ const EventList = (() => {
       this.draw();
     }
 
-    /** Draw the rows in sight again, from what their entries say now. */
+    /** Mark the events of one call; null: of none. */
+    relate(span) {
+      this.span = span;
+      this.draw();
+    }
+
+    /** Draw the rows in sight again, once, when what is under way is done. */
     draw() {
+      if (this.due) return;
+      this.due = true;
+      queueMicrotask(() => {
+        this.due = false;
+        this.paint();
+      });
+    }
+
+    paint() {
       const first = Math.max(0, Math.floor(this.viewport.scrollTop / this.rowHeight) - OVERSCAN);
       const seen = Math.ceil(this.viewport.clientHeight / this.rowHeight) + 2 * OVERSCAN;
       const last = Math.min(this.entries.length, first + seen);
@@ -66,7 +83,7 @@ const EventList = (() => {
       const classes = ["row", `is-${entry.tone}`];
       if (place === this.chosen) classes.push("chosen");
       if (entry.unproven) classes.push("unproven");
-      if (entry.related) classes.push("related");
+      if (this.span !== null && entry.event?.span_id === this.span) classes.push("related");
       if (before === undefined ? entry.index > 0 : before.index !== entry.index - 1) classes.push("gap");
       if (place === 0) classes.push("first");
       if (place === this.entries.length - 1) classes.push("last");

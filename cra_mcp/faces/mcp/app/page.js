@@ -188,7 +188,7 @@
 
   function open(entry) {
     state.opened = entry;
-    relate(entry.event?.span_id ?? null);
+    list.relate(entry.event?.span_id ?? null);
     at("detail").hidden = false;
     at("detail-number").textContent = `#${entry.index}`;
     at("detail-title").textContent = entry.type;
@@ -203,15 +203,9 @@
   function close() {
     if (state.opened === null) return;
     state.opened = null;
-    relate(null);
+    list.relate(null);
     at("detail").hidden = true;
-    list.draw();
     at("viewport").focus({ preventScroll: true });
-  }
-
-  function relate(span) {
-    for (const entry of state.entries) entry.related = span !== null && entry.event?.span_id === span;
-    list.draw();
   }
 
   const hasRoom = () => window.innerWidth > SIDE_BY_SIDE;
