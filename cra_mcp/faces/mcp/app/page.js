@@ -9,6 +9,8 @@
 (() => {
   const MIN_HEIGHT = 300;
   const MAX_HEIGHT = 640;
+  /** What a chain can't show by itself (specs/trace.md). */
+  const LIMIT = "Whether its end was cut off, only a head kept elsewhere can tell: compare it.";
   const SIDE_BY_SIDE = 820; // below, an opened event covers the list
   const HOST_STYLE = /^--(?:color|font|border|shadow)-[a-z0-9-]{1,60}$/;
   const at = (id) => document.getElementById(id);
@@ -61,7 +63,8 @@
     } else if (state.entries.length === 0) {
       say("ok", "Empty trace", "Nothing was recorded.");
     } else {
-      say("ok", "Chain intact", `${total}, each hashed and linked to the one before. Checked in this page in ${Text.duration(took)}.`);
+      const checked = `${total}, each hashed and linked to the one before. Checked in this page in ${Text.duration(took)}.`;
+      say("ok", "Chain intact", `${checked}${headOf(claim) === null ? ` ${LIMIT}` : ""}`);
     }
   }
 
@@ -82,11 +85,13 @@
       return typeof value === "string" && value !== "" ? Text.visible(value) : null;
     };
     const span = first === undefined ? null : Date.parse(last.timestamp) - Date.parse(first.timestamp);
+    const head = state.proof?.head ?? null;
     const told = [
       ["Agent", known("agent_id"), ""],
       ["Goal", known("goal"), "wide"],
       ["Started", first === undefined ? null : `${first.timestamp.slice(0, 19).replace("T", " ")} UTC`, "optional"],
       ["Lasted", span === null || !Number.isFinite(span) ? null : Text.duration(Math.max(span, 0)), "optional"],
+      ["Head", head, "head"],
     ].filter(([, value]) => value !== null);
     at("facts").replaceChildren(
       ...told.map(([name, value, className]) =>

@@ -1,5 +1,6 @@
 """The trace page in a real browser, under a host that speaks the protocol of MCP Apps to it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def test_a_good_trace_is_said_to_be_intact(browser: Browser, serve: Serve, good:
         assert page.state == "ok"
         assert page.text("#headline") == "Chain intact"
         assert "43 events" in page.text("#explanation")
+        assert "kept elsewhere" not in page.text("#explanation"), "the server's head was reached"
         assert page.text("[data-decision=deny]").split() == ["Denied", "3"]
         assert page.run("getComputedStyle(document.body).colorScheme") == theme
         assert page.view.locator(".is-bad, .unproven").count() == 0
@@ -439,6 +441,8 @@ def test_opened_as_a_file_it_reads_files(alone: Any, good: list[bytes], tampered
     whole = b"".join(line + b"\n" for line in good)
     expect(alone.locator("#drop")).to_be_visible()
     assert choose(whole) == "Chain intact"
+    expect(alone.locator("#explanation")).to_contain_text("only a head kept elsewhere can tell")
+    assert json.loads(good[-1])["event_hash"] in (alone.locator(".head").text_content() or "")
     assert choose(b"".join(line + b"\n" for line in tampered)) == "Tampered at event 11: hash_mismatch"
     assert choose(whole[:-30]) == "Cut off after 42 events: truncated"
     assert choose(b"\xef\xbb\xbf" + whole) == "Tampered at event 0: malformed_event"
