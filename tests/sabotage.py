@@ -153,6 +153,55 @@ GUARDS = (
         "elif False:",
         "tests/faces/mcp/test_front_door.py -k no_message",
     ),
+    Guard(
+        "the trace tool names no hidden policy",
+        "cra_mcp/faces/mcp/trace_tool.py",
+        "if isinstance(row, str) or row.policy_id not in hidden:",
+        "if True:",
+        "tests/faces/mcp/test_trace_views.py -k hides",
+    ),
+    Guard(
+        "the trace tool gives no lines that tell of hidden policies",
+        "cra_mcp/faces/mcp/trace_tool.py",
+        "if as_lines and hidden:",
+        "if False:",
+        "tests/faces/mcp/test_trace_views.py -k hides",
+    ),
+    Guard(
+        "what could leave its cell is escaped",
+        "cra_mcp/faces/mcp/markdown.py",
+        '_MARKUP = frozenset("|`\\\\")',
+        "_MARKUP: frozenset[str] = frozenset()",
+        "tests/faces/mcp/test_trace_views.py -k cell",
+    ),
+    Guard(
+        "what nobody sees is escaped",
+        "cra_mcp/faces/mcp/markdown.py",
+        "category in _UNSEEN",
+        "False",
+        "tests/faces/mcp/test_trace_views.py -k cell",
+    ),
+    Guard(
+        "the page's verifier compares hashes",
+        "cra_mcp/faces/mcp/app/verifier.js",
+        "if (event.event_hash !== hash) {",
+        "if (false) {",
+        "tests/faces/mcp/app/test_verifier.py -k node",
+    ),
+    Guard(
+        "the page's verifier checks forms before it hashes",
+        "cra_mcp/faces/mcp/app/verifier.js",
+        "if (!holds(event[name]))",
+        "if (false)",
+        "tests/faces/mcp/app/test_verifier.py -k node",
+    ),
+    Guard(
+        "the page's reader refuses keys given twice",
+        "cra_mcp/faces/mcp/app/json.js",
+        'if (members.has(key)) throw this.fault("a key occurs twice in one object");',
+        "",
+        "tests/faces/mcp/app/test_verifier.py -k node",
+    ),
 )
 
 
@@ -193,7 +242,7 @@ def main() -> int:
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        ignored = shutil.ignore_patterns("node_modules", ".venv", ".git", "__pycache__", ".bench-venv")
+        ignored = shutil.ignore_patterns("node_modules", ".venv", ".git", "__pycache__", ".bench-venv", ".chromium")
         shutil.copytree(ROOT, tree, ignore=ignored)
         for guard in GUARDS:
             noticed = sabotage(guard, tree)
