@@ -27,12 +27,13 @@ async def call_tool(_ctx: Any, _params: t.CallToolRequestParams) -> t.CallToolRe
 async def main(transport: str) -> None:
     server: Server[Any] = Server("bare", version="1", on_list_tools=list_tools, on_call_tool=call_tool)
     if transport == "own":
-        from cra_mcp.faces.mcp.front import serve  # noqa: PLC0415 - the other way needs nothing of ours
+        from cra_mcp.auth.principal import Principal  # noqa: PLC0415 - the other way needs nothing of ours
+        from cra_mcp.faces.mcp.front import serve  # noqa: PLC0415 - as said
         from cra_mcp.faces.mcp.wire import LineReader, LineWriter, StandardStreams  # noqa: PLC0415 - as above
 
         streams = StandardStreams()
         writer = LineWriter(streams.write_fd)
-        await serve(server, LineReader(streams.read_fd, writer), writer)
+        await serve(server, LineReader(streams.read_fd, writer), writer, Principal("bench"))
         return
     from mcp.server.stdio import stdio_server  # noqa: PLC0415 - the other way does not use it
 

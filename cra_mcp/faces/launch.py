@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cra_mcp.errors import SettingsError
+from cra_mcp.faces import logs
 from cra_mcp.faces.cli.app import build, run
 from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, TraceDir, config_of
 from cra_mcp.faces.cli.output import emit_json, flush, say
 
 if TYPE_CHECKING:
     from cra_mcp.compose import CRARuntime
+    from cra_mcp.faces.metrics import Metrics
     from cra_mcp.settings import RuntimeConfig
+
+METRICS_PATH = "/metrics"
 
 ControlTools = Literal["none", "default", "all"]
 
@@ -67,7 +72,10 @@ def serve(
     ] = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Over HTTP: answer /metrics, for Prometheus (cra-mcp[prometheus]).")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every call to stderr.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Over HTTP: print the addresses on stdout as one line of JSON.")
     ] = False,
@@ -87,7 +95,9 @@ def serve(
         allow_private_hosts=tuple(allow_private_host) if allow_private_host else None,
     )
     paths = [atlas_path(text) for text in atlas]
-    _log_to_stderr(verbose=verbose)
+    if metrics and transport == "stdio":
+        raise SettingsError("metrics are answered over HTTP", hint="add --transport streamable-http")
+    logs.to_stderr(verbose=verbose)
     if transport == "stdio" and sys.stdin.isatty():
         say("waiting for an MCP host on standard input; Ctrl-C ends")
 
@@ -104,7 +114,7 @@ def serve(
         if transport == "stdio":
             anyio.run(_serve_stdio, config, paths, goal, control_tools)
         else:
-            anyio.run(_serve_http, config, paths, goal, control_tools, listen, as_json)
+            anyio.run(_serve_http, config, paths, goal, control_tools, listen, metrics, as_json)
     finally:
         # Everything is closed. Collecting the thousands of objects of what was imported takes half a second, for nothing.
         gc.freeze()
@@ -125,6 +135,7 @@ async def _serve_http(
     goal: str,
     control_tools: ControlTools,
     listen: dict[str, Any],
+    metrics: bool,
     as_json: bool,
 ) -> None:
     runtime = _loaded(config, paths)
@@ -138,9 +149,16 @@ async def _serve_http(
             emit_json(listening.to_dict(), indent=False)
             flush()
 
+    measured = {METRICS_PATH: _metrics(runtime)} if metrics else {}
     async with runtime:
         options = ServeOptions(goal=goal, control_tools=control_tools)
-        await serve_http(runtime, options, HttpOptions(**listen), on_ready=announce)
+        await serve_http(runtime, options, HttpOptions(**listen), protected=measured, on_ready=announce)
+
+
+def _metrics(runtime: "CRARuntime") -> "Metrics":
+    from cra_mcp.faces.metrics import Metrics  # noqa: PLC0415 - only where they are wanted
+
+    return Metrics(runtime)
 
 
 def _loaded(config: "RuntimeConfig", paths: Sequence[Path]) -> "CRARuntime":
@@ -151,31 +169,6 @@ def _loaded(config: "RuntimeConfig", paths: Sequence[Path]) -> "CRARuntime":
     for path in paths:
         runtime.load_atlas(path)
     return runtime
-
-
-def _log_to_stderr(*, verbose: bool) -> None:
-    """Log lines as JSON on stderr, or as text where a person reads them. Standard output belongs to the protocol."""
-    import logging  # noqa: PLC0415 - only servers log
-
-    import structlog  # noqa: PLC0415 - only servers log
-
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("cra_mcp").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def demo(

@@ -22,7 +22,7 @@ class Call:
 
     ``resolution`` is the one it is made under. ``parameters`` are as they arrived: any value at all. ``asker`` is how the
     caller's person can be asked for approval while the call waits; without one, approval is left pending. ``client`` is
-    whom the action may talk back to.
+    whom the action may talk back to. ``otel`` has the ``trace_id`` and ``span_id`` of the OpenTelemetry span it is made in.
     """
 
     session: Session
@@ -34,6 +34,7 @@ class Call:
     asker: Asker | None = None
     on_progress: Progress | None = None
     client: Client | None = None
+    otel: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ def receive(call: Call, redactor: Redactor | None, config: RuntimeConfig) -> tup
             kept = redactor.apply(kept)
         payload["parameters"] = attempt.recorded = kept
         payload["recording"] = mode
+    if call.otel is not None:
+        payload["otel"] = dict(call.otel)
     attempt.note("action.requested", payload)
     return attempt, fault
 

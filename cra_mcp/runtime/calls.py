@@ -8,6 +8,7 @@ from cra_mcp.errors import RequestError
 from cra_mcp.gate.call import Call, ExecutionOutcome
 from cra_mcp.gate.gate import Gate
 from cra_mcp.gate.replays import Replays
+from cra_mcp.runtime.observing import Observers
 from cra_mcp.runtime.sessions import Sessions
 from cra_mcp.session import Session
 
@@ -19,6 +20,7 @@ class Calls:
         self._gate = gate
         self._sessions = sessions
         self._replays: dict[str, Replays] = {}
+        self.observers = Observers()
 
     async def execute(self, call: Call, idempotency_key: str | None) -> ExecutionOutcome:
         """Have the gate decide and carry out a call, or answer with the first outcome of its key.
@@ -30,9 +32,10 @@ class Calls:
         session = call.session
         session.enter()
         try:
-            if idempotency_key is None:
-                return await self._gate.execute(call)
-            return await self._execute_once(session, call, idempotency_key)
+            carry_out = (
+                self._gate.execute(call) if idempotency_key is None else self._execute_once(call, idempotency_key)
+            )
+            return await (self.observers.watch(carry_out) if self.observers else carry_out)
         finally:
             session.leave()
             if session.status == "ending":
@@ -44,7 +47,8 @@ class Calls:
         if session.status == "ended":
             self._replays.pop(session.session_id, None)
 
-    async def _execute_once(self, session: Session, call: Call, key: str) -> ExecutionOutcome:
+    async def _execute_once(self, call: Call, key: str) -> ExecutionOutcome:
+        session = call.session
         replays = self._replays.setdefault(session.session_id, Replays())
         try:
             known = replays.claim(key, digest([call.action_id, lossy(call.parameters)]))

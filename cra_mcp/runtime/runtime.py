@@ -6,7 +6,7 @@ Source: specs/carp.md.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -17,12 +17,13 @@ from cra_mcp.atlas.model import Action, Atlas, ContextBlock
 from cra_mcp.atlas.registry import AtlasInfo, Catalogue, info_of
 from cra_mcp.auth.principal import Principal
 from cra_mcp.canonical import sha256_hex
-from cra_mcp.errors import RequestError
+from cra_mcp.errors import RequestError, TraceError
 from cra_mcp.gate.call import Call, ExecutionOutcome
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.resolution import Permission, Query, Resolution
 from cra_mcp.runtime.calls import Calls
+from cra_mcp.runtime.observing import Observer
 from cra_mcp.runtime.requests import admit, facts_of, query_of
 from cra_mcp.runtime.resolving import Resolving
 from cra_mcp.runtime.sessions import Sessions, risk_tier_of
@@ -186,6 +187,10 @@ class Runtime:
         self._sessions.end(session, reason)
         self._calls.forget(session)
 
+    def active_sessions(self) -> int:
+        """How many sessions of this runtime have not ended."""
+        return len(self._sessions.active())
+
     # --- CARP ------------------------------------------------------------------------------------------------------
 
     def resolve(
@@ -249,6 +254,7 @@ class Runtime:
         asker: Asker | None = None,
         on_progress: "Progress | None" = None,
         client: "Client | None" = None,
+        otel: Mapping[str, str] | None = None,
     ) -> ExecutionOutcome:
         """Have an action carried out, if policy allows it.
 
@@ -263,6 +269,7 @@ class Runtime:
             asker: how to ask for approval while the call waits; None leaves it pending.
             on_progress: told of the action's progress.
             client: whom the action may talk back to.
+            otel: ``trace_id`` and ``span_id`` of the OpenTelemetry span the call is made in; its event names them.
 
         Raises:
             RequestError: the session or the resolution can't be used; recorded if the session exists.
@@ -281,6 +288,7 @@ class Runtime:
                 asker=asker,
                 on_progress=on_progress,
                 client=client,
+                otel=otel,
             ),
             idempotency_key,
         )
@@ -334,6 +342,13 @@ class Runtime:
             )
         )
 
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Tell ``observer`` of every call that ends, until what is returned is called.
+
+        It is called on the thread of the call, and must not wait.
+        """
+        return self._calls.observers.add(observer)
+
     # --- traces ----------------------------------------------------------------------------------------------------
 
     def get_trace(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[Event]:
@@ -352,6 +367,14 @@ class Runtime:
             UnknownTraceError: no such trace.
         """
         return self._store.read(session_id, after=after, limit=limit)
+
+    def newest_sequence(self, session_id: str) -> int | None:
+        """Sequence of the newest event of a session; None if its chain can't be read."""
+        try:
+            head = self._store.head(session_id)
+        except TraceError:
+            return None
+        return head.sequence if head is not None else None
 
     def verify_chain(self, session_id: str) -> Verification:
         """Check a whole chain.

@@ -11,6 +11,8 @@ from mcp.shared.exceptions import MCPError
 from cra_mcp.actions.client import Client
 from cra_mcp.atlas.model import PythonExecutor
 from cra_mcp.errors import AskError
+from cra_mcp.faces import logs
+from cra_mcp.faces.mcp import tracing
 from cra_mcp.faces.mcp.approvals import ask_again, asker_for, take_answer
 from cra_mcp.faces.mcp.clients import client_of
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern
@@ -39,6 +41,8 @@ class Calls:
         """
         can_ask = await take_answer(ctx, request, self._runtime)
         session = self._sessions.of(ctx).current()
+        logs.about(session.session_id, self._runtime.newest_sequence)
+        otel = tracing.span_ids()
         action = self._runtime.find_action(action_id)
         executor = action.executor if action is not None else None
 
@@ -50,6 +54,7 @@ class Calls:
                 asker=asker_for(ctx),
                 on_progress=ctx.session.report_progress,
                 client=client,
+                otel=otel,
             )
 
         if not isinstance(executor, PythonExecutor) or executor.context is None:
@@ -65,6 +70,8 @@ class Calls:
             outcome = answered
         else:
             outcome = await carry(client_of(ctx))
+        logs.note_outcome(outcome)
+        tracing.describe(outcome)
         if outcome.status == "pending_approval" and outcome.approval is not None and can_ask:
             question = ask_again(ctx, outcome.approval)
             if question is not None:

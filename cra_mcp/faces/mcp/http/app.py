@@ -5,7 +5,7 @@ Health answers need no credential and say nothing but that.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -44,6 +44,7 @@ class HttpApp:
         http: where it listens, and whom it answers.
         authenticator: who callers are; None: everybody is anonymous.
         routes: further ones that need no credential, but pass the Host and Origin check as all do.
+        protected: further apps, by path, behind the same checks as MCP.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class HttpApp:
         *,
         authenticator: Authenticator | None = None,
         routes: Sequence[BaseRoute] = (),
+        protected: Mapping[str, ASGIApp] | None = None,
     ) -> None:
         self._sessions = HttpSessions(runtime, options.goal, http.limits)
         server = GovernedServer(runtime, options, self._sessions)
@@ -76,6 +78,7 @@ class HttpApp:
                 Route("/healthz", self._health, methods=["GET"]),
                 Route("/readyz", self._ready, methods=["GET"]),
                 *routes,
+                *(Route(path, _Endpoint(self._protected(each))) for path, each in (protected or {}).items()),
                 Route(MCP_PATH, _Endpoint(self._protected(self._streamable))),
                 Route(SSE_PATH, _Endpoint(self._protected(sse.stream)), methods=["GET"]),
                 Route(MESSAGES_PATH, _Endpoint(self._protected(sse.post)), methods=["POST"]),

@@ -6,13 +6,14 @@ Source: specs/mcp.md, "Over HTTP".
 import logging
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import anyio
 import uvicorn
+from starlette.types import ASGIApp
 
 from cra_mcp.auth.principal import Authenticator
 from cra_mcp.faces.mcp.http.app import MCP_PATH, SSE_PATH, HttpApp
@@ -49,6 +50,7 @@ async def serve_http(
     http: HttpOptions,
     *,
     authenticator: Authenticator | None = None,
+    protected: Mapping[str, ASGIApp] | None = None,
     on_ready: Callable[[Listening], None] | None = None,
 ) -> None:
     """Serve over HTTP until the process is asked to stop (SIGTERM, SIGINT).
@@ -58,13 +60,14 @@ async def serve_http(
         options: how it is presented.
         http: where it listens, and whom it answers.
         authenticator: who callers are; None: everybody is anonymous.
+        protected: further apps, by path, behind the same checks as MCP.
         on_ready: told once connections are taken.
 
     Raises:
         SettingsError: the address can't be bound, or must not be without authentication.
     """
     http.check(authenticated=authenticator is not None)
-    app = HttpApp(runtime, options, http, authenticator=authenticator)
+    app = HttpApp(runtime, options, http, authenticator=authenticator, protected=protected or {})
     sockets = bind(http.host, http.port)
     server = _Server(
         uvicorn.Config(

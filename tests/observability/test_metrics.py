@@ -1,0 +1,81 @@
+"""What a scrape of /metrics says, of the real server."""
+
+from pathlib import Path
+
+import httpx2
+import pytest
+from mcp import Client
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.observability.conftest import served
+
+pytestmark = pytest.mark.anyio
+
+Sample = tuple[str, tuple[tuple[str, str], ...]]
+
+
+async def scrape(url: str) -> dict[Sample, float]:
+    async with httpx2.AsyncClient() as client:
+        answer = await client.get(f"{url}/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def calls(samples: dict[Sample, float]) -> dict[tuple[str, str], float]:
+    return {
+        (dict(labels)["status"], dict(labels)["code"]): value
+        for (name, labels), value in samples.items()
+        if name == "cra_calls_total"
+    }
+
+
+async def test_calls_are_counted_by_outcome_and_timed(atlas: Path) -> None:
+    async with served(atlas, "--metrics") as server:
+        async with Client(f"{server.url}/mcp", cache=None) as client:
+            for _ in range(3):
+                await client.call_tool("do_echo", {"text": "a secret"})
+            await client.call_tool("do_echo", {})
+            await client.call_tool("do_fail", {})
+            await client.call_tool("do_denied", {})
+            await client.call_tool("do_asked", {})
+            for name in ("do_hidden", "made_up_1", "made_up_2"):
+                with pytest.raises(Exception, match="Unknown tool"):
+                    await client.session.call_tool(name, {})
+        after = await scrape(server.url)
+    assert calls(after) == {
+        ("success", ""): 3,
+        ("error", "invalid_parameters"): 1,
+        ("error", "tool_error"): 1,
+        ("denied", "denied"): 1,
+        ("denied", "unknown_action"): 3,
+        ("pending_approval", "approval_pending"): 1,
+    }
+    assert after["cra_call_duration_seconds_count", (("status", "success"),)] == 3
+    assert 0 < after["cra_call_duration_seconds_sum", (("status", "success"),)] < 30
+    assert after["cra_approvals_pending", ()] == 1
+    assert after["cra_sessions_active", ()] == 1
+    assert after["cra_actions", ()] == 5
+    assert after["cra_atlases", ()] == 1
+    assert after["cra_store_traces", ()] == 1
+    assert after["cra_store_bytes", ()] > 500
+    labels = {value for _, pairs in after for _, value in pairs}
+    assert not {label for label in labels if "secret" in label or "made_up" in label or "do_" in label}
+
+
+async def test_there_are_no_metrics_unless_they_are_wanted(atlas: Path) -> None:
+    async with served(atlas) as server, httpx2.AsyncClient() as client:
+        assert (await client.get(f"{server.url}/metrics")).status_code == 404
+
+
+async def test_a_scrape_passes_the_checks_that_mcp_passes(atlas: Path) -> None:
+    async with served(atlas, "--metrics") as server, httpx2.AsyncClient() as client:
+        assert (await client.get(f"{server.url}/metrics")).status_code == 200
+        assert (await client.post(f"{server.url}/metrics")).status_code == 405
+        answer = await client.get(f"{server.url}/metrics", headers={"host": "evil.example.com"})
+        assert answer.status_code == 421
+        assert "cra_" not in answer.text
