@@ -5,6 +5,8 @@ Rule: concrete stores and back ends are named here and nowhere else; a new one i
 
 from cra_mcp.approval.ledger import SCHEMA, ApprovalLedger
 from cra_mcp.atlas.registry import Catalogue
+from cra_mcp.auth import keys
+from cra_mcp.auth.keys import KeyStore
 from cra_mcp.execution.backend import Backend
 from cra_mcp.execution.command import CommandBackend
 from cra_mcp.execution.http_endpoint import HttpBackend
@@ -59,6 +61,12 @@ def open_store(config: RuntimeConfig) -> TraceStore:
         new_id=config.new_id,
         flush_interval_s=config.flush_interval_s,
     )
+
+
+def open_keys(config: RuntimeConfig) -> KeyStore:
+    """The API keys of a configuration. Touches nothing until it is used."""
+    path = None if config.store == "memory" else config.data_path / "state.sqlite3"
+    return KeyStore(Database(path, keys.SCHEMA), lambda: config.clock_ns() // 1_000)
 
 
 def open_ledger(config: RuntimeConfig) -> ApprovalLedger:

@@ -204,6 +204,16 @@ class AuthenticationError(CRAError):
 
 
 class ForbiddenError(CRAError):
-    """The principal is known, and none of its roles allows this."""
+    """The principal is known, and may not do this.
+
+    Attributes:
+        challenge: value of the ``WWW-Authenticate`` header to answer with; None if another credential would not help.
+    """
 
     default_code = "forbidden"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, hint: str | None = None, challenge: str | None = None
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.challenge: str | None = challenge

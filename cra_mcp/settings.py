@@ -18,6 +18,7 @@ StoreKind = Literal["file", "memory"]
 
 _RECORDINGS: tuple[Recording, ...] = ("none", "hash", "redacted", "full")
 _STORES: tuple[StoreKind, ...] = ("file", "memory")
+_ROLES = ("admin", "operator", "approver", "agent", "auditor")
 _MAX_NAME = 256
 _DAY_S = 86_400
 
@@ -43,7 +44,9 @@ class RuntimeConfig:
         trace_dir: folder of traces; None means ``data_dir/traces``.
         store: ``file`` (default) or ``memory`` (nothing outlives the process, approvals included).
         agent_id: who calls, where the caller does not say.
-        tenant: whom the calls are counted for in limits of scope ``tenant``.
+        tenant: whom this process belongs to, and whom calls are counted for in limits of scope ``tenant``.
+        subject: who runs this process: the principal of what comes over standard input (specs/identity.md).
+        roles: what that principal may do.
         ttl_seconds: life of a resolution, 1-86400; cut at the next boundary of a time window.
         recording: what traces keep of parameters: ``none``, ``hash``, ``redacted`` (default) or ``full``.
         max_parameters_bytes: canonical size of one call's parameters; larger ones are refused.
@@ -64,6 +67,8 @@ class RuntimeConfig:
     store: StoreKind = "file"
     agent_id: str = "local"
     tenant: str = "default"
+    subject: str = "local"
+    roles: tuple[str, ...] = ("agent",)
     ttl_seconds: int = 300
     recording: Recording = "redacted"
     max_parameters_bytes: int = 1_048_576
@@ -88,6 +93,8 @@ class RuntimeConfig:
         _require(self.recording in _RECORDINGS, "recording", f"must be one of {', '.join(_RECORDINGS)}")
         _require(1 <= len(self.agent_id) <= _MAX_NAME, "agent_id", "must have 1 to 256 characters")
         _require(1 <= len(self.tenant) <= _MAX_NAME, "tenant", "must have 1 to 256 characters")
+        _require(1 <= len(self.subject) <= _MAX_NAME, "subject", "must have 1 to 256 characters")
+        _require(bool(self.roles) and set(self.roles) <= set(_ROLES), "roles", f"must be some of {', '.join(_ROLES)}")
         _require(1 <= self.ttl_seconds <= _DAY_S, "ttl_seconds", "must be 1 to 86400")
         for name in ("max_parameters_bytes", "max_result_bytes", "max_concurrency", "approval_ttl_s"):
             _require(cast("int", getattr(self, name)) >= 1, name, "must be at least 1")
@@ -142,6 +149,8 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "store": str,
     "agent_id": str,
     "tenant": str,
+    "subject": str,
+    "roles": List,
     "ttl_seconds": int,
     "recording": str,
     "max_parameters_bytes": int,

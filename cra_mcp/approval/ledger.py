@@ -169,10 +169,15 @@ class ApprovalLedger:
             (approval_id,),
         ).fetchone()
         if row is None:
-            raise ApprovalError(
-                "no approval has this id", hint="see `cra-mcp pending` (with the same data folder as the server)"
-            )
+            raise unknown_approval()
         return _approval(row)
+
+
+def unknown_approval() -> ApprovalError:
+    """What asking for an approval that isn't there answers; one that is none of the asker's business answers the same."""
+    return ApprovalError(
+        "no approval has this id", hint="see `cra-mcp pending` (with the same data folder as the server)"
+    )
 
 
 def _approval(row: sqlite3.Row) -> Approval:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from cra_mcp.policy.model import EVIDENCE
+
 Status = Literal["pending", "granted", "rejected", "expired", "consumed"]
 Channel = Literal["elicitation", "cli", "library"]
 Grade = Literal["client_elicitation", "application", "local_cli"]
@@ -24,6 +26,11 @@ GRADES: dict[Channel, Grade] = {
 ``application``: the program that embeds the runtime said so.
 ``local_cli``: somebody with this user's account ran ``cra-mcp approve``.
 """
+
+
+def is_enough(grade: str | None, min_evidence: str | None) -> bool:
+    """Whether evidence of a grade counts where ``min_evidence`` is asked for (None: any grade does)."""
+    return min_evidence is None or (grade is not None and EVIDENCE.index(grade) >= EVIDENCE.index(min_evidence))
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,15 @@ class ConditionsPart(Part):
         ]
     ] = None
     agents: Absent[Annotated[list[Glob], Field(min_length=1, max_length=500, description="Globs of agent ids.")]] = None
+    principals: Absent[
+        Annotated[list[Glob], Field(min_length=1, max_length=500, description="Globs of the subjects of principals.")]
+    ] = None
+    roles: Absent[
+        Annotated[
+            list[Literal["admin", "operator", "approver", "agent", "auditor"]],
+            Field(min_length=1, max_length=5, description="The principal has one of these roles."),
+        ]
+    ] = None
     capabilities: Absent[
         Annotated[
             list[DottedId],
@@ -136,6 +145,17 @@ class ReasonParameters(Part):
     """Parameters of a policy that has no others."""
 
     reason: Absent[Annotated[Line, Field(description="Accepted in place of the policy's own reason.")]] = None
+
+
+class ApprovalParameters(ReasonParameters):
+    """What an approval must be worth."""
+
+    min_evidence: Absent[
+        Annotated[
+            Literal["client_elicitation", "application", "local_cli"],
+            Field(description="Weakest grade of evidence that counts as a person's consent; default: any."),
+        ]
+    ] = None
 
 
 class LimitParameters(ReasonParameters):
@@ -175,10 +195,18 @@ class DenyPart(PolicyPart):
     parameters: Absent[ReasonParameters] = None
 
 
-class RulePart(PolicyPart):
-    """Asks a person first, or allows."""
+class ApprovalPart(PolicyPart):
+    """Asks a person first."""
 
-    type: Literal["allow", "require_approval", "requires_approval"]
+    type: Literal["require_approval", "requires_approval"]
+    disclose: AlwaysTrue = True
+    parameters: Absent[ApprovalParameters] = None
+
+
+class AllowPart(PolicyPart):
+    """Allows the actions it names."""
+
+    type: Literal["allow"]
     disclose: AlwaysTrue = True
     parameters: Absent[ReasonParameters] = None
 
@@ -191,7 +219,7 @@ class RateLimitPart(PolicyPart):
     parameters: LimitParameters
 
 
-AnyPolicy = Annotated[DenyPart | RulePart | RateLimitPart, Field(discriminator="type")]
+AnyPolicy = Annotated[DenyPart | ApprovalPart | AllowPart | RateLimitPart, Field(discriminator="type")]
 
 
 class CapabilityPart(Part):

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from cra_mcp.atlas.manifest import ATLAS_VERSION, DenyPart, PolicyPart, RateLimitPart, RulePart
+from cra_mcp.atlas.manifest import ATLAS_VERSION, AllowPart, ApprovalPart, DenyPart, PolicyPart, RateLimitPart
 from cra_mcp.errors import Problem
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -36,9 +36,9 @@ _MESSAGES = {
 _LATER_FIELDS = {"when": "when expressions are not supported yet", "overlay": "overlays are not supported yet"}
 _POLICY_MODELS: Mapping[object, type[PolicyPart]] = {
     "deny": DenyPart,
-    "allow": RulePart,
-    "require_approval": RulePart,
-    "requires_approval": RulePart,
+    "allow": AllowPart,
+    "require_approval": ApprovalPart,
+    "requires_approval": ApprovalPart,
     "rate_limit": RateLimitPart,
 }
 

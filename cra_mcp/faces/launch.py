@@ -6,6 +6,7 @@ Rule: the only place that knows several faces. MCP is imported when a command th
 import gc
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, T
 from cra_mcp.faces.cli.output import emit_json, flush, say
 
 if TYPE_CHECKING:
+    from cra_mcp.auth.options import AuthOptions
     from cra_mcp.compose import CRARuntime
     from cra_mcp.faces.metrics import Metrics
     from cra_mcp.settings import RuntimeConfig
@@ -30,6 +32,7 @@ _SERVE_EXAMPLES = (
     "cra-mcp serve --atlas customer-support",
     "cra-mcp serve --atlas ./my-atlas --atlas devops --agent-id ci --control-tools none",
     "cra-mcp serve --atlas customer-support --transport streamable-http --port 8765",
+    "cra-mcp serve --atlas customer-support --transport streamable-http --require-key",
 )
 _DEMO_EXAMPLES = ("cra-mcp demo", "cra-mcp demo --dir ./demo")
 
@@ -56,6 +59,19 @@ def serve(
         bool,
         typer.Option("--insecure-allow-anonymous", help="Answer callers without credentials on any address."),
     ] = False,
+    require_key: Annotated[
+        bool, typer.Option("--require-key", help="Over HTTP: callers need an API key (`cra-mcp keys`), or a token.")
+    ] = False,
+    jwt_issuer: Annotated[
+        str | None, typer.Option(metavar="URL", help="Over HTTP: issuer whose tokens (JWT) callers may bring.")
+    ] = None,
+    jwks: Annotated[str | None, typer.Option(metavar="URL|FILE", help="Where that issuer's public keys are.")] = None,
+    public_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="URL clients know the server by; tokens must name it as audience.")
+    ] = None,
+    require_scope: Annotated[
+        list[str] | None, typer.Option(metavar="SCOPE", help="Scope a token must have. Can be repeated.")
+    ] = None,
     agent_id: AgentId = None,
     goal: Goal = "",
     control_tools: Annotated[ControlTools, typer.Option(help="Which cra_ tools the agent gets.")] = "default",
@@ -110,11 +126,21 @@ def serve(
         "allowed_origins": tuple(allowed_origin or ()),
         "allow_anonymous": insecure_allow_anonymous,
     }
+    from cra_mcp.auth.options import AuthOptions  # noqa: PLC0415 - not for --help
+
+    auth = AuthOptions(
+        api_keys=require_key,
+        issuer=jwt_issuer,
+        jwks=jwks,
+        public_url=public_url,
+        scopes=tuple(require_scope or ()),
+        tenant=config.tenant,
+    )
     try:
         if transport == "stdio":
             anyio.run(_serve_stdio, config, paths, goal, control_tools)
         else:
-            anyio.run(_serve_http, config, paths, goal, control_tools, listen, metrics, as_json)
+            anyio.run(_serve_http, config, paths, goal, control_tools, listen, auth, metrics, as_json)
     finally:
         # Everything is closed. Collecting the thousands of objects of what was imported takes half a second, for nothing.
         gc.freeze()
@@ -135,6 +161,7 @@ async def _serve_http(
     goal: str,
     control_tools: ControlTools,
     listen: dict[str, Any],
+    auth: "AuthOptions",
     metrics: bool,
     as_json: bool,
 ) -> None:
@@ -150,9 +177,19 @@ async def _serve_http(
             flush()
 
     measured = {METRICS_PATH: _metrics(runtime)} if metrics else {}
+    from cra_mcp.compose import open_keys  # noqa: PLC0415 - as said
+
     async with runtime:
-        options = ServeOptions(goal=goal, control_tools=control_tools)
-        await serve_http(runtime, options, HttpOptions(**listen), protected=measured, on_ready=announce)
+        with closing(open_keys(config)) as keys:
+            await serve_http(
+                runtime,
+                ServeOptions(goal=goal, control_tools=control_tools),
+                HttpOptions(**listen),
+                authenticator=auth.authenticator(keys),
+                resource=auth.resource,
+                protected=measured,
+                on_ready=announce,
+            )
 
 
 def _metrics(runtime: "CRARuntime") -> "Metrics":

@@ -9,7 +9,7 @@ import contextlib
 import anyio
 
 from cra_mcp.approval.ledger import ApprovalLedger
-from cra_mcp.approval.model import Answer, Approval, Asker
+from cra_mcp.approval.model import GRADES, Answer, Approval, Asker, is_enough
 from cra_mcp.atlas.model import Action
 from cra_mcp.errors import ApprovalError, TraceUnavailableError
 from cra_mcp.gate.attempt import Attempt, Recorder, in_thread
@@ -46,14 +46,15 @@ class Approving:
         asked = await in_thread(
             lambda: self._ledger.latest(call.session.session_id, action.action_id, attempt.parameters_hash)
         )
-        if asked is not None and asked.status == "granted":
+        least = decision.min_evidence
+        if asked is not None and asked.status == "granted" and is_enough(asked.grade, least):
             return asked
         if asked is not None and asked.status == "rejected" and asked.expires_at_us > self._now_us():
             return self._refuse_unapproved(attempt, asked, "approval.rejected")
         if asked is None or asked.status != "pending":
             asked = await self._request(attempt, action, decision)
-        if call.asker is None:
-            return self._leave_pending(attempt, asked)
+        if call.asker is None or not is_enough(GRADES[call.asker.channel], least):
+            return self._leave_pending(attempt, asked, least)
         return await self._ask(attempt, asked, call.asker)
 
     async def use(self, attempt: Attempt, granted: Approval) -> ExecutionOutcome | None:
@@ -120,7 +121,7 @@ class Approving:
         try:
             settled = await in_thread(
                 lambda: self._ledger.settle(
-                    asked.approval_id, granted=answer == "granted", by=asked.agent_id, channel=asker.channel
+                    asked.approval_id, granted=answer == "granted", by=_who(attempt), channel=asker.channel
                 )
             )
         except ApprovalError:
@@ -134,14 +135,21 @@ class Approving:
     def _now_us(self) -> int:
         return self._config.clock_ns() // 1_000
 
-    def _leave_pending(self, attempt: Attempt, asked: Approval) -> ExecutionOutcome:
+    def _leave_pending(self, attempt: Attempt, asked: Approval, min_evidence: str | None = None) -> ExecutionOutcome:
         head = self._recorder.head(attempt)
+        details: dict[str, object] = {
+            "approval_id": asked.approval_id,
+            "policy_id": asked.policy_id,
+            "reason": asked.reason,
+        }
+        if min_evidence is not None:
+            details["min_evidence"] = min_evidence
         fault = Fault(
             "approval_pending",
             f"{asked.action_id} needs approval by policy {asked.policy_id}: {asked.reason or 'no reason given'}",
             hint=f"ask the person to run `cra-mcp approve {asked.approval_id}` in a terminal, then call it again with "
             "the same arguments",
-            details={"approval_id": asked.approval_id, "policy_id": asked.policy_id, "reason": asked.reason},
+            details=details,
         )
         return self._recorder.outcome(attempt, "pending_approval", head, fault=fault, approval=asked)
 
@@ -162,6 +170,12 @@ class Approving:
             details={"approval_id": approval.approval_id, "policy_id": approval.policy_id},
         )
         return self._recorder.outcome(attempt, "denied", head, fault=fault, approval=approval)
+
+
+def _who(attempt: Attempt) -> str:
+    """Whose client it is that answers; the person at it is known no better."""
+    session = attempt.call.session
+    return session.principal.subject if session.principal is not None else session.agent_id
 
 
 def _approval_payload(approval: Approval) -> dict[str, object]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar, cast, get_args
 
-from cra_mcp.policy.model import Conditions, Limit, Policy, PolicyType, RiskTier, Scope, TimeWindow
+from cra_mcp.policy.model import EVIDENCE, Conditions, Limit, Policy, PolicyType, RiskTier, Scope, TimeWindow
 from cra_mcp.policy.windows import load_zone
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -54,6 +54,7 @@ def policy_from_manifest(obj: Mapping[str, object], order: int, *, namespace: st
         conditions=conditions_from_manifest(_get(obj, "conditions", _EMPTY)),
         limit=_limit(kind, parameters, f"{namespace}/{policy_id}" if namespace else policy_id),
         order=order,
+        min_evidence=_min_evidence(kind, parameters),
     )
 
 
@@ -75,6 +76,8 @@ def conditions_from_manifest(obj: Mapping[str, object]) -> Conditions:
         capabilities=frozenset(_strings(obj, "capabilities")),
         context_matches=tuple((matches or {}).items()),
         time_window=None if window is None else _time_window(window),
+        principals=_strings(obj, "principals"),
+        roles=frozenset(_strings(obj, "roles")),
     )
 
 
@@ -102,6 +105,7 @@ def canonical_form(policies: Sequence[Policy], default: str) -> dict[str, object
                 "priority": policy.priority,
                 "conditions": _canonical_conditions(policy.conditions),
                 "limit": None if policy.limit is None else _canonical_limit(policy.limit),
+                **({} if policy.min_evidence is None else {"min_evidence": policy.min_evidence}),
             }
             for policy in policies
         ],
@@ -110,7 +114,7 @@ def canonical_form(policies: Sequence[Policy], default: str) -> dict[str, object
 
 def _canonical_conditions(conditions: Conditions) -> dict[str, object]:
     window = conditions.time_window
-    return {
+    form: dict[str, object] = {
         "risk_tiers": sorted(str(tier) for tier in conditions.risk_tiers),
         "agents": list(conditions.agents),
         "capabilities": sorted(conditions.capabilities),
@@ -119,6 +123,12 @@ def _canonical_conditions(conditions: Conditions) -> dict[str, object]:
         if window is None
         else {"start": window.start, "end": window.end, "timezone": window.timezone, "days": sorted(window.days)},
     }
+    # Younger than the others: left out where empty, so that policies without them keep their digest.
+    if conditions.principals:
+        form["principals"] = list(conditions.principals)
+    if conditions.roles:
+        form["roles"] = sorted(conditions.roles)
+    return form
 
 
 def _canonical_limit(limit: Limit) -> dict[str, object]:
@@ -155,6 +165,15 @@ def _limit(kind: PolicyType, parameters: Mapping[str, object], limit_id: str) ->
         window_us=_positive(parameters, "window_seconds") * _SECOND_US,
         scope=_one_of("parameters.scope", _get(parameters, "scope", "agent"), get_args(Scope)),
     )
+
+
+def _min_evidence(kind: PolicyType, parameters: Mapping[str, object]) -> str | None:
+    grade = _get(parameters, "min_evidence", cast("str | None", None))
+    if grade is None:
+        return None
+    if kind != "require_approval":
+        raise _refusal("parameters.min_evidence", "only a require_approval policy asks for evidence")
+    return _one_of("parameters.min_evidence", grade, EVIDENCE)
 
 
 def _positive(parameters: Mapping[str, object], key: str) -> int:

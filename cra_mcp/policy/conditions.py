@@ -72,12 +72,14 @@ class FactsCondition(NamedTuple):
     Attributes:
         test: always true where that part is empty.
         context_keys: what the test reads of the context, besides the agent id and the time.
+        reads_principal: whether it reads the subject or the roles.
         schedule: the time window in it, for whoever needs to know when it opens or closes next.
     """
 
     test: Test
     context_keys: tuple[str, ...]
     schedule: Schedule | None
+    reads_principal: bool = False
 
 
 def facts_part(conditions: Conditions) -> Conditions:
@@ -86,7 +88,7 @@ def facts_part(conditions: Conditions) -> Conditions:
 
 
 def compile_facts(conditions: Conditions) -> FactsCondition:
-    """Compile agents, context matches and time window into one test.
+    """Compile agents, context matches, time window, principals and roles into one test.
 
     Raises:
         ValueError: the time window names a zone that doesn't exist.
@@ -100,7 +102,16 @@ def compile_facts(conditions: Conditions) -> FactsCondition:
     if conditions.time_window is not None:
         schedule = Schedule(conditions.time_window)
         tests.append(_window_test(schedule))
-    return FactsCondition(_all_of(tests), tuple(key for key, _ in conditions.context_matches), schedule)
+    if conditions.principals:
+        tests.append(_principals_test(conditions.principals))
+    if conditions.roles:
+        tests.append(_roles_test(conditions.roles))
+    return FactsCondition(
+        _all_of(tests),
+        tuple(key for key, _ in conditions.context_matches),
+        schedule,
+        bool(conditions.principals or conditions.roles),
+    )
 
 
 def static_part_holds(conditions: Conditions, risk: RiskTier, capabilities: frozenset[str]) -> bool:
@@ -135,6 +146,15 @@ def higher(one: RiskTier, other: RiskTier) -> RiskTier:
 def _agents_test(patterns: Sequence[str]) -> Test:
     matches = compile_globs(patterns)
     return lambda facts, _now_us: TRUE if matches(facts.agent_id) else FALSE
+
+
+def _principals_test(patterns: Sequence[str]) -> Test:
+    matches = compile_globs(patterns)
+    return lambda facts, _now_us: TRUE if matches(facts.subject) else FALSE
+
+
+def _roles_test(roles: frozenset[str]) -> Test:
+    return lambda facts, _now_us: FALSE if roles.isdisjoint(facts.roles) else TRUE
 
 
 def _context_test(pairs: Sequence[tuple[str, str]]) -> Test:

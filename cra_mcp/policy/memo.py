@@ -1,7 +1,7 @@
 """Answers kept by everything they were worked out from, so that asking again costs one look-up.
 
-Rule: the key holds all that the tests read: agent id, the context keys that occur in them, and the span of time in
-which no time window opens or closes. So an answer can't go stale, and there is nothing to invalidate.
+Rule: the key holds all that the tests read: agent id, the context keys that occur in them, the principal if it does, and the
+span of time in which no time window opens or closes. So an answer can't go stale, and there is nothing to invalidate.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ _FOREVER = 1 << 127
 
 
 _Key = str | tuple[str | None, ...]
-"""The agent id alone, or followed by the value of each context key (None where that is no string)."""
+"""The agent id alone, or followed by the value of each context key (None where that is no string), and by the principal."""
 
 
 class _Span(Generic[T]):
@@ -36,13 +36,15 @@ class _Span(Generic[T]):
 class Memo(Generic[T]):
     """A function of the results of some tests."""
 
-    __slots__ = ("_keys", "_make", "_schedules", "_span", "_tests")
+    __slots__ = ("_keys", "_make", "_plain", "_principal", "_schedules", "_span", "_tests")
 
     def __init__(self, conditions: Sequence[FactsCondition], make: Callable[[tuple[Truth, ...]], T]) -> None:
         """Keep what ``make`` returns for the results of ``conditions``, in their order. ``make`` must be pure."""
         self._make = make
         self._tests = tuple(condition.test for condition in conditions)
         self._keys = tuple({key: None for condition in conditions for key in condition.context_keys})
+        self._principal = any(condition.reads_principal for condition in conditions)
+        self._plain = not self._keys and not self._principal
         self._schedules = tuple(condition.schedule for condition in conditions if condition.schedule is not None)
         self._span: _Span[T] = _Span(0, 0) if self._schedules else _Span(-_FOREVER, _FOREVER)
 
@@ -52,12 +54,14 @@ class Memo(Generic[T]):
         if not span.since <= now_us < span.until:
             span = self._span = self._new_span(now_us)
         key = facts.agent_id
-        if self._keys:
+        if not self._plain:
             context = facts.context
             inputs: list[str | None] = [key]
             for name in self._keys:
                 value = context.get(name)
                 inputs.append(value if isinstance(value, str) else None)
+            if self._principal:
+                inputs += (facts.subject, *sorted(facts.roles))
             key = tuple(inputs)
         found = span.rows.get(key)
         return self._new_row(span, key, facts, now_us) if found is None else found

@@ -58,6 +58,8 @@ class Conditions:
     capabilities: frozenset[str] = frozenset()
     context_matches: tuple[tuple[str, str], ...] = ()
     time_window: TimeWindow | None = None
+    principals: tuple[str, ...] = ()
+    roles: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,17 @@ class Limit:
     scope: Scope = "agent"
 
 
+EVIDENCE = ("client_elicitation", "application", "local_cli")
+"""Grades of evidence that a person consented, weakest first (specs/policy.md, "Evidence")."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One rule. ``order`` is its position in the file order of its atlas; ``limit`` is set for rate_limit only."""
+    """One rule.
+
+    ``order`` is its position in the file order of its atlas; ``limit`` is set for rate_limit only, ``min_evidence`` (a grade) for
+    require_approval only.
+    """
 
     policy_id: str
     type: PolicyType
@@ -86,6 +96,7 @@ class Policy:
     conditions: Conditions = field(default_factory=Conditions)
     limit: Limit | None = None
     order: int = 0
+    min_evidence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,8 @@ class Facts:
     tenant: str = "default"
     task_risk: RiskTier = RiskTier.LOW
     context: Mapping[str, object] = field(default_factory=dict[str, object])
+    subject: str = "local"
+    roles: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +134,7 @@ class Decision:
         determining: ids of all matching policies of the deciding type, most important first.
         limits: what to charge when the call is approved.
         retry_after_us: microseconds until every spent limit admits a call; None otherwise.
+        min_evidence: grade an approval must have at least, where one is asked for; None: any will do.
         errors: ids of the policies consulted whose conditions couldn't be evaluated, in file order. They failed closed.
     """
 
@@ -133,6 +147,7 @@ class Decision:
     limits: tuple[Limit, ...] = ()
     retry_after_us: int | None = None
     errors: tuple[str, ...] = ()
+    min_evidence: str | None = None
 
     @property
     def retry_after_seconds(self) -> int | None:

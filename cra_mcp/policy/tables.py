@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from cra_mcp.policy.conditions import ERROR, TRUE, FactsCondition, Truth
 from cra_mcp.policy.memo import Memo
-from cra_mcp.policy.model import Basis, Decision, Effect, Limit, Policy, PolicyType
+from cra_mcp.policy.model import EVIDENCE, Basis, Decision, Effect, Limit, Policy, PolicyType
 
 DefaultEffect = Literal["allow", "deny"]
 
@@ -163,6 +163,11 @@ def _decision(
         determining=tuple(policy.policy_id for policy in policies),
         limits=limits,
         errors=errors,
+        min_evidence=max(
+            (policy.min_evidence for policy in policies if policy.min_evidence is not None),
+            key=EVIDENCE.index,
+            default=None,
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from cra_mcp.approval.model import Approval, Asker, Channel
 from cra_mcp.atlas.model import Action, Atlas, ContextBlock
 from cra_mcp.atlas.registry import AtlasInfo, Catalogue, info_of
 from cra_mcp.auth.principal import Principal
+from cra_mcp.auth.roles import may, require
 from cra_mcp.canonical import sha256_hex
 from cra_mcp.errors import RequestError, TraceError
 from cra_mcp.gate.call import Call, ExecutionOutcome
@@ -24,6 +25,7 @@ from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.resolution import Permission, Query, Resolution
 from cra_mcp.runtime.calls import Calls
 from cra_mcp.runtime.observing import Observer
+from cra_mcp.runtime.owners import Owner, Owners
 from cra_mcp.runtime.requests import admit, facts_of, query_of
 from cra_mcp.runtime.resolving import Resolving
 from cra_mcp.runtime.sessions import Sessions, risk_tier_of
@@ -62,6 +64,7 @@ class Runtime:
         self._sessions = Sessions(config, store)
         self._resolving = Resolving(config, store, self._sessions, gate.catalogue)
         self._calls = Calls(gate, self._sessions)
+        self._owners = Owners(store)
         self._lock = threading.RLock()
         self._portal: BlockingPortal | None = None
         self._blocking = ExitStack()
@@ -161,6 +164,8 @@ class Runtime:
             RequestError: ``invalid_request``, or ``unknown_session`` or ``session_ended`` (of the parent).
             TraceUnavailableError: the chain can't be begun.
         """
+        if principal is not None:
+            require(principal, "call")
         if agent_id is None:
             agent_id = principal.agent_id if principal is not None else self.config.agent_id
         return self._sessions.begin(
@@ -228,9 +233,23 @@ class Runtime:
         query = Query(text, tuple(context_hints), tuple(required_capabilities), tuple(atlas_ids))
         return self._resolving.resolve(session, query, session.facts, self.config.new_id())
 
-    def permissions(self, agent_id: str | None = None) -> tuple[Permission, ...]:
-        """What an agent could be allowed now, without a session: what a face lists. Nothing is recorded."""
-        facts = Facts(agent_id=agent_id or self.config.agent_id, session_id="", tenant=self.config.tenant)
+    def permissions(self, principal: Principal | None = None) -> tuple[Permission, ...]:
+        """What a principal could be allowed now, without a session: what a face lists. Nothing is recorded.
+
+        None stands for whoever runs this process.
+        """
+        if principal is None:
+            facts = Facts(agent_id=self.config.agent_id, session_id="", tenant=self.config.tenant)
+        elif may(principal, "call"):
+            facts = Facts(
+                agent_id=principal.agent_id,
+                session_id="",
+                tenant=principal.tenant,
+                subject=principal.subject,
+                roles=principal.roles,
+            )
+        else:
+            return ()
         return self._resolving.permissions(facts)
 
     def action_id_of(self, published: str) -> str | None:
@@ -389,6 +408,10 @@ class Runtime:
         """All traces in the store, the most recently written first."""
         return self._store.sessions()
 
+    def owner_of(self, session_id: str) -> Owner | None:
+        """``(tenant, subject)`` of whoever a trace belongs to; None where there is no such trace."""
+        return self._owners.of(session_id)
+
     def recover_trace(self, session_id: str) -> Recovery:
         """Keep the longest valid prefix of a trace nobody writes, and set the rest aside.
 
@@ -422,6 +445,14 @@ class Runtime:
     def pending_approvals(self) -> list[Approval]:
         """Approvals waiting for an answer in this data folder, the oldest first."""
         return self._ledger.pending()
+
+    def approval(self, approval_id: str) -> Approval:
+        """One approval, whatever became of it.
+
+        Raises:
+            ApprovalError: ``unknown_approval``.
+        """
+        return self._ledger.get(approval_id)
 
     def settle_approval(self, approval_id: str, *, granted: bool, by: str, channel: Channel = "library") -> Approval:
         """Grant or reject a pending approval. The call it was asked for is then made again by the agent.

@@ -15,6 +15,7 @@ from cra_mcp.auth.principal import Principal
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import CRAError, RequestError, TraceError
 from cra_mcp.policy.model import Facts, RiskTier
+from cra_mcp.runtime.owners import LOCAL_SUBJECT
 from cra_mcp.session import EndReason, Session
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import Draft
@@ -70,6 +71,8 @@ class Sessions:
                 tenant=principal.tenant if principal is not None else self._config.tenant,
                 task_risk=risk_tier,
                 context=dict(context),
+                subject=principal.subject if principal is not None else LOCAL_SUBJECT,
+                roles=principal.roles if principal is not None else frozenset(),
             ),
             started_ns=self._config.clock_ns(),
             parent_session_id=parent.session_id if parent is not None else None,

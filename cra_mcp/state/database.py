@@ -53,10 +53,25 @@ class Database:
                     raise
                 connection.commit()
             except (sqlite3.Error, OSError) as error:
-                raise StateUnavailableError(
-                    f"the state database can't be used ({type(error).__name__})",
-                    hint="check that the data folder exists, is writable and has free space",
-                ) from error
+                raise _unusable(error) from error
+
+    @contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        """One statement that only reads, without taking the right to write.
+
+        Raises:
+            StateUnavailableError: the database can't be opened or read.
+        """
+        with self._lock:
+            try:
+                yield self._open()
+            except (sqlite3.Error, OSError) as error:
+                raise _unusable(error) from error
+
+    def version(self) -> int:
+        """A number that changes whenever another connection has changed the database. Raises as ``reading``."""
+        with self.reading() as connection:
+            return connection.execute("PRAGMA data_version").fetchone()[0]
 
     def exists(self) -> bool:
         """Whether opening it would find something to read."""
@@ -81,3 +96,10 @@ class Database:
             connection.executescript(self._schema)
             self._connection = connection
         return self._connection
+
+
+def _unusable(error: Exception) -> StateUnavailableError:
+    return StateUnavailableError(
+        f"the state database can't be used ({type(error).__name__})",
+        hint="check that the data folder exists, is writable and has free space",
+    )

@@ -69,6 +69,10 @@ def conditions_hold(conditions, action, facts, now_us):
         results.append(truth(risk in [str(tier) for tier in conditions.risk_tiers]))
     if conditions.agents:
         results.append(truth(any(glob_matches(pattern, facts.agent_id) for pattern in conditions.agents)))
+    if conditions.principals:
+        results.append(truth(any(glob_matches(pattern, facts.subject) for pattern in conditions.principals)))
+    if conditions.roles:
+        results.append(truth(any(role in facts.roles for role in conditions.roles)))
     if conditions.capabilities:
         results.append(truth(any(name in action.capabilities for name in conditions.capabilities)))
     for key, pattern in conditions.context_matches:

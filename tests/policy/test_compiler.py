@@ -32,7 +32,7 @@ def test_a_key_that_is_none_counts_as_left_out():
     keys = ("actions", "reason", "disclose", "priority", "conditions", "parameters", "when")
     written = {"policy_id": "no", "type": "deny", **dict.fromkeys(keys)}
     assert policy_from_manifest(written, 0) == Policy("no", "deny")
-    parts = ("risk_tiers", "agents", "capabilities", "context_matches", "time_window")
+    parts = ("risk_tiers", "agents", "capabilities", "context_matches", "time_window", "principals", "roles")
     assert conditions_from_manifest(dict.fromkeys(parts)) == Conditions()
 
 
@@ -64,6 +64,8 @@ def test_all_conditions_are_read():
         "capabilities": ["money"],
         "context_matches": {"env": "prod*"},
         "time_window": {"start": "22:00", "end": "06:30", "timezone": "Europe/Berlin", "days": ["fri", "sat"]},
+        "principals": ["svc-*"],
+        "roles": ["agent", "operator"],
     }
     assert conditions_from_manifest(written) == Conditions(
         risk_tiers=frozenset({RiskTier.HIGH, RiskTier.CRITICAL}),
@@ -71,6 +73,8 @@ def test_all_conditions_are_read():
         capabilities=frozenset({"money"}),
         context_matches=(("env", "prod*"),),
         time_window=TimeWindow(1_320, 390, "Europe/Berlin", frozenset({4, 5})),
+        principals=("svc-*",),
+        roles=frozenset({"agent", "operator"}),
     )
 
 
@@ -170,6 +174,20 @@ def test_the_digest_does_not_depend_on_how_sets_are_ordered_in_memory():
     )
     policy = policy_from_manifest({"policy_id": "no", "type": "deny", "conditions": conditions}, 0)
     assert digest(policy) == sha256(canonical).hexdigest()
+
+
+def test_the_digest_covers_principals_and_roles():
+    conditions = (
+        {},
+        {"principals": ["ann"]},
+        {"principals": ["bob"]},
+        {"roles": ["agent"]},
+        {"roles": ["admin", "agent"]},
+    )
+    policies = [policy_from_manifest({"policy_id": "no", "type": "deny", "conditions": each}, 0) for each in conditions]
+    assert len({digest(policy) for policy in policies}) == len(conditions)
+    swapped = policy_from_manifest({"policy_id": "no", "type": "deny", "conditions": {"roles": ["agent", "admin"]}}, 0)
+    assert digest(swapped) == digest(policies[-1])
 
 
 @pytest.mark.parametrize(

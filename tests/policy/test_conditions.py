@@ -80,6 +80,11 @@ def test_a_pattern_made_to_backtrack_is_answered_at_once():
         (Conditions(), TRUE),
         (Conditions(agents=("b*",)), TRUE),
         (Conditions(agents=("human", "robot")), FALSE),
+        (Conditions(principals=("bo*", "an*")), TRUE),
+        (Conditions(principals=("bob*",)), FALSE),
+        (Conditions(roles=frozenset({"operator", "agent"})), TRUE),
+        (Conditions(roles=frozenset({"admin"})), FALSE),
+        (Conditions(principals=("*",), roles=frozenset({"admin"})), FALSE),
         (Conditions(context_matches=(("env", "prod*"),)), TRUE),
         (Conditions(context_matches=(("env", "dev"),)), FALSE),
         (Conditions(context_matches=(("region", "*"),)), ERROR),
@@ -100,7 +105,14 @@ def test_a_pattern_made_to_backtrack_is_answered_at_once():
     ],
 )
 def test_conditions_are_true_false_or_not_to_be_evaluated(conditions, expected):
-    facts = Facts("bot", "s1", task_risk=RiskTier.HIGH, context={"env": "prod", "count": 3})
+    facts = Facts(
+        "bot",
+        "s1",
+        task_risk=RiskTier.HIGH,
+        context={"env": "prod", "count": 3},
+        subject="ann",
+        roles=frozenset({"agent"}),
+    )
     test = compile_conditions(conditions, risk=RiskTier.MEDIUM, capabilities=frozenset({"tickets"}))
     assert test(facts, 0) == expected
 

@@ -25,13 +25,14 @@ WINDOWS = [
     for days in ((), (0, 2, 6))
 ]
 CONDITIONS = [
-    Conditions(frozenset(risk), agents, frozenset(capabilities), context, window)
-    for risk, agents, capabilities, context, window in product(
+    Conditions(frozenset(risk), agents, frozenset(capabilities), context, window, principals, frozenset(roles))
+    for risk, agents, capabilities, context, window, (principals, roles) in product(
         ((), (RiskTier.HIGH,), (RiskTier.LOW, RiskTier.MEDIUM)),
         ((), ("bot",), ("bot-*", "human"), ("*-1",)),
         ((), ("money",), ("money", "tickets")),
         ((), (("env", "prod*"),), (("env", "dev"), ("team", "*")), (("team", "p*d"),)),
         (None, None, *WINDOWS),
+        (((), ()), ((), ()), (("ann", "svc-*"), ()), ((), ("operator", "auditor")), (("*n",), ("agent",))),
     )
 ]
 VALUES = ("prod", "prod-eu", "dev", 5, None, ["prod"])
@@ -40,10 +41,11 @@ CONTEXTS = [
     *({"env": value, "unused": "x"} for value in VALUES),
     *({"env": one, "team": other} for one in VALUES for other in VALUES),
 ]
+PRINCIPALS = (("local", ()), ("ann", ("agent",)), ("svc-1", ("agent", "operator")))
 REQUESTERS = [
-    Facts(agent, session, tenant, tier, context)
-    for agent, session, tenant, tier, context in product(
-        ("bot", "bot-1", "human"), ("s1", "s2"), ("default", "other"), RiskTier, CONTEXTS
+    Facts(agent, session, tenant, tier, context, subject, frozenset(roles))
+    for agent, session, tenant, tier, context, (subject, roles) in product(
+        ("bot", "bot-1", "human"), ("s1", "s2"), ("default", "other"), RiskTier, CONTEXTS, PRINCIPALS
     )
 ]
 LIMITS = [

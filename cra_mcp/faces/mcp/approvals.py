@@ -17,7 +17,7 @@ from mcp.shared.exceptions import MCPError
 
 from cra_mcp.approval.model import Answer, Approval, Channel
 from cra_mcp.errors import ApprovalError
-from cra_mcp.faces.mcp.connection import RequestContext, can_fill_forms, is_modern
+from cra_mcp.faces.mcp.connection import RequestContext, can_fill_forms, is_modern, principal_of
 from cra_mcp.faces.mcp.rounds import STATE_PREFIX, Request
 from cra_mcp.runtime import Runtime
 
@@ -109,7 +109,7 @@ async def take_answer(ctx: RequestContext, request: Request, runtime: Runtime) -
     try:
         await anyio.to_thread.run_sync(
             lambda: runtime.settle_approval(
-                approval_id, granted=answer == "granted", by=runtime.config.agent_id, channel="elicitation"
+                approval_id, granted=answer == "granted", by=principal_of(ctx).subject, channel="elicitation"
             )
         )
     except ApprovalError:

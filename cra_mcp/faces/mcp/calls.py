@@ -4,11 +4,13 @@ Rule: one road for all of them: the same policy, the same approval, the same tra
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
 
 from cra_mcp.actions.client import Client
+from cra_mcp.approval.model import GRADES, is_enough
 from cra_mcp.atlas.model import PythonExecutor
 from cra_mcp.errors import AskError
 from cra_mcp.faces import logs
@@ -73,7 +75,7 @@ class Calls:
         logs.note_outcome(outcome)
         tracing.describe(outcome)
         if outcome.status == "pending_approval" and outcome.approval is not None and can_ask:
-            question = ask_again(ctx, outcome.approval)
+            question = ask_again(ctx, outcome.approval) if _counts(outcome) else None
             if question is not None:
                 return question
         _refuse_lacking(ctx, outcome)
@@ -98,6 +100,12 @@ class Calls:
     async def aclose(self) -> None:
         """End the calls that wait for answers."""
         await self._rounds.aclose()
+
+
+def _counts(outcome: ExecutionOutcome) -> bool:
+    """Whether the word of a client is worth enough for the call that waits."""
+    least = outcome.fault.details.get("min_evidence") if outcome.fault is not None else None
+    return is_enough(GRADES["elicitation"], cast("str | None", least))
 
 
 def _refuse_lacking(ctx: RequestContext, outcome: ExecutionOutcome) -> None:

@@ -10,11 +10,12 @@ from typing import Any, Literal, cast
 import mcp_types as t
 import orjson
 
+from cra_mcp.access import Access
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import CanonicalError, CRAError
 from cra_mcp.faces.mcp import names, trace_tool
-from cra_mcp.faces.mcp.connection import RequestContext, text_result
-from cra_mcp.faces.mcp.sessions import SessionFinder, SessionHolder
+from cra_mcp.faces.mcp.connection import RequestContext, principal_of, text_result
+from cra_mcp.faces.mcp.sessions import Caller, SessionFinder
 from cra_mcp.faces.mcp.tools import refusal
 from cra_mcp.resolution import Resolution, block_message
 from cra_mcp.runtime import Runtime
@@ -34,7 +35,7 @@ class ControlTool:
     """One control tool: what is listed, and what it does with checked arguments: a value to be shown as JSON, or a whole result."""
 
     tool: t.Tool
-    run: Callable[[SessionHolder, Arguments], object]
+    run: Callable[[Caller, Arguments], object]
 
 
 class ControlTools:
@@ -66,9 +67,9 @@ class ControlTools:
                 faults = explain(tool.tool.input_schema, given, masked=False)
                 text = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in faults)
                 return text_result(f"Invalid parameters: {text}", is_error=True)
-            sessions = self._sessions.of(ctx)
-            value = tool.run(sessions, given)
-            meta = {names.SESSION_META: sessions.current().session_id} if name in _STARTS else None
+            caller = Caller(self._sessions.of(ctx), Access(self._runtime, principal_of(ctx)))
+            value = tool.run(caller, given)
+            meta = {names.SESSION_META: caller.sessions.current().session_id} if name in _STARTS else None
         except CanonicalError as error:
             return text_result(f"Invalid parameters: {error.message}", is_error=True)
         except CRAError as error:
@@ -85,18 +86,20 @@ class ControlTools:
 
     # --- what they do ----------------------------------------------------------------------------------------------
 
-    def _start_session(self, sessions: SessionHolder, arguments: Arguments) -> object:
-        session = sessions.start(cast("str", arguments["goal"]), cast("str | None", arguments.get("parent_session_id")))
+    def _start_session(self, caller: Caller, arguments: Arguments) -> object:
+        session = caller.sessions.start(
+            cast("str", arguments["goal"]), cast("str | None", arguments.get("parent_session_id"))
+        )
         resolution = self._runtime.resolve(session.session_id)
         return {"session": session.to_dict(), **_rules(resolution), "context": _titles(resolution)}
 
-    def _end_session(self, sessions: SessionHolder, arguments: Arguments) -> object:
-        session = sessions.active()
+    def _end_session(self, caller: Caller, arguments: Arguments) -> object:
+        session = caller.sessions.active()
         if session is None:
             return {"ended": None, "note": "no session was active"}
         if summary := arguments.get("summary"):
             self._runtime.record(session.session_id, "x.cra.session.summary", {"summary": lossy(summary)})
-        sessions.end("completed")
+        caller.sessions.end("completed")
         check = self._runtime.verify_chain(session.session_id)
         return {
             "ended": session.session_id,
@@ -105,8 +108,8 @@ class ControlTools:
             "head": check.head.event_hash if check.head is not None else None,
         }
 
-    def _request_context(self, sessions: SessionHolder, arguments: Arguments) -> object:
-        session = sessions.current()
+    def _request_context(self, caller: Caller, arguments: Arguments) -> object:
+        session = caller.sessions.current()
         resolution = self._runtime.resolve(
             session.session_id,
             goal=cast("str", arguments["need"]),
@@ -124,8 +127,8 @@ class ControlTools:
             given.append(block_message(block))
         return {"session_id": session.session_id, "context_blocks": given, "left_out": left_out, **_rules(resolution)}
 
-    def _search_contexts(self, sessions: SessionHolder, arguments: Arguments) -> object:
-        session = sessions.current()
+    def _search_contexts(self, caller: Caller, arguments: Arguments) -> object:
+        session = caller.sessions.current()
         resolution = self._runtime.resolve(session.session_id, goal=cast("str", arguments["query"]))
         words = cast("str", arguments["query"]).casefold().split()
         found = [
@@ -142,8 +145,8 @@ class ControlTools:
         found.sort(key=lambda entry: -cast("int", entry["matches"]))
         return {"results": found[: cast("int", arguments.get("limit", 10))]}
 
-    def _report_action(self, sessions: SessionHolder, arguments: Arguments) -> object:
-        session = sessions.current()
+    def _report_action(self, caller: Caller, arguments: Arguments) -> object:
+        session = caller.sessions.current()
         parameters = arguments.get("parameters", {})
         payload = {
             "action": arguments["action"],
@@ -153,8 +156,8 @@ class ControlTools:
         self._runtime.record(session.session_id, "action.reported", payload)
         return {"recorded": True, "session_id": session.session_id}
 
-    def _feedback(self, sessions: SessionHolder, arguments: Arguments) -> object:
-        session = sessions.current()
+    def _feedback(self, caller: Caller, arguments: Arguments) -> object:
+        session = caller.sessions.current()
         payload = {
             "context_id": arguments["context_id"],
             "helpful": arguments["helpful"],
@@ -163,11 +166,13 @@ class ControlTools:
         self._runtime.record(session.session_id, "feedback.received", payload)
         return {"recorded": True, "session_id": session.session_id}
 
-    def _list_atlases(self, _sessions: SessionHolder, _arguments: Arguments) -> object:
+    def _list_atlases(self, _caller: Caller, _arguments: Arguments) -> object:
         return {"atlases": [_without_counts(atlas.to_dict()) for atlas in self._runtime.list_atlases()]}
 
-    def _bootstrap(self, sessions: SessionHolder, arguments: Arguments) -> object:
-        session = sessions.start(cast("str", arguments["goal"]), cast("str | None", arguments.get("parent_session_id")))
+    def _bootstrap(self, caller: Caller, arguments: Arguments) -> object:
+        session = caller.sessions.start(
+            cast("str", arguments["goal"]), cast("str | None", arguments.get("parent_session_id"))
+        )
         resolution = self._runtime.resolve(session.session_id)
         for block in resolution.context_blocks:
             self._runtime.record_context(session.session_id, block)
@@ -272,7 +277,7 @@ def _control(  # noqa: PLR0917 - a table row
     description: str,
     properties: dict[str, Any],
     required: list[str],
-    run: Callable[[SessionHolder, Arguments], object],
+    run: Callable[[Caller, Arguments], object],
 ) -> ControlTool:
     schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     tool = t.Tool(

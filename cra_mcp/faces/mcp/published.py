@@ -142,7 +142,7 @@ class PublishedResources:
 
 
 def _visible(runtime: Runtime, ctx: RequestContext, kind: str) -> list[Action]:
-    permissions = runtime.permissions(principal_of(ctx).agent_id)
+    permissions = runtime.permissions(principal_of(ctx))
     return [each.action for each in permissions if each.action.publication.kind == kind]
 
 

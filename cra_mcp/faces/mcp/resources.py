@@ -7,6 +7,7 @@ Source: specs/mcp.md, "Resources".
 
 import base64
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TypeVar, cast
 
 import mcp_types as t
@@ -14,6 +15,7 @@ import orjson
 from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import UriTemplate
 
+from cra_mcp.access import Access
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import app, names, traces
@@ -64,7 +66,7 @@ class Resources:
             _TRACE: self._trace,
             _TABLE: self._table,
             _EVENT: self._event,
-            _CHAIN: lambda _ctx, uri, values: _json(uri, self._chain(values["session_id"])),
+            _CHAIN: lambda ctx, uri, values: _json(uri, _chain(self._access(ctx), values["session_id"])),
             _ATLAS: lambda ctx, uri, values: _json(uri, self._atlas(ctx, values["atlas_id"]), kind=names.ATLAS_JSON),
             _CONTEXT: self._context,
         }
@@ -163,7 +165,7 @@ class Resources:
         if uri == "cra://session/current":
             return _json(uri, self._current(ctx))
         if uri == "cra://sessions":
-            return _json(uri, {"sessions": self._all_sessions()})
+            return _json(uri, {"sessions": self._all_sessions(ctx)})
         if uri == app.URI:
             return _app(uri)
         for template, parsed in _PARSED.items():
@@ -179,11 +181,11 @@ class Resources:
             return {"session": None, "note": "a session starts with the first call of a tool"}
         return {
             "session": session.to_dict(),
-            "chain": self._chain(session.session_id),
+            "chain": _chain(self._access(ctx), session.session_id),
             "trace": f"cra://trace/{session.session_id}",
         }
 
-    def _all_sessions(self) -> list[object]:
+    def _all_sessions(self, ctx: RequestContext) -> list[object]:
         return [
             {
                 "session_id": info.session_id,
@@ -192,48 +194,48 @@ class Resources:
                 "live": info.live,
                 "trace": f"cra://trace/{info.session_id}",
             }
-            for info in self._runtime.list_traces()[: traces.MAX_EVENTS]
+            for info in islice(self._access(ctx).traces(), traces.MAX_EVENTS)
         ]
 
-    def _trace(self, _ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
-        found = self._page(values)
+    def _trace(self, ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+        found = self._page(ctx, values)
         if found is None:
             return None
         page, limit = found
         meta = {names.NEXT_META: _rest_of(page, limit)} if page.more else None
         return t.ReadResourceResult(contents=[traces.jsonl(page, uri, meta)], _meta=meta)
 
-    def _table(self, _ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
-        found = self._page(values)
+    def _table(self, ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+        found = self._page(ctx, values)
         if found is None:
             return None
         page, limit = found
         rest = _rest_of(page, limit, "/table") if page.more else None
         meta = {names.NEXT_META: rest} if rest is not None else None
-        check = self._runtime.verify_chain(page.session_id)
+        check = self._access(ctx).verify_chain(page.session_id)
         text = traces.as_markdown(page, check, traces.summaries(page), rest=f"More: `{rest}`" if rest else None)
         content = t.TextResourceContents(uri=uri, mime_type=names.MARKDOWN, text=text, _meta=meta)
         return t.ReadResourceResult(contents=[content], _meta=meta)
 
-    def _page(self, values: dict[str, str]) -> tuple[traces.Page, int] | None:
+    def _page(self, ctx: RequestContext, values: dict[str, str]) -> tuple[traces.Page, int] | None:
         after = _number(values.get("after"), -1)
         limit = _number(values.get("limit"), traces.MAX_EVENTS)
         if after is None or limit is None or limit < 1:
             return None
-        return traces.read_page(self._runtime, values["session_id"], after=after, limit=limit), limit
+        return traces.read_page(self._access(ctx), values["session_id"], after=after, limit=limit), limit
 
-    def _event(self, _ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
+    def _event(self, ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
         sequence = _number(values["sequence"], -1)
         if sequence is None or sequence < 0:
             return None
-        lines = self._runtime.read_trace(values["session_id"], after=sequence - 1, limit=1)
+        lines = self._access(ctx).read_trace(values["session_id"], after=sequence - 1, limit=1)
         if not lines:
             return None
         page = traces.Page(values["session_id"], sequence, (lines[0],), more=False)
         return t.ReadResourceResult(contents=[traces.jsonl(page, uri, kind=names.TRACE_JSON, end=b"")])
 
-    def _chain(self, session_id: str) -> object:
-        return {"session_id": session_id, **self._runtime.verify_chain(session_id).to_dict()}
+    def _access(self, ctx: RequestContext) -> Access:
+        return Access(self._runtime, principal_of(ctx))
 
     def _atlas(self, ctx: RequestContext, atlas_id: str) -> object:
         """What the agent may know: hidden actions, and the policies that hide them, are not in it."""
@@ -246,7 +248,7 @@ class Resources:
             "digest": atlas.digest,
             "actions": [
                 permission.to_dict()
-                for permission in self._runtime.permissions(principal_of(ctx).agent_id)
+                for permission in self._access(ctx).permissions()
                 if permission.atlas.atlas_id == atlas_id
             ],
             "context": [f"cra://context/{atlas.atlas_id}/{block.block_id}" for block in atlas.context_blocks],
@@ -264,17 +266,17 @@ class Resources:
 
     # --- complete --------------------------------------------------------------------------------------------------
 
-    def complete(self, params: t.CompleteRequestParams) -> t.Completion:
+    def complete(self, ctx: RequestContext, params: t.CompleteRequestParams) -> t.Completion:
         """Values for an argument of a template that begin with what was typed."""
         reference = params.ref
         if not isinstance(reference, t.ResourceTemplateReference):
             return t.Completion(values=[])
         chosen = (params.context.arguments or {}) if params.context is not None else {}
-        return completion(self._candidates(params.argument.name, chosen), params.argument.value)
+        return completion(self._candidates(self._access(ctx), params.argument.name, chosen), params.argument.value)
 
-    def _candidates(self, name: str, chosen: dict[str, str]) -> Sequence[str]:
+    def _candidates(self, access: Access, name: str, chosen: dict[str, str]) -> Sequence[str]:
         if name == "session_id":
-            return [info.session_id for info in self._runtime.list_traces()]
+            return [info.session_id for info in access.traces()]
         if name == "atlas_id":
             return [atlas.atlas_id for atlas in self._runtime.atlases()]
         if name == "block_id":
@@ -286,21 +288,26 @@ class Resources:
                 for block in atlas.context_blocks
             ]
         if name == "sequence" and "session_id" in chosen:
-            return self._sequences(chosen["session_id"])
+            return _sequences(access, chosen["session_id"])
         return []
-
-    def _sequences(self, session_id: str) -> Sequence[str]:
-        try:
-            events = len(self._runtime.read_trace(session_id))
-        except CRAError:
-            return []
-        return [str(sequence) for sequence in range(events)]
 
 
 def completion(candidates: Sequence[str], typed: str) -> t.Completion:
     """Those that begin with what was typed, as many as one answer may hold."""
     found = [candidate for candidate in candidates if candidate.startswith(typed)]
     return t.Completion(values=found[:_MAX_COMPLETIONS], total=len(found), has_more=len(found) > _MAX_COMPLETIONS)
+
+
+def _chain(access: Access, session_id: str) -> object:
+    return {"session_id": session_id, **access.verify_chain(session_id).to_dict()}
+
+
+def _sequences(access: Access, session_id: str) -> Sequence[str]:
+    try:
+        events = len(access.read_trace(session_id))
+    except CRAError:
+        return []
+    return [str(sequence) for sequence in range(events)]
 
 
 def _page(items: list[T], cursor: str | None) -> tuple[list[T], str | None]:

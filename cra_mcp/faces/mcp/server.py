@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 import cra_mcp
 from cra_mcp.auth.principal import Principal
+from cra_mcp.auth.roles import roles_of
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import app
@@ -167,11 +168,11 @@ class GovernedServer(Server[Principal]):
     ) -> t.ReadResourceResult | t.InputRequiredResult:
         return await self._published.read(ctx, params) or self._resources.read(ctx, str(params.uri))
 
-    async def _complete(self, _ctx: RequestContext, params: t.CompleteRequestParams) -> t.CompleteResult:
+    async def _complete(self, ctx: RequestContext, params: t.CompleteRequestParams) -> t.CompleteResult:
         if isinstance(params.ref, t.PromptReference):
             values = self._prompts.completions(params.ref.name, params.argument.name)
             return t.CompleteResult(completion=completion(values, params.argument.value))
-        return t.CompleteResult(completion=self._resources.complete(params))
+        return t.CompleteResult(completion=self._resources.complete(ctx, params))
 
     async def _unsealed(self, ctx: RequestContext, call_next: Next) -> Any:
         """Open the sealed state of a repeated request; a call whose seal is broken leaves an event."""
@@ -227,7 +228,12 @@ async def _keep_text_in(ctx: RequestContext, call_next: Next) -> Any:
 def local_principal(runtime: Runtime, options: ServeOptions) -> Principal:
     """Whoever started this process."""
     config = runtime.config
-    return Principal("local", tenant=config.tenant, agent_id=options.agent_id or config.agent_id)
+    return Principal(
+        config.subject,
+        tenant=config.tenant,
+        roles=roles_of(config.roles),
+        agent_id=options.agent_id or config.agent_id,
+    )
 
 
 def _instructions(runtime: Runtime, control: Which) -> str:

@@ -6,8 +6,10 @@ Source: specs/mcp.md, "Connection and session".
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
+from cra_mcp.access import Access
 from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import RequestError
 from cra_mcp.faces.mcp.connection import RequestContext
@@ -54,6 +56,14 @@ class SessionHolder(Protocol):
     def end(self, reason: EndReason) -> Session | None:
         """End the session; the ended one, or None if there was none. Raises as ``active``."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who made a request: its session, and what it may see."""
+
+    sessions: SessionHolder
+    access: Access
 
 
 class SessionFinder(Protocol):

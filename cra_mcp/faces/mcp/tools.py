@@ -37,7 +37,7 @@ class ActionTools:
 
     def listing(self, ctx: RequestContext) -> list[t.Tool]:
         """Tools for every action that could be allowed now, sorted by name."""
-        permissions = self._runtime.permissions(principal_of(ctx).agent_id)
+        permissions = self._runtime.permissions(principal_of(ctx))
         modern = is_modern(ctx)
         # The runtime shares one tuple per outcome of the policies, so identity says whether anything changed. The entry keeps its
         # tuple alive: its identity is nobody else's.

@@ -13,7 +13,7 @@ import mcp_types as t
 
 from cra_mcp.errors import ForbiddenError, UnknownTraceError
 from cra_mcp.faces.mcp import app, traces
-from cra_mcp.faces.mcp.sessions import SessionHolder
+from cra_mcp.faces.mcp.sessions import Caller
 from cra_mcp.gate.refusing import UNDECLARED
 from cra_mcp.runtime import Runtime
 from cra_mcp.trace.event import Verification
@@ -123,14 +123,14 @@ class TraceTool:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    def run(self, sessions: SessionHolder, arguments: Mapping[str, Any]) -> t.CallToolResult:
+    def run(self, caller: Caller, arguments: Mapping[str, Any]) -> t.CallToolResult:
         """The trace that was asked for; the arguments fit ``TOOL.input_schema``.
 
         Raises:
             ForbiddenError: ``not_disclosed``: the stored lines would tell what policy hides.
             UnknownTraceError: there is no such trace; none was named and no session is active.
         """
-        session_id = cast("str", arguments.get("session_id") or _current(sessions))
+        session_id = cast("str", arguments.get("session_id") or _current(caller))
         limit = cast("int", arguments.get("limit", _DEFAULT_LIMIT))
         after = cast("int | None", arguments.get("after"))
         hidden = self._hidden_policies()
@@ -142,10 +142,10 @@ class TraceTool:
                 hint=f"use the table; a person reads cra://trace/{session_id} or runs `cra-mcp trace show {session_id}`",
             )
         if after is None and not as_lines:
-            page = traces.last_page(self._runtime, session_id, limit=limit)
+            page = traces.last_page(caller.access, session_id, limit=limit)
         else:
-            page = traces.read_page(self._runtime, session_id, after=-1 if after is None else after, limit=limit)
-        check = self._runtime.verify_chain(session_id)
+            page = traces.read_page(caller.access, session_id, after=-1 if after is None else after, limit=limit)
+        check = caller.access.verify_chain(session_id)
         rows = [_disclosed(row, hidden) for row in traces.summaries(page)]
         return t.CallToolResult(
             content=_lines(page) if as_lines else [t.TextContent(type="text", text=_table(page, check, rows))],
@@ -158,8 +158,8 @@ class TraceTool:
         )
 
 
-def _current(sessions: SessionHolder) -> str:
-    session = sessions.active()
+def _current(caller: Caller) -> str:
+    session = caller.sessions.active()
     if session is None:
         raise UnknownTraceError("no session is active", hint="give session_id; cra://sessions lists those there are")
     return session.session_id

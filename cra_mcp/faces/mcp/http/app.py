@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cra_mcp.auth.bearer import METADATA_PATH, Resource
 from cra_mcp.auth.principal import Authenticator, Principal
 from cra_mcp.faces.mcp.http.answers import AnswerRefused
 from cra_mcp.faces.mcp.http.identity import Authenticate
@@ -43,7 +44,7 @@ class HttpApp:
         options: how it is presented.
         http: where it listens, and whom it answers.
         authenticator: who callers are; None: everybody is anonymous.
-        routes: further ones that need no credential, but pass the Host and Origin check as all do.
+        resource: whose metadata is answered, without a credential; None: there is none.
         protected: further apps, by path, behind the same checks as MCP.
     """
 
@@ -54,7 +55,7 @@ class HttpApp:
         http: HttpOptions,
         *,
         authenticator: Authenticator | None = None,
-        routes: Sequence[BaseRoute] = (),
+        resource: Resource | None = None,
         protected: Mapping[str, ASGIApp] | None = None,
     ) -> None:
         self._sessions = HttpSessions(runtime, options.goal, http.limits)
@@ -77,7 +78,7 @@ class HttpApp:
             routes=[
                 Route("/healthz", self._health, methods=["GET"]),
                 Route("/readyz", self._ready, methods=["GET"]),
-                *routes,
+                *_metadata(resource),
                 *(Route(path, _Endpoint(self._protected(each))) for path, each in (protected or {}).items()),
                 Route(MCP_PATH, _Endpoint(self._protected(self._streamable))),
                 Route(SSE_PATH, _Endpoint(self._protected(sse.stream)), methods=["GET"]),
@@ -137,6 +138,18 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+
+def _metadata(resource: Resource | None) -> list[BaseRoute]:
+    """Where clients look for it: under the path of the resource, and without one (RFC 9728, section 3.1)."""
+    if resource is None:
+        return []
+    document = resource.metadata()
+
+    async def answer(_request: Request) -> Response:
+        return JSONResponse(document, headers={"cache-control": "max-age=300"})
+
+    return [Route(path, answer, methods=["GET"]) for path in dict.fromkeys((resource.metadata_path, METADATA_PATH))]
 
 
 def _cross_origin(origins: Sequence[str]) -> Middleware:

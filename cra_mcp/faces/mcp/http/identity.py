@@ -14,7 +14,7 @@ from mcp.server.auth.provider import AccessToken
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cra_mcp.auth.principal import Authenticator, Principal
-from cra_mcp.errors import AuthenticationError, ForbiddenError
+from cra_mcp.errors import AuthenticationError, CRAError, ForbiddenError
 from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE
 from cra_mcp.faces.mcp.http.answers import Refusal
 from cra_mcp.faces.mcp.sessions import bound_to
@@ -74,7 +74,10 @@ async def _authenticated(
         refusal = Refusal(401, error.code, error.message, error.hint or "send a credential this server accepts")
         return refusal, {"www-authenticate": error.challenge}
     except ForbiddenError as error:
-        return Refusal(403, error.code, error.message, error.hint or "ask for another role"), None
+        refusal = Refusal(403, error.code, error.message, error.hint or "ask for another role")
+        return refusal, {"www-authenticate": error.challenge} if error.challenge is not None else None
+    except CRAError:
+        return _UNAVAILABLE, None  # and said in the log where it was met
     except Exception as error:  # noqa: BLE001 - foreign code; without an answer nobody is let in
         _log.error("authenticator failed: %s", type(error).__name__)
         return _UNAVAILABLE, None

@@ -15,6 +15,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
+from cra_mcp.auth.bearer import Resource
 from cra_mcp.auth.principal import Authenticator
 from cra_mcp.faces.mcp.http.app import MCP_PATH, SSE_PATH, HttpApp
 from cra_mcp.faces.mcp.http.options import HttpOptions, bind
@@ -50,6 +51,7 @@ async def serve_http(
     http: HttpOptions,
     *,
     authenticator: Authenticator | None = None,
+    resource: Resource | None = None,
     protected: Mapping[str, ASGIApp] | None = None,
     on_ready: Callable[[Listening], None] | None = None,
 ) -> None:
@@ -60,6 +62,7 @@ async def serve_http(
         options: how it is presented.
         http: where it listens, and whom it answers.
         authenticator: who callers are; None: everybody is anonymous.
+        resource: this server as an OAuth resource, whose metadata it then answers; None: it has none.
         protected: further apps, by path, behind the same checks as MCP.
         on_ready: told once connections are taken.
 
@@ -67,7 +70,7 @@ async def serve_http(
         SettingsError: the address can't be bound, or must not be without authentication.
     """
     http.check(authenticated=authenticator is not None)
-    app = HttpApp(runtime, options, http, authenticator=authenticator, protected=protected or {})
+    app = HttpApp(runtime, options, http, authenticator=authenticator, resource=resource, protected=protected or {})
     sockets = bind(http.host, http.port)
     server = _Server(
         uvicorn.Config(
