@@ -103,16 +103,6 @@ class Resources:
                 _meta=app.resource_meta(),
             ),
         ]
-        fixed.append(
-            t.Resource(
-                uri=app.URI,
-                name="trace-page",
-                title="Trace viewer",
-                description="The page that hosts with MCP Apps show for cra_trace: it verifies the chain itself.",
-                mime_type=app.MIME_TYPE,
-                _meta=app.resource_meta(),
-            )
-        )
         for atlas in self._runtime.atlases():
             fixed.append(
                 t.Resource(
