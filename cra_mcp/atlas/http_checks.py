@@ -13,7 +13,7 @@ from cra_mcp.atlas.origin import OriginError, split_host
 from cra_mcp.atlas.placeholders import is_scalar, placeholders
 from cra_mcp.atlas.shape import Place
 
-_OURS = frozenset(
+RESERVED_HEADERS = frozenset(
     {
         *("host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade"),
         *("expect", "accept-encoding", "proxy-authorization", "proxy-connection", "idempotency-key"),
@@ -67,7 +67,7 @@ def _check_headers(executor: HttpExecutorPart, known: Mapping[str, object], plac
     taken: set[str] = set()
     for name, value in executor.headers.items():
         at = place.below("headers", name)
-        if name.lower() in _OURS:
+        if name.lower() in RESERVED_HEADERS:
             at.add("reserved_name", "this header is set by the runtime alone")
         elif name.lower() in _CREDENTIALS:
             at.add(
@@ -82,7 +82,7 @@ def _check_headers(executor: HttpExecutorPart, known: Mapping[str, object], plac
         if secret.place == "query":
             if name in executor.query:
                 at.add("duplicate_id", "the same field stands in query")
-        elif name.lower() in _OURS:
+        elif name.lower() in RESERVED_HEADERS:
             at.add("reserved_name", "this header is set by the runtime alone")
         elif name.lower() in taken:
             at.add("duplicate_id", "the same header stands here twice")

@@ -7,6 +7,7 @@ import typer
 
 from cra_mcp.errors import AtlasInvalidError
 from cra_mcp.faces.cli.exits import CODES, NO, OK, epilog
+from cra_mcp.faces.cli.from_openapi import EXAMPLES, from_openapi
 from cra_mcp.faces.cli.options import AsJson, GroupHelp
 from cra_mcp.faces.cli.output import complain, emit, emit_json, printable, say, table
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from cra_mcp.atlas.model import Atlas
 
 app = typer.Typer(name="atlas", no_args_is_help=True)
+
+app.command("from-openapi", epilog=epilog(*EXAMPLES))(from_openapi)
 
 _WHERE = "Atlas folder, .json file, or name of a shipped one."
 

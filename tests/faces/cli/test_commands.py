@@ -13,7 +13,8 @@ from tests.faces.mcp.conftest import MANIFEST, Place, environment, write_atlas
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = [
-    "serve", "demo", "resolve", "execute", "atlas validate", "atlas show", "trace list", "trace show", "trace tail",
+    "serve", "demo", "resolve", "execute", "atlas validate", "atlas show", "atlas from-openapi",
+    "trace list", "trace show", "trace tail",
     "trace verify", "trace recover", "pending", "approve", "deny", "conformance", "doctor",
 ]  # fmt: skip
 

@@ -8,7 +8,8 @@ from tests.faces.cli.conftest import cra
 from tests.faces.mcp.conftest import Place, environment
 
 COMMANDS = [
-    "demo", "serve", "resolve", "execute", "atlas validate", "atlas show", "trace list", "trace show", "trace tail",
+    "demo", "serve", "resolve", "execute", "atlas validate", "atlas show", "atlas from-openapi",
+    "trace list", "trace show", "trace tail",
     "trace verify", "trace recover", "pending", "approve", "deny", "conformance", "doctor",
 ]  # fmt: skip
 
