@@ -236,6 +236,9 @@ def _kind_of(request: Request, body: Located, *, required: bool) -> str | None:
 
 
 def _take_form(request: Request, schema: Located, *, required: bool) -> None:
+    if not required and schema.get("required").items():
+        request.document.note(schema.at, "a form with required fields is always sent, although it may be left out")
+        required = True
     if not _is_merged(schema, required=required):
         raise UnconvertibleError(schema.at, "a form must be an object whose fields are named")
     for name in schema.get("properties").members():

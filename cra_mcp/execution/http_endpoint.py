@@ -21,8 +21,6 @@ from cra_mcp.atlas.origin import Origin, OriginError
 from cra_mcp.errors import ExecutionError, SettingsError
 from cra_mcp.execution.backend import BoundAction, Invocation, Result
 from cra_mcp.execution.http_addresses import Hosts
-from cra_mcp.execution.http_request import RequestTemplate, RequestTemplateError
-from cra_mcp.execution.http_secrets import Lookup, Mask, Secret, fetch_secrets, keyring_lookup
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     import httpcore2
 
     from cra_mcp.execution.http_network import Resolve
+    from cra_mcp.execution.http_request import RequestTemplate
+    from cra_mcp.execution.http_secrets import Lookup, Secret
 
 MAX_CONNECTIONS = 100
 _MAX_IDLE = 20
@@ -48,7 +48,7 @@ class HttpBackend:
         environ: where secrets are looked up; None means this process's environment, as it is at the time of a call.
         resolve: names to addresses; None means the operating system's.
         network: what connects to addresses; None means sockets.
-        lookup: where secrets in a keyring are looked up.
+        lookup: where secrets in a keyring are looked up; None means the keyring of the operating system.
 
     Raises:
         SettingsError: a host is not one.
@@ -64,7 +64,7 @@ class HttpBackend:
         environ: Mapping[str, str] | None = None,
         resolve: "Resolve | None" = None,
         network: "httpcore2.AsyncNetworkBackend | None" = None,
-        lookup: Lookup = keyring_lookup,
+        lookup: "Lookup | None" = None,
     ) -> None:
         try:
             self._allowed = Hosts.of(allow_private_hosts)
@@ -97,6 +97,11 @@ class HttpBackend:
 
     def bind(self, action: Action, atlas: Atlas) -> BoundAction:
         """Tie ``action`` to its endpoint."""
+        from cra_mcp.execution.http_request import (  # noqa: PLC0415 - only programs that send requests wait for it
+            RequestTemplate,
+            RequestTemplateError,
+        )
+
         del atlas
         executor = action.executor
         if not isinstance(executor, HttpExecutor):
@@ -121,7 +126,7 @@ class HttpBackend:
 
     async def _run(
         self,
-        template: RequestTemplate,
+        template: "RequestTemplate",
         executor: HttpExecutor,
         allow_hosts: Hosts,
         retries: int,
@@ -129,9 +134,10 @@ class HttpBackend:
     ) -> Result:
         from cra_mcp.execution.http_client import Bounds, send  # noqa: PLC0415 - httpcore2 only where requests are sent
         from cra_mcp.execution.http_response import to_result  # noqa: PLC0415 - as above
+        from cra_mcp.execution.http_secrets import Mask, fetch_secrets, keyring_lookup  # noqa: PLC0415 - as above
 
         request = template.build(invocation.parameters, invocation.execution_id)
-        secrets = await fetch_secrets(executor.secrets, self._environ, self._lookup)
+        secrets = await fetch_secrets(executor.secrets, self._environ, self._lookup or keyring_lookup)
         self._check_clear_text(template.origin, secrets)
         mask = Mask(secrets)
         bounds = Bounds(retries, executor.max_redirects, allow_hosts, executor.max_response_bytes)
@@ -139,7 +145,7 @@ class HttpBackend:
             answer, method = await send(pool, request, secrets, mask, bounds)
         return to_result(answer, method=method, pointer=executor.result, mask=mask)
 
-    def _check_clear_text(self, origin: Origin, secrets: tuple[Secret, ...]) -> None:
+    def _check_clear_text(self, origin: Origin, secrets: "tuple[Secret, ...]") -> None:
         """Without TLS anybody on the way reads a secret: only on a network the operator has vouched for."""
         if secrets and origin.scheme != "https" and not self._allowed.has(origin.host, origin.port):
             raise ExecutionError(

@@ -143,6 +143,10 @@ def test_forms_and_kinds_of_json_are_sent_as_what_they_are() -> None:
     schema = {"type": "object", "properties": {"a b": TEXT}}
     form, _ = one({"requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": schema}}}}, "post")
     assert form["executor"]["body"] == {"form": {"a b": "{a_b}"}}
+    needed = {**schema, "required": ["a b"]}
+    always, found = one({"requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": needed}}}}, "post")
+    assert always["parameters_schema"]["required"] == ["a_b"]
+    assert len(found) == 1
     merge, _ = one({"requestBody": {"content": {"application/merge-patch+json": {"schema": schema}}}}, "patch")
     assert merge["executor"]["headers"] == {"Content-Type": "application/merge-patch+json"}
 

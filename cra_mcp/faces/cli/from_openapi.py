@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cra_mcp.errors import SettingsError
+from cra_mcp.errors import AtlasInvalidError, SettingsError
 from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.output import complain, emit, printable, say
 
@@ -47,7 +47,12 @@ def from_openapi(
         raise SettingsError(f"{output} is there already", hint="name a new or an empty folder")
     with spec.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
-    draft = draft_atlas(read_document(data, spec.name), server=server, include=include or ())
+    try:
+        document = read_document(data, spec.name)
+    except AtlasInvalidError as error:
+        complain("\n".join(["the document can't be used", *map(str, error.problems)]), error.hint)
+        raise typer.Exit(NO) from None
+    draft = draft_atlas(document, server=server, include=include or ())
     for finding in draft.findings:
         say(printable(f"{spec.name}{finding}"))
     if not draft.actions:
