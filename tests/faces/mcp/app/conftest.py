@@ -43,6 +43,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
+def npm() -> Path:
+    """The folder of installed npm packages."""
+    install = client_module("install")
+    install.ready()
+    return install.MODULES
+
+
+@pytest.fixture
 def node() -> Path:
     return client_module("install").node()
 

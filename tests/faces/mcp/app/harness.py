@@ -49,18 +49,30 @@ def policy_of(meta: dict[str, Any]) -> str:
 
 
 class Site:
-    """Serves the host's page and the view, each with its policy, and counts what else is asked for."""
+    """Serves the host's page and the view, each with its policy, and counts what else is asked for.
 
-    def __init__(self, view: str, policy: str) -> None:
-        pages = {"/": ((HERE / "host.html").read_bytes(), None), "/view": (view.encode(), policy)}
+    With ``npm``, a folder of node_modules, its scripts are served under ``/npm/``, for hosts that are made of them.
+    """
+
+    def __init__(self, view: str, policy: str, *, host: str = "host.html", npm: Path | None = None) -> None:
+        pages = {"/": ((HERE / host).read_bytes(), None), "/view": (view.encode(), policy)}
         asked: list[str] = []
+
+        def script(path: str) -> bytes:
+            file = (
+                (npm / path.removeprefix("/npm/")).resolve() if npm is not None and path.startswith("/npm/") else None
+            )
+            return (
+                file.read_bytes() if file is not None and file.is_file() and file.is_relative_to(npm or HERE) else b""
+            )
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 asked.append(self.path)
-                body, csp = pages.get(self.path, (b"", None))
+                body, csp = pages.get(self.path) or (script(self.path), None)
                 self.send_response(200 if body else 404)
-                self.send_header("Content-Type", "text/html; charset=utf-8")
+                kind = "text/html" if self.path in pages else "text/javascript"
+                self.send_header("Content-Type", f"{kind}; charset=utf-8")
                 if csp is not None:
                     self.send_header("Content-Security-Policy", csp)
                 self.end_headers()
@@ -121,7 +133,8 @@ class Shown:
         """What must never happen: refused loads, errors, requests beyond the two pages."""
         violations = [found for frame in self.page.frames for found in frame.evaluate("window.violations")]
         allowed = {self.site.url, f"{self.site.url}view", "data:,"}
-        return [*violations, *self.errors, *(url for url in self.requests if url not in allowed)]
+        beyond = [url for url in self.requests if url not in allowed and not url.startswith(f"{self.site.url}npm/")]
+        return [*violations, *self.errors, *beyond]
 
 
 def ask(wire: Wire) -> Answer:
@@ -145,12 +158,17 @@ def shown(
     context: dict[str, Any] | None = None,
     width: int = 1100,
     height: int = 760,
+    npm: Path | None = None,
 ) -> Iterator[Shown]:
-    """Open the page that ``cra_trace`` names, in a sandbox, and call the tool for it."""
+    """Open the page that ``cra_trace`` names, in a sandbox, and call the tool for it.
+
+    The host is the one of host.html; with ``npm``, a folder of node_modules, the reference implementation's.
+    """
     tools = wire.request("tools/list")["result"]["tools"]
     uri = next(tool for tool in tools if tool["name"] == "cra_trace")["_meta"]["ui"]["resourceUri"]
     (content,) = wire.request("resources/read", {"uri": uri})["result"]["contents"]
-    site = Site(content["text"], policy_of(content["_meta"]))
+    host = "host.html" if npm is None else "reference_host.html"
+    site = Site(content["text"], policy_of(content["_meta"]), host=host, npm=npm)
     own = browser.new_context(viewport={"width": width, "height": height})
     try:
         page = own.new_page()
@@ -167,6 +185,7 @@ def shown(
             "capabilities": {"serverResources": {}, "serverTools": {}} if capabilities is None else capabilities,
             "context": {"theme": "light", **(context or {})},
         }
+        page.wait_for_function("typeof show === 'function'")
         page.evaluate("options => show(options)", options)
         yield found
     finally:

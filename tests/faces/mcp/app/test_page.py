@@ -191,6 +191,32 @@ def test_the_page_introduces_itself_and_says_how_high_it_wants_to_be(
         }
 
 
+@pytest.mark.parametrize("roads", [{"serverResources": {}, "serverTools": {}}, {}])
+def test_the_host_of_the_reference_implementation_understands_the_page(
+    browser: Browser, serve: Serve, npm: Path, tampered: list[bytes], roads: dict[str, Any]
+) -> None:
+    context = {
+        "theme": "dark",
+        "containerDimensions": {"maxHeight": 500},
+        "availableDisplayModes": ["inline", "fullscreen"],
+    }
+    with shown(browser, serve(tampered), npm=npm, capabilities=roads, context=context) as page:
+        assert page.state == ("bad" if roads else "unchecked")
+        assert page.run("getComputedStyle(document.body).colorScheme") == "dark"
+        assert page.page.evaluate("bridge.getAppVersion().name") == "cra-trace"
+        assert page.page.evaluate("bridge.getAppCapabilities().availableDisplayModes") == ["inline", "fullscreen"]
+        said = page.said()
+        assert [message["params"] for message in said if message["method"] == "error"] == []
+        assert {"method": "size", "params": {"height": 500}} in said
+        assert ("resources/read" in {message["method"] for message in said}) == bool(roads)
+        page.view.locator("#expand").click()
+        expect(page.view.locator("#expand")).to_be_hidden()
+        page.page.evaluate("bridge.sendHostContextChange({ theme: 'light' })")
+        expect(page.view.locator("html")).to_have_css("color-scheme", "light")
+        assert page.page.evaluate("bridge.teardownResource({})") == {}
+        assert page.harm() == []
+
+
 def test_host_colours_and_theme_are_taken_up_as_they_change(browser: Browser, serve: Serve, good: list[bytes]) -> None:
     variables = {
         "--color-background-primary": "light-dark(#fffdf5, #101820)",
