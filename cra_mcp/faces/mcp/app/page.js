@@ -43,6 +43,7 @@
     at("headline").textContent = headline;
     at("explanation").textContent = explanation;
     at("progress").hidden = progress === null;
+    at("verdict").ariaBusy = String(progress !== null); // read out when it stands, not at every step
     at("progress").value = progress ?? 0;
     at("goto-bad").hidden = !(phase === "bad" && state.entries[state.proof?.bad_index] !== undefined);
   }

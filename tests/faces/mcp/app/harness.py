@@ -159,10 +159,12 @@ def shown(
     width: int = 1100,
     height: int = 760,
     npm: Path | None = None,
+    as_document: bool = False,
 ) -> Iterator[Shown]:
     """Open the page that ``cra_trace`` names, in a sandbox, and call the tool for it.
 
     The host is the one of host.html; with ``npm``, a folder of node_modules, the reference implementation's.
+    ``as_document``: the page is not loaded from an address but written into its frame, as some hosts do.
     """
     tools = wire.request("tools/list")["result"]["tools"]
     uri = next(tool for tool in tools if tool["name"] == "cra_trace")["_meta"]["ui"]["resourceUri"]
@@ -184,6 +186,7 @@ def shown(
             "arguments": {"session_id": SESSION} if arguments is None else arguments,
             "capabilities": {"serverResources": {}, "serverTools": {}} if capabilities is None else capabilities,
             "context": {"theme": "light", **(context or {})},
+            "html": content["text"] if as_document else None,
         }
         page.wait_for_function("typeof show === 'function'")
         page.evaluate("options => show(options)", options)

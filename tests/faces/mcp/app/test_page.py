@@ -191,6 +191,20 @@ def test_the_page_introduces_itself_and_says_how_high_it_wants_to_be(
         }
 
 
+def test_a_page_that_is_written_into_its_frame_works_alike(
+    browser: Browser, serve: Serve, tampered: list[bytes]
+) -> None:
+    with shown(browser, serve(tampered), as_document=True) as page:
+        assert page.state == "bad"
+        assert page.run("location.href") == "about:srcdoc"
+        page.row(BAD).click()
+        expect(page.view.locator("#detail .mismatch")).to_contain_text("not the same")
+        assert page.run("document.querySelector('.row use').getBoundingClientRect().width") > 0, (
+            "its drawings are found"
+        )
+        assert page.harm() == []
+
+
 @pytest.mark.parametrize("roads", [{"serverResources": {}, "serverTools": {}}, {}])
 def test_the_host_of_the_reference_implementation_understands_the_page(
     browser: Browser, serve: Serve, npm: Path, tampered: list[bytes], roads: dict[str, Any]
@@ -429,6 +443,15 @@ def test_ten_thousand_events_do_not_freeze_the_page(browser: Browser, serve: Ser
         expect(page.view.locator(".row")).to_have_count(1)
         # A step of the proof takes some 20 ms; a page that did it all at once would stand still for a second.
         assert page.run("window.longest") < 700
+
+
+def test_the_verdict_is_read_out_once_it_stands(browser: Browser, serve: Serve, good: list[bytes]) -> None:
+    with shown(browser, serve(good)) as page:
+        page.settled()
+        verdict = page.view.locator("#verdict")
+        assert (verdict.get_attribute("role"), verdict.get_attribute("aria-busy")) == ("status", "false")
+        option = page.view.get_by_role("listbox", name="Events").get_by_role("option").nth(2)
+        assert (option.get_attribute("aria-setsize"), option.get_attribute("aria-posinset")) == ("43", "3")
 
 
 def test_a_live_trace_is_read_again_on_request(browser: Browser, serve: Serve, good: list[bytes]) -> None:
