@@ -47,7 +47,7 @@ lock:
     {{bin}}/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock
     {{bin}}/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev -o requirements-dev.lock
 
-# The performance claims, each one command: just bench policy | trace | resolve | mcp | upstream
+# The performance claims, each one command: just bench policy | trace | resolve | mcp | upstream | http_load
 bench NAME *ARGS:
     {{python}} benchmarks/{{NAME}}.py {{ARGS}}
 

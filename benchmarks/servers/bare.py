@@ -1,9 +1,9 @@
 """A low-level SDK server with one tool that does nothing: what a governed call is measured against.
 
-    python benchmarks/servers/bare.py [sdk|own]
+    python benchmarks/servers/bare.py [sdk|own|http]
 
 ``sdk`` speaks over the SDK's own stdio transport; ``own`` over the one of ``cra_mcp``, so that what governance costs can be
-told from what the transport saves.
+told from what the transport saves. ``http`` is the SDK's own app for Streamable HTTP on a free port, which it prints as JSON.
 """
 
 import sys
@@ -35,10 +35,25 @@ async def main(transport: str) -> None:
         writer = LineWriter(streams.write_fd)
         await serve(server, LineReader(streams.read_fd, writer), writer, Principal("bench"))
         return
+    if transport == "http":
+        await over_http(server)
+        return
     from mcp.server.stdio import stdio_server  # noqa: PLC0415 - the other way does not use it
 
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
+
+
+async def over_http(server: Server[Any]) -> None:
+    import json  # noqa: PLC0415 - the other ways have no use for these
+    import socket  # noqa: PLC0415 - as said
+
+    import uvicorn  # noqa: PLC0415 - as said
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(server.streamable_http_app(), http="h11", log_config=None, access_log=False)
+    print(json.dumps({"mcp": f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"}), flush=True)
+    await uvicorn.Server(config).serve([listener])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Rule: the only place that knows several faces. MCP is imported when a command th
 """
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -166,7 +167,7 @@ async def _serve_http(
     as_json: bool,
 ) -> None:
     runtime = _loaded(config, paths)
-    from cra_mcp.faces.mcp.http.options import HttpOptions  # noqa: PLC0415 - not for --help
+    from cra_mcp.faces.mcp.http.options import HttpOptions, limits_from_environment  # noqa: PLC0415 - not for --help
     from cra_mcp.faces.mcp.http.serve import Listening, serve_http  # noqa: PLC0415 - as said
     from cra_mcp.faces.mcp.server import ServeOptions  # noqa: PLC0415 - as said
 
@@ -184,7 +185,7 @@ async def _serve_http(
             await serve_http(
                 runtime,
                 ServeOptions(goal=goal, control_tools=control_tools),
-                HttpOptions(**listen),
+                HttpOptions(**listen, limits=limits_from_environment(os.environ)),
                 authenticator=auth.authenticator(keys),
                 resource=auth.resource,
                 protected=measured,

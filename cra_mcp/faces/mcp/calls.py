@@ -18,6 +18,7 @@ from cra_mcp.faces.mcp import tracing
 from cra_mcp.faces.mcp.approvals import ask_again, asker_for, take_answer
 from cra_mcp.faces.mcp.clients import client_of
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern
+from cra_mcp.faces.mcp.progress import Progress
 from cra_mcp.faces.mcp.rounds import STATE_PREFIX, Owner, Request, Rounds
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.gate.call import ExecutionOutcome
@@ -48,16 +49,20 @@ class Calls:
         action = self._runtime.find_action(action_id)
         executor = action.executor if action is not None else None
 
+        progress = Progress(ctx)
+
         async def carry(client: Client | None) -> ExecutionOutcome:
-            return await self._runtime.execute(
+            outcome = await self._runtime.execute(
                 session.session_id,
                 action_id,
                 arguments,
                 asker=asker_for(ctx),
-                on_progress=ctx.session.report_progress,
+                on_progress=progress.report,
                 client=client,
                 otel=otel,
             )
+            await progress.sent()
+            return outcome
 
         if not isinstance(executor, PythonExecutor) or executor.context is None:
             outcome = await carry(None)

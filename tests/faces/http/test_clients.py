@@ -122,4 +122,7 @@ async def test_progress_reaches_the_caller(servers: Servers, transport: Transpor
     async with connect(servers.start(), transport, mode) as client:
         result = await client.call_tool("far_work", {}, progress_callback=progress)
         assert not result.is_error, text(result)
+        with anyio.fail_after(20):
+            while len(seen) < 3:
+                await anyio.sleep(0.02)
     assert seen == [(1, 3, "step 1"), (2, 3, "step 2"), (3, 3, "step 3")]

@@ -5,8 +5,9 @@ Rule: whatever is not said keeps the server on this machine, for one principal, 
 
 import ipaddress
 import socket
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 from cra_mcp.errors import SettingsError
 
@@ -56,7 +57,28 @@ class Limits:
         for name in self.__slots__:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
-                raise SettingsError(f"{name} must be a number above 0")
+                raise SettingsError(f"{name} must be a number above 0", hint=f"set CRA_HTTP_{name.upper()} to one")
+
+
+def limits_from_environment(environ: Mapping[str, str]) -> Limits:
+    """Bounds from ``CRA_HTTP_*`` variables (``CRA_HTTP_MAX_SESSIONS``); unset or empty ones keep their default.
+
+    Raises:
+        SettingsError: a variable has a value that can't be used; the message names it.
+    """
+    values: dict[str, Any] = {}
+    for name, default in asdict(Limits()).items():
+        variable = f"CRA_HTTP_{name.upper()}"
+        text = environ.get(variable, "")
+        if not text:
+            continue
+        try:
+            values[name] = type(default)(text)
+        except ValueError:
+            raise SettingsError(
+                f"{variable} has a value that can't be used", hint="give it a number or unset it"
+            ) from None
+    return Limits(**values)
 
 
 @dataclass(frozen=True, slots=True)
