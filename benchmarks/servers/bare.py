@@ -51,7 +51,9 @@ async def over_http(server: Server[Any]) -> None:
     import uvicorn  # noqa: PLC0415 - as said
 
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(server.streamable_http_app(), http="h11", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        server.streamable_http_app(), http="h11", log_config=None, access_log=False, timeout_keep_alive=600
+    )
     print(json.dumps({"mcp": f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"}), flush=True)
     await uvicorn.Server(config).serve([listener])
 
