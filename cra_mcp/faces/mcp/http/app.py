@@ -5,12 +5,11 @@ Health answers need no credential and say nothing but that.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -71,26 +70,25 @@ class HttpApp:
         self._open_streams: Counter[tuple[str, str, str]] = Counter()
         self._under_way = UnderWay(http.limits.stop_s)
         self._rate = Rate(http.limits)
-        middleware = [Middleware(CheckOrigin, hosts=http.hosts(), origins=http.allowed_origins)]
-        if http.allowed_origins:
-            middleware.append(_cross_origin(http.allowed_origins))
-        self._app = Starlette(
+        self._mcp = _checked(self._protected(self._streamable), http)
+        others = Starlette(
             routes=[
                 Route("/healthz", self._health, methods=["GET"]),
                 Route("/readyz", self._ready, methods=["GET"]),
                 *_metadata(resource),
                 *(Route(path, _Endpoint(self._protected(each))) for path, each in (protected or {}).items()),
-                Route(MCP_PATH, _Endpoint(self._protected(self._streamable))),
                 Route(SSE_PATH, _Endpoint(self._protected(sse.stream)), methods=["GET"]),
                 Route(MESSAGES_PATH, _Endpoint(self._protected(sse.post)), methods=["POST"]),
             ],
-            middleware=middleware,
             lifespan=self._lifespan,
         )
+        self._others = _checked(others, http)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        await self._app(scope, receive, send)
+        # Nearly everything is for this one path, which needs no more than what is asked of every request.
+        mcp = scope["type"] == "http" and scope["path"] == MCP_PATH
+        await (self._mcp if mcp else self._others)(scope, receive, send)
 
     async def stop(self) -> None:
         """Take no request any more, and end those under way."""
@@ -152,11 +150,14 @@ def _metadata(resource: Resource | None) -> list[BaseRoute]:
     return [Route(path, answer, methods=["GET"]) for path in dict.fromkeys((resource.metadata_path, METADATA_PATH))]
 
 
-def _cross_origin(origins: Sequence[str]) -> Middleware:
-    return Middleware(
-        CORSMiddleware,
-        allow_origins=[origin.lower() for origin in origins],
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["*"],
-        expose_headers=["Mcp-Session-Id", "MCP-Protocol-Version", "WWW-Authenticate", "Retry-After"],
-    )
+def _checked(app: ASGIApp, http: HttpOptions) -> ASGIApp:
+    """An app that answers to its own names only, and tells browsers which pages may call."""
+    if http.allowed_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=[origin.lower() for origin in http.allowed_origins],
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Mcp-Session-Id", "MCP-Protocol-Version", "WWW-Authenticate", "Retry-After"],
+        )
+    return CheckOrigin(app, hosts=http.hosts(), origins=http.allowed_origins)

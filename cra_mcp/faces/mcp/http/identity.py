@@ -6,6 +6,7 @@ stays on this machine.
 
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
@@ -83,6 +84,7 @@ async def _authenticated(
         return _UNAVAILABLE, None
 
 
+@lru_cache(maxsize=1_024)
 def _as_user(principal: Principal) -> AuthenticatedUser:
     """The principal in the SDK's form: its transports bind sessions to its parts. There is no token in it."""
     tenant, subject, agent_id = bound_to(principal)

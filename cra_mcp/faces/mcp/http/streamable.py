@@ -23,7 +23,7 @@ _HEADER = MCP_SESSION_ID_HEADER.encode("ascii")
 class StreamableHttp(StreamableHTTPSessionManager):
     """The ASGI app at ``/mcp``; ``run()`` is its life.
 
-    The two overridden methods are not public in the SDK: its version is pinned, and tests notice if they are called no more.
+    What begins with an underscore here is not public in the SDK: its version is pinned, and tests notice if it changes.
     """
 
     def __init__(self, server: GovernedServer, sessions: HttpSessions, limits: Limits) -> None:
@@ -41,7 +41,8 @@ class StreamableHttp(StreamableHTTPSessionManager):
         session_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), None)
         if scope["method"] == "DELETE" and session_id is not None:
             send = self._ending(session_id, send)
-        await self.asgi_app({**scope, CONNECTION_SCOPE: session_id}, receive, send)
+        # Not ``asgi_app``: that reads the body once more, and it has been, within the same bound.
+        await self._handle_request({**scope, CONNECTION_SCOPE: session_id}, receive, send)
 
     async def end_sessions(self) -> None:
         """End every MCP session and the calls under way in it, as the server stops.
