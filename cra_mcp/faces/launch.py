@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cra_mcp.errors import SettingsError
-from cra_mcp.faces import logs
 from cra_mcp.faces.cli.app import build, run
 from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, TraceDir, config_of
 from cra_mcp.faces.cli.output import emit_json, flush, say
@@ -102,7 +101,8 @@ def serve(
     A host starts this and speaks to it over standard input and output; in a terminal it waits. Over HTTP it prints its address and
     runs until it is stopped. Log lines go to stderr.
     """
-    from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
+    from cra_mcp.faces import logs  # noqa: PLC0415 - not for --help
+    from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - as said
 
     config = config_of(
         data_dir=data_dir,
