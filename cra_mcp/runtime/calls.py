@@ -38,6 +38,7 @@ class Calls:
             return await (self.observers.watch(carry_out) if self.observers else carry_out)
         finally:
             session.leave()
+            self._sessions.watchers.grown(session.session_id)
             if session.status == "ending":
                 self._sessions.finish(session)
                 self.forget(session)

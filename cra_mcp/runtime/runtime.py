@@ -29,6 +29,7 @@ from cra_mcp.runtime.owners import Owner, Owners
 from cra_mcp.runtime.requests import admit, facts_of, query_of
 from cra_mcp.runtime.resolving import Resolving
 from cra_mcp.runtime.sessions import Sessions, risk_tier_of
+from cra_mcp.runtime.watching import Change, Watcher
 from cra_mcp.session import EndReason, Session
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import Event, Verification, parse, verify
@@ -137,6 +138,7 @@ class Runtime:
             self._sessions.record(session, event_type, payload)
         self._gate.use(catalogue)
         self._resolving.use(catalogue)
+        self._sessions.watchers.tell(Change("catalogue"))
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
@@ -360,6 +362,13 @@ class Runtime:
                 asker=asker,
             )
         )
+
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Tell ``watcher`` of every change of the catalogue and of traces, until what is returned is called.
+
+        It is called on any thread, and must not wait. A trace is told of once for each call, not for each of its events.
+        """
+        return self._sessions.watchers.add(watcher)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Tell ``observer`` of every call that ends, until what is returned is called.

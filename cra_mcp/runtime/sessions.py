@@ -16,6 +16,7 @@ from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import CRAError, RequestError, TraceError
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.runtime.owners import LOCAL_SUBJECT
+from cra_mcp.runtime.watching import Watchers
 from cra_mcp.session import EndReason, Session
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import Draft
@@ -35,6 +36,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._ended: deque[str] = deque()
         self._lock = threading.RLock()
+        self.watchers = Watchers()
 
     def begin(
         self,
@@ -166,6 +168,7 @@ class Sessions:
             TraceUnavailableError: it can't be stored.
         """
         self._store.append(session.session_id, [Draft(event_type, payload, session.root_span)])
+        self.watchers.grown(session.session_id)
 
     def record_error(
         self,
@@ -184,6 +187,7 @@ class Sessions:
             payload["request_id"] = request_id
         drafts.append(Draft("error.occurred", cast("Mapping[str, object]", lossy(payload)), session.root_span))
         self._store.append(session.session_id, drafts)
+        self.watchers.grown(session.session_id)
 
     def recorded(self, session: Session, request_id: str | None, error: RequestError) -> RequestError:
         """``error``, recorded: to be raised. Raises as ``record``."""

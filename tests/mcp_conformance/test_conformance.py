@@ -30,12 +30,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-SUBSCRIBE = pytest.mark.xfail(strict=True, reason="resources/subscribe is not served yet")
-
-
-@pytest.mark.parametrize(
-    "suite", [pytest.param("2025-11-25", marks=SUBSCRIBE), "2026-07-28", pytest.param("0.1.16", marks=SUBSCRIBE)]
-)
+@pytest.mark.parametrize("suite", ["2025-11-25", "2026-07-28", "0.1.16"])
 async def test_every_scored_check_passes_and_every_call_is_in_a_trace_that_verifies(suite: str) -> None:
     report = await script("run").run(suite)
     assert report.ok, str(report)

@@ -30,6 +30,7 @@ from cra_mcp.faces.mcp.control import ControlTools, Which
 from cra_mcp.faces.mcp.published import PublishedPrompts, PublishedResources
 from cra_mcp.faces.mcp.resources import Resources, completion
 from cra_mcp.faces.mcp.sessions import SessionFinder
+from cra_mcp.faces.mcp.subscriptions import Subscriptions
 from cra_mcp.faces.mcp.tools import ActionTools
 from cra_mcp.runtime import Runtime
 
@@ -67,6 +68,7 @@ class GovernedServer(Server[Principal]):
         self._prompts = PublishedPrompts(runtime, self._calls)
         self._resources = Resources(runtime, sessions)
         self._published = PublishedResources(runtime, self._calls)
+        self.subscriptions = Subscriptions(runtime, self._resources, self._published)
         local = local_principal(runtime, options)
 
         @asynccontextmanager
@@ -102,6 +104,8 @@ class GovernedServer(Server[Principal]):
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
+            on_subscribe_resource=self.subscriptions.subscribe,
+            on_unsubscribe_resource=self.subscriptions.unsubscribe,
             on_completion=self._complete,
         )
         self.extensions[app.EXTENSION] = {}
