@@ -6,10 +6,11 @@ python := bin / "python"
 _list:
     @just --list --unsorted
 
-# Put the package itself and the npm clients of the tests in place
+# Put the package itself and the clients of the tests in place
 setup:
     {{python}} -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
     {{python}} tests/clients/install.py
+    {{python}} tests/clients/environments.py
 
 # The tests, with what they need installed first, and the branch coverage that may not fall
 test *ARGS: setup

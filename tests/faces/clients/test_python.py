@@ -1,0 +1,95 @@
+"""Python clients of two SDK lines and of FastMCP, and the bridge mcp-remote, drive the server over every transport they have."""
+
+import contextlib
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cra_mcp.trace.event import verify
+from tests.faces.clients.test_typescript import packages
+from tests.faces.http.conftest import HttpServer, Servers
+from tests.faces.mcp.conftest import Place, environment, write_atlas
+
+DRIVE = Path(__file__).parent / "drive.py"
+CLIENTS = pytest.mark.parametrize(
+    ("kind", "mode"), [("mcp1", "legacy"), ("mcp2", "legacy"), ("mcp2", "2026-07-28"), ("fastmcp", "auto")]
+)
+
+
+def python_of(kind: str) -> str:
+    """The interpreter a client is installed in: the 2.x SDK is ours."""
+    if kind == "mcp2":
+        return sys.executable
+    path = Path(__file__).parents[2] / "clients" / "environments.py"
+    spec = importlib.util.spec_from_file_location("cra_clients_environments", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.interpreter(kind))
+
+
+def drive(kind: str, mode: str, *target: str) -> dict[str, object]:
+    # -P: the folder of the script has modules of ours in it
+    done = subprocess.run(
+        [python_of(kind), "-P", str(DRIVE), kind, mode, *target],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4_000:]
+    return json.loads(done.stdout)
+
+
+def check(report: dict) -> None:
+    assert "tool_add" in report["tools"]
+    assert "tool_delete" not in report["tools"]
+    assert report["allowed"]["structuredContent"] == {"sum": 5}
+    assert report["denied"]["isError"] is True
+    assert "no-delete" in report["denied"]["content"][0]["text"]
+    assert json.loads(report["approved"]["content"][0]["text"]) == {"echo": {"to": "ann"}}
+    assert verify(report["trace"].encode().splitlines()).ok
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path, write_atlas(tmp_path / "atlas"))
+
+
+@pytest.fixture
+def server(place: Place) -> Iterator[HttpServer]:
+    with contextlib.closing(Servers(place)) as servers:
+        yield servers.start()
+
+
+@CLIENTS
+def test_a_python_client_lists_calls_is_refused_approves_reads_and_watches_over_stdio(
+    place: Place, kind: str, mode: str
+) -> None:
+    check(drive(kind, mode, sys.executable, *place.command()))
+
+
+@CLIENTS
+@pytest.mark.parametrize("transport", ["mcp", "sse"])
+def test_a_python_client_lists_calls_is_refused_approves_reads_and_watches_over_http(
+    server: HttpServer, kind: str, mode: str, transport: str
+) -> None:
+    check(drive(kind, mode, server.addresses[transport]))
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("mcp1", "legacy"), ("mcp2", "2026-07-28")])
+def test_a_client_that_only_speaks_stdio_comes_in_by_mcp_remote(server: HttpServer, kind: str, mode: str) -> None:
+    npm = packages()
+    entry = npm.package_file("mcp-remote", "dist/proxy.js")
+    check(
+        drive(
+            kind, mode, str(npm.node()), str(entry), server.addresses["mcp"], "--allow-http", "--transport", "http-only"
+        )
+    )
