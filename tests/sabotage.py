@@ -356,6 +356,69 @@ GUARDS = (
         "if False:",
         "tests/atlas/test_yaml_text.py",
     ),
+    Guard(
+        "an action asks only for what its atlas declares",
+        "cra_mcp/gate/asking.py",
+        "if capability not in self._asks:",
+        "if False:",
+        "tests/gate/test_asking.py",
+    ),
+    Guard(
+        "nobody is asked for what they did not declare",
+        "cra_mcp/gate/asking.py",
+        "if not self._client.can(capability):",
+        "if False:",
+        "tests/gate/test_asking.py",
+    ),
+    Guard(
+        "a question is stored before it is sent",
+        "cra_mcp/gate/asking.py",
+        '        await self._record("x.cra.client.asked", {"questions": asked})\n',
+        "",
+        "tests/gate/test_asking.py",
+    ),
+    Guard(
+        "an accepted form fits the schema it was asked with",
+        "cra_mcp/gate/asking.py",
+        "            _check_answer(key, question, answers[key])\n",
+        "            pass\n",
+        "tests/gate/test_asking.py",
+    ),
+    Guard(
+        "what a client answers serves once",
+        "cra_mcp/faces/mcp/rounds.py",
+        'self._waiting.pop(request.request_state or "")',
+        "pass",
+        "tests/faces/mcp/test_talking_back.py",
+    ),
+    Guard(
+        "a session has a few calls waiting at most",
+        "cra_mcp/faces/mcp/rounds.py",
+        "return theirs >= _MAX_WAITING_PER_SESSION",
+        "return False",
+        "tests/faces/mcp/test_talking_back.py",
+    ),
+    Guard(
+        "a request whose seal is broken is recorded",
+        "cra_mcp/faces/mcp/server.py",
+        "if not opened and ctx.method in _CALLS:",
+        "if False:",
+        "tests/faces/mcp/test_talking_back.py",
+    ),
+    Guard(
+        "who may not read a resource may not watch it",
+        "cra_mcp/faces/mcp/subscriptions.py",
+        "            self._resources.read(ctx, uri)  # raises as reading does\n",
+        "",
+        "tests/faces/mcp/test_subscriptions.py",
+    ),
+    Guard(
+        "what must look unknown is not named on a span",
+        "cra_mcp/faces/mcp/tracing.py",
+        'if fault is None or fault.code != "unknown_action":',
+        "if True:",
+        "tests/observability/test_tracing.py",
+    ),
 )
 
 
@@ -396,7 +459,9 @@ def main() -> int:
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        ignored = shutil.ignore_patterns("node_modules", ".venv", ".git", "__pycache__", ".bench-venv", ".chromium")
+        ignored = shutil.ignore_patterns(
+            "node_modules", ".venv", ".git", "__pycache__", ".bench-venv", ".chromium", ".environments"
+        )
         shutil.copytree(ROOT, tree, ignore=ignored)
         for guard in GUARDS:
             noticed = sabotage(guard, tree)

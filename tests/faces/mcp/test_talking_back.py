@@ -300,6 +300,21 @@ async def test_an_answer_serves_once(world: World) -> None:
     assert world.kinds("error.occurred") == ["error.occurred"]
 
 
+async def test_a_state_that_was_answered_is_of_no_use_while_its_call_goes_on(world: World) -> None:
+    async with world.client(MODERN, Person()) as client:
+        state = await begun(client, "a_twice")
+        first: t.InputResponses = {"first": ANSWER["who"]}
+        second: t.InputResponses = {"second": ANSWER["who"]}
+        asked = await ask(client, "a_twice", input_responses=first, request_state=state)
+        assert isinstance(asked, t.InputRequiredResult)
+        old = await ask(client, "a_twice", input_responses=second, request_state=state)
+        new = await ask(client, "a_twice", input_responses=second, request_state=asked.request_state)
+    assert isinstance(old, t.CallToolResult)
+    assert "has ended" in text(old)
+    assert isinstance(new, t.CallToolResult)
+    assert json.loads(text(new)) == ["Eve", "Eve"]
+
+
 async def test_an_answer_for_another_action_is_refused_and_recorded(world: World) -> None:
     async with world.client(MODERN, Person()) as client:
         state = await begun(client)
