@@ -30,10 +30,12 @@ async def everything(ctx):
 async def progress(ctx):
     await ctx.progress(1, 2, "half")
     await ctx.log("info", {{"at": "half"}}, "worker")
+    await ctx.release()
     return [ctx.action_id, ctx.can("elicitation"), ctx.can("sampling")]
 def progress_blocking(ctx):
     ctx.progress(1, 2, "half")
     ctx.log("info", {{"at": "half"}})
+    ctx.release()
     return ctx.execution_id
 async def caught(ctx):
     try:
@@ -99,8 +101,8 @@ class World:
     runtime: CRARuntime
     session: str
 
-    async def call(self, name: str, person: Person | None) -> ExecutionOutcome:
-        return await self.runtime.execute(self.session, f"test.{name}", {}, client=person)
+    async def call(self, name: str, person: Person | None, otel: Mapping[str, str] | None = None) -> ExecutionOutcome:
+        return await self.runtime.execute(self.session, f"test.{name}", {}, client=person, otel=otel)
 
     def events(self, prefix: str = "x.cra.client") -> list[tuple[str, Mapping[str, object]]]:
         trace = self.runtime.get_trace(self.session)
@@ -224,6 +226,7 @@ async def test_progress_and_log_reach_the_client(world: World, name: str) -> Non
     outcome = await world.call(name, person)
     assert person.told[0] == (1, 2, "half")
     assert person.told[1][:2] == ("info", {"at": "half"})  # type: ignore[index]
+    assert person.told[2] == "released"
     expected = outcome.execution_id if name == "progress_blocking" else ["test.progress", True, False]
     assert outcome.value == expected
 
@@ -258,3 +261,11 @@ async def test_a_client_that_fails_to_answer_fails_the_call(world: World) -> Non
     outcome = await world.call("greet", Person(before_answer=fail))
     assert outcome.fault is not None
     assert (outcome.fault.code, outcome.fault.message) == ("ask_unanswered", "the client closed the form")
+
+
+async def test_a_call_names_the_opentelemetry_span_it_is_made_in(world: World) -> None:
+    span = {"trace_id": "0" * 31 + "1", "span_id": "0" * 15 + "1"}
+    await world.call("progress", None, span)
+    await world.call("progress", None)
+    requested = [payload.get("otel") for kind, payload in world.events("action.requested")]
+    assert requested == [span, None]

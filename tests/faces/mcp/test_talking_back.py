@@ -23,6 +23,7 @@ LEGACY, MODERN = "legacy", "2026-07-28"
 BOTH = pytest.mark.parametrize("mode", [LEGACY, MODERN])
 FORM = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 FUNCTIONS = f"""
+import asyncio
 from pathlib import Path
 from cra_mcp import ActionError, Content
 FORM = {FORM!r}
@@ -38,6 +39,10 @@ async def twice(ctx):
     first = await ctx.elicit("First?", FORM, key="first")
     second = await ctx.elicit("Second?", FORM, key="second")
     return [first["content"]["name"], second["content"]["name"]]
+async def slow(ctx):
+    await ctx.elicit("Who are you?", FORM, key="who")
+    mark()
+    await asyncio.sleep(60)
 def model(ctx):
     return ctx.sample("hi", max_tokens=5)["content"]["text"]
 def folders(ctx):
@@ -93,6 +98,7 @@ MANIFEST = {
         action("greet_limited", "greet", asks=("elicitation",)),
         action("greet_approved", "greet", asks=("elicitation",)),
         action("twice", "twice", asks=("elicitation",)),
+        action("slow", "slow", asks=("elicitation",)),
         action("model", "model", asks=("sampling",)),
         action("folders", "folders", asks=("roots",)),
         action("log", "log"),
@@ -375,18 +381,17 @@ async def test_a_server_that_stops_ends_the_calls_that_wait(world: World) -> Non
 
 async def test_a_request_that_is_given_up_ends_its_call(world: World) -> None:
     async with world.client(MODERN, Person()) as client:
-        state = await begun(client, "a_twice")
-        first: t.InputResponses = {"first": ANSWER["who"]}
-        second = await ask(client, "a_twice", input_responses=first, request_state=state)
-        assert isinstance(second, t.InputRequiredResult)
-    await world.server.aclose()
-    assert world.runs() == 1
-    assert world.kinds("x.cra.client.asked", "x.cra.client.answered", "action.failed") == [
-        "x.cra.client.asked",
-        "x.cra.client.answered",
-        "x.cra.client.asked",
-        "action.failed",
-    ]
+        state = await begun(client, "a_slow")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: ask(client, "a_slow", input_responses=ANSWER, request_state=state))
+            with anyio.fail_after(20):
+                while not world.runs():
+                    await anyio.sleep(0.005)
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(20):
+            while not world.kinds("action.failed"):
+                await anyio.sleep(0.005)
+    assert dict(world.events())["action.failed"]["error_code"] == "cancelled"
 
 
 # --- logging -------------------------------------------------------------------------------------------------------
