@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from cra_mcp.errors import TraceError
-from cra_mcp.trace.event import parse
+from cra_mcp.trace.event import Event, parse
 from cra_mcp.trace.store import TraceStore
 
 _MAX_KNOWN = 65_536
@@ -36,7 +36,7 @@ class Owners:
             return known
         try:
             lines = self._store.read(session_id, limit=1)
-            found = _stated(parse(lines[0]).payload) if lines else None
+            found = _stated(parse(lines[0])) if lines else None
         except TraceError:
             return None
         if found is not None:
@@ -47,7 +47,10 @@ class Owners:
         return found
 
 
-def _stated(payload: Mapping[str, object]) -> Owner | None:
+def _stated(first: Event) -> Owner | None:
+    if first.event_type != "session.started":
+        return None
+    payload = first.payload
     principal = payload.get("principal")
     if principal is None:
         tenant, subject = payload.get("tenant", "default"), LOCAL_SUBJECT

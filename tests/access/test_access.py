@@ -1,0 +1,156 @@
+"""What one principal may see and do of a runtime."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cra_mcp import CRARuntime, RuntimeConfig
+from cra_mcp.access import Access
+from cra_mcp.auth.principal import Principal, Role
+from cra_mcp.auth.roles import PERMISSIONS, ROLES, may, require, roles_of
+from cra_mcp.errors import ApprovalError, ForbiddenError, UnknownTraceError
+
+ATLAS = {
+    "atlas_version": "1.0",
+    "atlas_id": "com.example.access",
+    "version": "1.0.0",
+    "name": "Access",
+    "description": "For the tests of access.",
+    "actions": [
+        {
+            "action_id": "do.pay",
+            "name": "Pay",
+            "description": "Pays.",
+            "parameters_schema": {"type": "object"},
+            "executor": {"type": "python", "callable": "m:f"},
+        },
+        {"action_id": "do.read", "name": "Read", "description": "Reads.", "parameters_schema": {"type": "object"}},
+    ],
+    "policies": [
+        {"policy_id": "ask", "type": "require_approval", "actions": ["do.pay"]},
+        {"policy_id": "ops", "type": "allow", "actions": ["do.read"], "conditions": {"roles": ["operator"]}},
+        {"policy_id": "ann", "type": "allow", "actions": ["do.read"], "conditions": {"principals": ["an*"]}},
+    ],
+}
+
+
+def who(subject: str, *roles: Role, tenant: str = "acme") -> Principal:
+    return Principal(subject, tenant=tenant, roles=frozenset(roles or ("agent",)), agent_id="bot")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[CRARuntime]:
+    with CRARuntime(RuntimeConfig(data_dir=tmp_path)) as made:
+        made.load_atlas_from_json(json.dumps(ATLAS))
+        yield made
+
+
+def session_of(runtime: CRARuntime, principal: Principal | None) -> str:
+    return runtime.create_session(goal="g", principal=principal).session_id
+
+
+def test_a_trace_is_read_by_its_owner_and_who_may_read_its_tenants(runtime: CRARuntime) -> None:
+    session = session_of(runtime, who("ann"))
+    allowed = [who("ann"), who("eve", "auditor"), who("eve", "operator"), who("eve", "admin")]
+    refused = [
+        who("bob"),
+        who("eve", "approver"),
+        who("ann", tenant="other"),
+        who("eve", "admin", "auditor", tenant="other"),
+        Principal("ann", tenant="acme", roles=frozenset()),
+    ]
+    for principal in allowed:
+        access = Access(runtime, principal)
+        assert access.verify_chain(session).ok
+        assert [info.session_id for info in access.traces()] == [session]
+    for principal in refused:
+        access = Access(runtime, principal)
+        assert list(access.traces()) == []
+        for ask in (access.read_trace, access.verify_chain):
+            with pytest.raises(UnknownTraceError) as theirs:
+                ask(session)
+            with pytest.raises(UnknownTraceError) as unknown:
+                runtime.read_trace("01980000-0000-7000-8000-000000000000")
+            assert theirs.value.code == unknown.value.code
+            assert theirs.value.message.replace(session, "ID") == unknown.value.message.replace(
+                "01980000-0000-7000-8000-000000000000", "ID"
+            )
+
+
+def test_traces_of_earlier_processes_keep_their_owner(tmp_path: Path, runtime: CRARuntime) -> None:
+    hers, nobodys = session_of(runtime, who("ann")), session_of(runtime, None)
+    with CRARuntime(RuntimeConfig(data_dir=tmp_path)) as later:
+        assert [info.session_id for info in Access(later, who("ann")).traces()] == [hers]
+        local = Principal("local", tenant="default")
+        assert [info.session_id for info in Access(later, local).traces()] == [nobodys]
+
+
+def test_a_trace_whose_first_event_says_nothing_reliable_is_nobodys(tmp_path: Path, runtime: CRARuntime) -> None:
+    session = session_of(runtime, who("ann"))
+    runtime.end_session(session)
+    path = tmp_path / "traces" / f"{session}.trace.jsonl"
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    for spoiled in (b"not an event\n", b"", first.replace(b'"subject":"ann"', b'"subject":5')):
+        path.write_bytes(spoiled + b"".join(rest))
+        with CRARuntime(RuntimeConfig(data_dir=tmp_path)) as later:
+            for principal in (who("ann"), who("eve", "admin"), Principal("local")):
+                assert list(Access(later, principal).traces()) == []
+
+
+def test_who_may_not_call_sees_no_action_and_gets_no_session(runtime: CRARuntime) -> None:
+    for role in ("auditor", "approver"):
+        principal = who("eve", role)
+        assert Access(runtime, principal).permissions() == ()
+        with pytest.raises(ForbiddenError) as caught:
+            session_of(runtime, principal)
+        assert caught.value.code == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("principal", "readable"),
+    [(who("ann"), True), (who("bob"), False), (who("bob", "operator"), True), (who("bob", "admin"), False)],
+)
+def test_policies_see_the_principal_when_they_list_and_when_they_decide(
+    runtime: CRARuntime, principal: Principal, readable: bool
+) -> None:
+    listed = {each.action.action_id for each in Access(runtime, principal).permissions()}
+    assert ("do.read" in listed) == readable
+    outcome = runtime.execute_blocking(session_of(runtime, principal), "do.read", {})
+    assert (outcome.status == "denied") != readable
+
+
+def pending(runtime: CRARuntime, principal: Principal) -> str:
+    outcome = runtime.execute_blocking(session_of(runtime, principal), "do.pay", {})
+    assert outcome.approval is not None
+    return outcome.approval.approval_id
+
+
+def test_approvals_are_settled_by_approvers_of_the_tenant(runtime: CRARuntime) -> None:
+    approval_id = pending(runtime, who("ann"))
+    for principal in (who("ann"), who("eve", "auditor")):
+        with pytest.raises(ForbiddenError):
+            Access(runtime, principal).pending_approvals()
+        with pytest.raises(ForbiddenError):
+            Access(runtime, principal).settle_approval(approval_id, granted=True)
+    stranger = Access(runtime, who("eve", "approver", tenant="other"))
+    assert stranger.pending_approvals() == []
+    with pytest.raises(ApprovalError) as theirs:
+        stranger.settle_approval(approval_id, granted=True)
+    with pytest.raises(ApprovalError) as unknown:
+        stranger.settle_approval("nothing", granted=True)
+    assert (theirs.value.code, theirs.value.message) == (unknown.value.code, unknown.value.message)
+    approver = Access(runtime, who("zoe", "approver"))
+    assert [each.approval_id for each in approver.pending_approvals()] == [approval_id]
+    assert approver.settle_approval(approval_id, granted=True).decided_by == "zoe"
+
+
+def test_every_role_has_its_permissions_and_no_other_word_is_a_role() -> None:
+    assert set(PERMISSIONS) == set(ROLES)
+    assert roles_of(["agent", "root", 5]) == {"agent"}
+    assert roles_of("agent") == frozenset()
+    assert not may(Principal("x", roles=frozenset()), "read_own")
+    require(who("x", "admin"), "manage_keys")
+    with pytest.raises(ForbiddenError, match="manage_keys"):
+        require(who("x", "operator"), "manage_keys")
