@@ -140,6 +140,7 @@ ATLAS = {
         action("do.hidden"),
         action("do.pay", risk_tier="high"),
         action("do.pay_limited"),
+        action("do.proven"),
         action("do.critical", risk_tier="critical"),
         action("do.slow", timeout_seconds=1),
         action("do.http", executor={"type": "http", "method": "GET", "url": "https://example.com/"}),
@@ -150,6 +151,18 @@ ATLAS = {
         {"policy_id": "no-delete", "type": "deny", "actions": ["*.delete"], "reason": "never"},
         {"policy_id": "hide", "type": "deny", "actions": ["do.hidden"], "reason": "secret", "disclose": False},
         {"policy_id": "ask", "type": "require_approval", "actions": ["do.pay*"], "reason": "money"},
+        {
+            "policy_id": "proof",
+            "type": "require_approval",
+            "actions": ["do.proven"],
+            "parameters": {"min_evidence": "local_cli"},
+        },
+        {
+            "policy_id": "some-proof",
+            "type": "require_approval",
+            "actions": ["do.proven"],
+            "parameters": {"min_evidence": "application"},
+        },
         {
             "policy_id": "limit",
             "type": "rate_limit",

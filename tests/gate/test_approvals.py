@@ -160,6 +160,22 @@ async def test_deny_and_limits_are_asked_again_after_approval(world: World) -> N
     assert outcome.fault.code == "rate_limited"
 
 
+async def test_an_answer_worth_too_little_is_not_asked_for_and_does_not_count(world: World) -> None:
+    person = Person("granted")
+    outcome = await world.runtime.execute(world.session, "do.proven", {}, asker=person)
+    assert (outcome.status, person.asked) == ("pending_approval", 0)
+    assert outcome.fault is not None
+    assert outcome.fault.details["min_evidence"] == "local_cli"
+    assert outcome.approval is not None
+    world.runtime.settle_approval(outcome.approval.approval_id, granted=True, by="program", channel="library")
+    again = await world.runtime.execute(world.session, "do.proven", {}, asker=person)
+    assert (again.status, person.asked) == ("pending_approval", 0)
+    assert again.approval is not None
+    assert again.approval.approval_id != outcome.approval.approval_id
+    world.runtime.settle_approval(again.approval.approval_id, granted=True, by="ann", channel="cli")
+    assert (await world.runtime.execute(world.session, "do.proven", {}, asker=person)).status == "success"
+
+
 async def test_a_call_refused_by_a_spent_limit_uses_no_consent_up(world: World) -> None:
     person = Person("granted")
     await world.runtime.execute(world.session, "do.pay_limited", {"n": 1}, asker=person)

@@ -4,7 +4,7 @@ import pytest
 
 from cra_mcp.policy.compiler import conditions_from_manifest, default_effect, policy_from_manifest
 from cra_mcp.policy.engine import compile_policies
-from cra_mcp.policy.model import ActionFacts, Conditions, Limit, Policy, RiskTier, TimeWindow
+from cra_mcp.policy.model import EVIDENCE, ActionFacts, Conditions, Limit, Policy, RiskTier, TimeWindow
 
 RATE = {"policy_id": "rate", "type": "rate_limit", "parameters": {"max_calls": 2, "window_seconds": 60}}
 
@@ -174,6 +174,16 @@ def test_the_digest_does_not_depend_on_how_sets_are_ordered_in_memory():
     )
     policy = policy_from_manifest({"policy_id": "no", "type": "deny", "conditions": conditions}, 0)
     assert digest(policy) == sha256(canonical).hexdigest()
+
+
+def test_evidence_is_for_approvals_only_and_is_in_the_digest():
+    asks = {"policy_id": "ask", "type": "require_approval"}
+    grades = [policy_from_manifest({**asks, "parameters": {"min_evidence": grade}}, 0) for grade in EVIDENCE]
+    assert [policy.min_evidence for policy in grades] == list(EVIDENCE)
+    assert len({digest(policy) for policy in [policy_from_manifest(asks, 0), *grades]}) == 4
+    for kind, grade in (("deny", "local_cli"), ("allow", "application"), ("require_approval", "notary")):
+        with pytest.raises(ValueError, match=r"^parameters\.min_evidence"):
+            policy_from_manifest({"policy_id": "p", "type": kind, "parameters": {"min_evidence": grade}}, 0)
 
 
 def test_the_digest_covers_principals_and_roles():
