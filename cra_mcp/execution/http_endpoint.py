@@ -1,8 +1,7 @@
 """Sends requests to HTTP services.
 
 Rule: no request leaves for an address that is not public unless the atlas names its host and the operator allows it, and
-no secret leaves for a host the atlas does not name. Nothing is taken from the environment but the secrets that are named:
-no proxy, no cookie, no password file.
+no secret leaves for a host the atlas does not name. No proxy, cookie or password file of the environment is used.
 Source: specs/atlas.md, "Executor: http".
 """
 

@@ -1,13 +1,17 @@
 """``atlas from-openapi``, as a person uses it; and what it drafts, served against a real service."""
 
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from cra_mcp import CRARuntime, RuntimeConfig
 from tests.execution.http_service import Handler, serving
-from tests.faces.cli.conftest import cra
+from tests.faces.cli.conftest import PATIENCE_S, cra
+from tests.faces.mcp.conftest import environment
 
 SPEC = """
 openapi: 3.1.0
@@ -147,3 +151,53 @@ def test_what_is_drafted_works_against_the_service(spec: Path, tmp_path: Path, m
         ]
         assert json.loads(service.asked[1].body) == {"text": "new"}
         assert {asked.headers["authorization"] for asked in service.asked} == {"Bearer made-up-token-1"}
+
+
+def ask(*command: str | Path, env: dict[str, str]) -> dict[str, object]:
+    """What a server answers to one call over its standard streams."""
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    lines = [
+        {"id": 1, "method": "initialize", "params": hello},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/call", "params": {"name": "tickets_get_ticket", "arguments": {"id": "7"}}},
+    ]
+    typed = "".join(json.dumps({"jsonrpc": "2.0", **line}) + "\n" for line in lines)
+    with subprocess.Popen(
+        [sys.executable, "-m", "cra_mcp", *map(str, command)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**environment(), **env},
+    ) as server:
+        guard = threading.Timer(PATIENCE_S, server.kill)
+        guard.start()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(typed)
+        server.stdin.flush()
+        try:
+            return next(each["result"] for each in map(json.loads, server.stdout) if each.get("id") == 2)
+        finally:
+            guard.cancel()
+            server.kill()
+
+
+def test_a_server_reaches_the_private_hosts_its_operator_names_and_no_other(spec: Path, tmp_path: Path) -> None:
+    with serving() as service:
+        service.answer = lambda handler: handler.json({"id": "7", "text": "found"})
+        drafted = cra("atlas", "from-openapi", spec, "-o", tmp_path / "desk", "--server", f"{service.url}/v1")
+        assert drafted.returncode == 0, drafted.stderr
+        command = ("serve", "--atlas", tmp_path / "desk", "--data-dir", tmp_path / "data")
+        env = {"TICKET_DESK_TOKEN": "made-up-token-1"}
+        allowed = ask(*command, "--allow-private-host", f"127.0.0.1:{service.port}", env=env)
+        assert allowed["structuredContent"] == {"id": "7", "text": "found"}
+        by_variable = ask(*command, env={**env, "CRA_ALLOW_PRIVATE_HOSTS": f"x.test,127.0.0.1:{service.port}"})
+        assert by_variable["structuredContent"] == {"id": "7", "text": "found"}
+        other = ask(*command, "--allow-private-host", "127.0.0.1:1", env=env)
+        assert other["isError"] is True
+        assert "address_refused" in json.dumps(other)
+        assert len(service.asked) == 2
+    wrong = cra(*command, "--allow-private-host", "http://x")
+    assert wrong.returncode == 3
+    assert "allow_private_hosts" in wrong.stderr
