@@ -13,7 +13,7 @@ import orjson
 from cra_mcp.access import Access
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import CanonicalError, CRAError
-from cra_mcp.faces.mcp import names, trace_tool
+from cra_mcp.faces.mcp import names, trace_tool, traces
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of, text_result
 from cra_mcp.faces.mcp.sessions import Caller, SessionFinder
 from cra_mcp.faces.mcp.tools import refusal
@@ -32,7 +32,7 @@ _ID_LENGTH = 36
 
 @dataclass(frozen=True, slots=True)
 class ControlTool:
-    """One control tool: what is listed, and what it does with checked arguments: a value to be shown as JSON, or a whole result."""
+    """One control tool: what is listed, and what it does with checked arguments: a value to be shown as JSON, or a reading."""
 
     tool: t.Tool
     run: Callable[[Caller, Arguments], object]
@@ -57,7 +57,7 @@ class ControlTools:
         """Whether a control tool has this name."""
         return name in self._tools
 
-    def call(self, ctx: RequestContext, name: str, arguments: Arguments | None) -> t.CallToolResult:
+    async def call(self, ctx: RequestContext, name: str, arguments: Arguments | None) -> t.CallToolResult:
         """Run a control tool; what goes wrong is a tool error the model can read."""
         tool = self._tools[name]
         given: Arguments = arguments if arguments is not None else {}
@@ -69,13 +69,13 @@ class ControlTools:
                 return text_result(f"Invalid parameters: {text}", is_error=True)
             caller = Caller(self._sessions.of(ctx), Access(self._runtime, principal_of(ctx)))
             value = tool.run(caller, given)
+            if isinstance(value, trace_tool.Reading):
+                return await traces.off_loop(value.answer)
             meta = {names.SESSION_META: caller.sessions.current().session_id} if name in _STARTS else None
         except CanonicalError as error:
             return text_result(f"Invalid parameters: {error.message}", is_error=True)
         except CRAError as error:
             return refusal(error)
-        if isinstance(value, t.CallToolResult):
-            return value
         return text_result(orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode(), meta=meta)
 
     def _validator(self, tool: t.Tool) -> Validator:

@@ -7,6 +7,7 @@ Source: specs/mcp.md, "Resources".
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import TypeVar, cast
 
@@ -50,6 +51,7 @@ _TEMPLATES: dict[str, tuple[str, str, str, str]] = {
     _ATLAS: ("atlas", "Atlas", "What an atlas lets this agent do.", names.ATLAS_JSON),
     _CONTEXT: ("context", "Context document", "A document of a context pack.", names.MARKDOWN),
 }
+_READS_TRACE = ("cra://trace/", "cra://chain/")  # whole traces, and nothing that belongs to a request
 _PARSED = {template: UriTemplate.parse(template) for template in _TEMPLATES}
 
 T = TypeVar("T")
@@ -137,14 +139,17 @@ class Resources:
 
     # --- read ------------------------------------------------------------------------------------------------------
 
-    def read(self, ctx: RequestContext, uri: str) -> t.ReadResourceResult:
+    async def read(self, ctx: RequestContext, uri: str) -> t.ReadResourceResult:
         """The content of a resource.
 
         Raises:
             MCPError: there is no such resource, with the code of the caller's era.
         """
         try:
-            found = self._read(ctx, uri)
+            if uri.startswith(_READS_TRACE):
+                found = await traces.off_loop(partial(self._read, ctx, uri))
+            else:
+                found = self._read(ctx, uri)
         except CRAError as error:
             raise _not_found(ctx, uri, error.message) from error
         if found is None:

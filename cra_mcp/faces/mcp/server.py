@@ -139,7 +139,7 @@ class GovernedServer(Server[Principal]):
         self, ctx: RequestContext, params: t.CallToolRequestParams
     ) -> t.CallToolResult | t.InputRequiredResult:
         if self._control.has(params.name):
-            return self._control.call(ctx, params.name, params.arguments)
+            return await self._control.call(ctx, params.name, params.arguments)
         return await self._actions.call(ctx, params)
 
     async def _list_prompts(self, ctx: RequestContext, _params: t.PaginatedRequestParams | None) -> t.ListPromptsResult:
@@ -170,7 +170,7 @@ class GovernedServer(Server[Principal]):
     async def _read_resource(
         self, ctx: RequestContext, params: t.ReadResourceRequestParams
     ) -> t.ReadResourceResult | t.InputRequiredResult:
-        return await self._published.read(ctx, params) or self._resources.read(ctx, str(params.uri))
+        return await self._published.read(ctx, params) or await self._resources.read(ctx, str(params.uri))
 
     async def _complete(self, ctx: RequestContext, params: t.CompleteRequestParams) -> t.CompleteResult:
         if isinstance(params.ref, t.PromptReference):

@@ -51,7 +51,7 @@ class Subscriptions:
                 raise MCPError(
                     code=t.INVALID_PARAMS, message="Resource not found, or it never changes", data={"uri": uri[:500]}
                 )
-            self._resources.read(ctx, uri)  # raises as reading does
+            await self._resources.read(ctx, uri)  # raises as reading does
         watching = self._of(ctx)
         if len(watching.uris) >= _MAX_WATCHED and uri not in watching.uris:
             raise MCPError(code=t.INVALID_REQUEST, message=f"a connection watches {_MAX_WATCHED} resources at most")

@@ -6,7 +6,7 @@ Source: specs/mcp.md, "The tool cra_trace".
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import mcp_types as t
@@ -117,22 +117,50 @@ TOOL = t.Tool(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A call of the tool that may be answered; ``answer`` reads and verifies, which takes long for a long trace."""
+
+    source: traces.TraceSource
+    session_id: str
+    after: int | None
+    limit: int
+    as_lines: bool
+    hidden: frozenset[str]
+
+    def answer(self) -> t.CallToolResult:
+        """The trace that was asked for.
+
+        Raises:
+            UnknownTraceError: there is no such trace for the caller.
+        """
+        if self.after is None and not self.as_lines:
+            page = traces.last_page(self.source, self.session_id, limit=self.limit)
+        else:
+            after = -1 if self.after is None else self.after
+            page = traces.read_page(self.source, self.session_id, after=after, limit=self.limit)
+        check = self.source.verify_chain(self.session_id)
+        rows = [_disclosed(row, self.hidden) for row in traces.summaries(page)]
+        return t.CallToolResult(
+            content=_lines(page) if self.as_lines else [t.TextContent(type="text", text=_table(page, check, rows))],
+            structured_content=_structured(page, check, rows),
+        )
+
+
 class TraceTool:
     """What ``cra_trace`` answers."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    def run(self, caller: Caller, arguments: Mapping[str, Any]) -> t.CallToolResult:
-        """The trace that was asked for; the arguments fit ``TOOL.input_schema``.
+    def run(self, caller: Caller, arguments: Mapping[str, Any]) -> Reading:
+        """What was asked for; the arguments fit ``TOOL.input_schema``.
 
         Raises:
             ForbiddenError: ``not_disclosed``: the stored lines would tell what policy hides.
-            UnknownTraceError: there is no such trace; none was named and no session is active.
+            UnknownTraceError: no session was named, and none is active.
         """
         session_id = cast("str", arguments.get("session_id") or _current(caller))
-        limit = cast("int", arguments.get("limit", _DEFAULT_LIMIT))
-        after = cast("int | None", arguments.get("after"))
         hidden = self._hidden_policies()
         as_lines = arguments.get("format") == "jsonl"
         if as_lines and hidden:
@@ -141,15 +169,13 @@ class TraceTool:
                 code="not_disclosed",
                 hint=f"use the table; a person reads cra://trace/{session_id} or runs `cra-mcp trace show {session_id}`",
             )
-        if after is None and not as_lines:
-            page = traces.last_page(caller.access, session_id, limit=limit)
-        else:
-            page = traces.read_page(caller.access, session_id, after=-1 if after is None else after, limit=limit)
-        check = caller.access.verify_chain(session_id)
-        rows = [_disclosed(row, hidden) for row in traces.summaries(page)]
-        return t.CallToolResult(
-            content=_lines(page) if as_lines else [t.TextContent(type="text", text=_table(page, check, rows))],
-            structured_content=_structured(page, check, rows),
+        return Reading(
+            source=caller.access,
+            session_id=session_id,
+            after=cast("int | None", arguments.get("after")),
+            limit=cast("int", arguments.get("limit", _DEFAULT_LIMIT)),
+            as_lines=as_lines,
+            hidden=hidden,
         )
 
     def _hidden_policies(self) -> frozenset[str]:

@@ -5,20 +5,32 @@ another trace of it. One answer stays under 512 KiB. Source: specs/mcp.md, "Reso
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import anyio.lowlevel
+import anyio.to_thread
 import mcp_types as t
 
 from cra_mcp.errors import TraceError
 from cra_mcp.faces.mcp import markdown, names
+from cra_mcp.gate.attempt import limiter_of_loop
 from cra_mcp.trace.event import Verification, parse
 from cra_mcp.trace.summary import Summary, summarise
 
 MAX_ANSWER_BYTES = 524_288
 MAX_EVENTS = 1_000
-_MAX_ROW_CHARS = 512  # of a table: five cells of at most 80, and what stands between them
+_MAX_READERS = 2
+_readers: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("cra_trace_readers")
+
+T = TypeVar("T")
+
+
+async def off_loop(read: Callable[[], T]) -> T:
+    """Run what reads or verifies a whole trace in a worker, few at a time: a long trace must not hold up everybody's requests."""
+    limiter = limiter_of_loop(_readers, _MAX_READERS)
+    return await anyio.to_thread.run_sync(read, limiter=limiter, abandon_on_cancel=True)
 
 
 class TraceSource(Protocol):

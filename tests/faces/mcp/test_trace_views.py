@@ -316,6 +316,23 @@ async def test_a_model_learns_nothing_from_the_tool_that_policy_hides(place: Pla
         assert refused.structured_content is None
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("tools/call", {"name": "cra_trace", "arguments": {"session_id": made.SESSION}}),
+        ("resources/read", {"uri": f"cra://trace/{made.SESSION}/table?limit=1"}),
+        ("resources/read", {"uri": f"cra://chain/{made.SESSION}"}),
+    ],
+)
+def test_a_long_trace_holds_nobody_up(wire: Wire, place: Place, method: str, params: dict[str, Any]) -> None:
+    put(place, made.chain(made.session(10_000)))
+    wire.initialize()
+    request = {"jsonrpc": "2.0", "id": "long", "method": method, "params": params}
+    wire.send(json.dumps(request).encode())
+    wire.send(b'{"jsonrpc":"2.0","id":"short","method":"ping"}')
+    assert [wire.read()["id"], wire.read()["id"]] == ["short", "long"]
+
+
 # --- the page as a resource -----------------------------------------------------------------------------------------
 
 
