@@ -72,7 +72,7 @@ const EventList = (() => {
       const rows = [];
       for (let place = first; place < last; place += 1) rows.push(this.row(place));
       this.canvas.replaceChildren(...rows);
-      const active = place_id(this.chosen);
+      const active = placeId(this.chosen);
       if (this.chosen >= first && this.chosen < last) this.viewport.setAttribute("aria-activedescendant", active);
       else this.viewport.removeAttribute("aria-activedescendant");
     }
@@ -91,7 +91,7 @@ const EventList = (() => {
         "div",
         {
           className: classes.join(" "),
-          id: place_id(place),
+          id: placeId(place),
           role: "option",
           "aria-selected": String(place === this.chosen),
           "aria-setsize": String(this.entries.length),
@@ -182,7 +182,7 @@ const EventList = (() => {
     return Text.element("span", { className: `pill tone-${tone}` }, Text.icon(sign), Text.element("span", { text }));
   }
 
-  const place_id = (place) => `event-${place}`;
+  const placeId = (place) => `event-${place}`;
 
   return Object.freeze({ List, WORDS, pill });
 })();
