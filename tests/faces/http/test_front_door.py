@@ -37,7 +37,8 @@ def modern(server: HttpServer, method: str, params: Mapping[str, Any], headers: 
         "method": method,
         "params": {**params, "_meta": {**META, **params.get("_meta", {})}},
     }
-    named = {"Mcp-Name": str(params["name"])} if "name" in params else {}
+    name = params.get("name", params.get("uri"))
+    named = {} if name is None else {"Mcp-Name": str(name)}
     status, _, answer = request(
         server,
         "POST",

@@ -108,6 +108,33 @@ def test_a_handle_finds_its_session_and_nobody_elses(tokens: HttpServer) -> None
     assert session_of(call(tokens, "ann", one)) == one, "and it is still open"
 
 
+def test_nobody_reads_somebody_elses_trace_through_any_door(tokens: HttpServer) -> None:
+    session_id = session_of(call(tokens, "ann/acme"))
+
+    def asked(token: str, session: str) -> list[object]:
+        """What each door answers, the id left out."""
+        doors: list[tuple[str, dict[str, Any]]] = [
+            ("tools/call", {"name": "cra_trace", "arguments": {"session_id": session}}),
+            ("tools/call", {"name": "cra_trace", "arguments": {"session_id": session, "after": -1}}),
+            *(
+                ("resources/read", {"uri": f"cra://{uri}"})
+                for uri in (f"trace/{session}", f"trace/{session}/table", f"trace/{session}/0", f"chain/{session}")
+            ),
+        ]
+        answers = [modern(tokens, method, params, bearer(token))[1] for method, params in doors]
+        return [
+            json.loads(json.dumps([answer.get("result"), answer.get("error")]).replace(session, "?"))
+            for answer in answers
+        ]
+
+    own = asked("ann/acme", session_id)
+    assert [(error, (result or {}).get("isError")) for result, error in own] == [(None, False)] * 2 + [(None, None)] * 4
+    unknown = "01980000-0000-7000-8000-000000000001"
+    for stranger in ("bob/acme", "ann/other"):
+        assert asked(stranger, session_id) == asked(stranger, unknown), "as if there were no such trace"
+        assert all(result is None or result["isError"] for result, _ in asked(stranger, session_id))
+
+
 def test_an_ended_session_says_so_to_its_own_principal(tokens: HttpServer) -> None:
     one = start(tokens, "ann")
     ended = {"name": "cra_end_session", "arguments": {}, "_meta": {SESSION: one}}
