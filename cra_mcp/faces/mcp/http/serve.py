@@ -3,6 +3,7 @@
 Source: specs/mcp.md, "Over HTTP".
 """
 
+import gc
 import logging
 import socket
 import sys
@@ -92,6 +93,9 @@ async def serve_http(
         async with anyio.create_task_group() as group:
             group.start_soon(server.serve, sockets)
             await server.ready.wait()
+            # What was imported and loaded stays for good. Out of the collector's sight it is not walked again and again under load.
+            gc.collect()
+            gc.freeze()
             if on_ready is not None:
                 on_ready(Listening(http.host or "localhost", sockets[0].getsockname()[1]))
             await asked.wait()
