@@ -114,6 +114,7 @@ def test_the_database_holds_no_key(tmp_path: Path, keys: KeyStore) -> None:
 def test_keys_are_listed_with_the_day_they_were_used(keys: KeyStore, clock: Clock) -> None:
     assert keys.all() == []
     text, key_id = made(keys)
+    clock.now_us += 1
     made(keys, "bob")
     keys.check(text)
     first, second = keys.all()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cra_mcp import CRARuntime, RuntimeConfig
+from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import RequestError
 from cra_mcp.resolution import Query, Resolution
 
@@ -236,7 +237,7 @@ def test_memos_are_bounded_and_forgetting_changes_nothing() -> None:
 def test_what_is_listed_is_what_could_be_allowed(policies: list) -> None:
     with runtime(atlas(policies=policies)) as made:
         session = made.create_session("agent", "g").session_id
-        listed = {item.action.action_id for item in made.permissions("agent")}
+        listed = {item.action.action_id for item in made.permissions(Principal("ann", agent_id="agent"))}
         for action_id in ("a.read", "a.write"):
             outcome = made.execute_blocking(session, action_id, {})
             refused = outcome.fault is not None and outcome.fault.code in {"denied", "unknown_action"}
