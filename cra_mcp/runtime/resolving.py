@@ -7,7 +7,7 @@ from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.model import Facts
-from cra_mcp.resolution import Answer, Permission, Query, Resolution, Resolver
+from cra_mcp.resolution import Answer, Query, Resolution, Resolver
 from cra_mcp.runtime.sessions import Sessions, check_goal
 from cra_mcp.session import Session
 from cra_mcp.settings import RuntimeConfig
@@ -34,9 +34,9 @@ class Resolving:
         for session in self._sessions.active():
             session.resolution = None
 
-    def permissions(self, facts: Facts) -> tuple[Permission, ...]:
-        """What these facts could be allowed now, without a session. Nothing is recorded."""
-        return self._resolver.answer(Query(""), facts, self._config.clock_ns() // 1_000).outcome.allowed
+    def preview(self, facts: Facts) -> Answer:
+        """What these facts could be allowed and told now, without a session. Nothing is recorded."""
+        return self._resolver.answer(Query(""), facts, self._config.clock_ns() // 1_000)
 
     def resolve(self, session: Session, query: Query, facts: Facts, request_id: str) -> Resolution:
         """Resolve a query of an active session, and make the resolution its current one.

@@ -240,19 +240,27 @@ class Runtime:
 
         None stands for whoever runs this process.
         """
+        facts = self._facts_of(principal)
+        return self._resolving.preview(facts).outcome.allowed if facts is not None else ()
+
+    def context(self, principal: Principal | None = None) -> tuple[ContextBlock, ...]:
+        """Context blocks a principal could be given now, the most important first. Nothing is recorded. None as above."""
+        facts = self._facts_of(principal)
+        return self._resolving.preview(facts).context_blocks if facts is not None else ()
+
+    def _facts_of(self, principal: Principal | None) -> Facts | None:
+        """What policies see of a principal without a session; None if it may not call."""
         if principal is None:
-            facts = Facts(agent_id=self.config.agent_id, session_id="", tenant=self.config.tenant)
-        elif may(principal, "call"):
-            facts = Facts(
-                agent_id=principal.agent_id,
-                session_id="",
-                tenant=principal.tenant,
-                subject=principal.subject,
-                roles=principal.roles,
-            )
-        else:
-            return ()
-        return self._resolving.permissions(facts)
+            return Facts(agent_id=self.config.agent_id, session_id="", tenant=self.config.tenant)
+        if not may(principal, "call"):
+            return None
+        return Facts(
+            agent_id=principal.agent_id,
+            session_id="",
+            tenant=principal.tenant,
+            subject=principal.subject,
+            roles=principal.roles,
+        )
 
     def action_id_of(self, published: str) -> str | None:
         """The action published under a host-safe name; None if there is none."""

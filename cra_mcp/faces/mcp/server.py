@@ -26,8 +26,9 @@ from cra_mcp.faces.mcp import app
 from cra_mcp.faces.mcp.calls import Calls
 from cra_mcp.faces.mcp.clients import set_level
 from cra_mcp.faces.mcp.connection import RequestContext
+from cra_mcp.faces.mcp.context_prompts import ContextPrompts
 from cra_mcp.faces.mcp.control import ControlTools, Which
-from cra_mcp.faces.mcp.published import PublishedPrompts, PublishedResources
+from cra_mcp.faces.mcp.published import REFUSED, PublishedPrompts, PublishedResources
 from cra_mcp.faces.mcp.resources import Resources, completion
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.faces.mcp.subscriptions import Subscriptions
@@ -66,6 +67,7 @@ class GovernedServer(Server[Principal]):
         self._actions = ActionTools(runtime, self._calls)
         self._control = ControlTools(runtime, sessions, options.control_tools)
         self._prompts = PublishedPrompts(runtime, self._calls)
+        self._packs = ContextPrompts(runtime, sessions)
         self._resources = Resources(runtime, sessions)
         self._published = PublishedResources(runtime, self._calls)
         self.subscriptions = Subscriptions(runtime, self._resources, self._published)
@@ -143,12 +145,18 @@ class GovernedServer(Server[Principal]):
         return await self._actions.call(ctx, params)
 
     async def _list_prompts(self, ctx: RequestContext, _params: t.PaginatedRequestParams | None) -> t.ListPromptsResult:
-        return t.ListPromptsResult(prompts=self._prompts.listing(ctx))
+        published = self._prompts.listing(ctx)
+        taken = {prompt.name for prompt in published}
+        packs = [prompt for prompt in self._packs.listing(ctx) if prompt.name not in taken]
+        return t.ListPromptsResult(prompts=sorted([*published, *packs], key=lambda prompt: prompt.name))
 
     async def _get_prompt(
         self, ctx: RequestContext, params: t.GetPromptRequestParams
     ) -> t.GetPromptResult | t.InputRequiredResult:
-        found = await self._prompts.get(ctx, params)
+        try:
+            found = await self._prompts.get(ctx, params) or self._packs.get(ctx, params)
+        except CRAError as error:
+            raise MCPError(code=REFUSED, message=error.message, data={"error": error.code}) from error
         if found is None:
             raise MCPError(code=t.INVALID_PARAMS, message=f"Unknown prompt: {lossy(params.name[:100])}")
         return found
