@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import cra_mcp
+from cra_mcp.auth.principal import Principal
+from cra_mcp.auth.roles import may
 from cra_mcp.errors import CRAError, SettingsError
 from cra_mcp.runtime import Runtime
 from cra_mcp.runtime.observing import Observation
@@ -68,6 +70,9 @@ class Metrics:
         if request.method not in {"GET", "HEAD"}:
             await Response(status_code=405, headers={"allow": "GET, HEAD"})(scope, receive, send)
             return
+        if not _may_see(scope):
+            await Response("none of your roles may see metrics\n", 403)(scope, receive, send)
+            return
         # Reading the store and the approvals may wait for a disk.
         page = await anyio.to_thread.run_sync(
             self._client.generate_latest, self._registry, limiter=anyio.CapacityLimiter(1)
@@ -80,6 +85,14 @@ class Metrics:
     def _observe(self, observation: Observation) -> None:
         self._calls.labels(observation.status, observation.code).inc()
         self._seconds.labels(observation.status).observe(observation.duration_s)
+
+
+def _may_see(scope: "Scope") -> bool:
+    """Totals are of all tenants' calls: for callers with a credential, only where a role looks beyond its own sessions."""
+    principal = scope.get("cra.principal")
+    if not isinstance(principal, Principal) or principal.credential in {"anonymous", "local"}:
+        return True
+    return may(principal, "read_tenant")
 
 
 class _Standing:

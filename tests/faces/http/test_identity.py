@@ -149,6 +149,13 @@ def test_an_auditor_reads_its_tenants_traces_and_calls_nothing(guarded: HttpServ
     assert len(guarded.place.traces()) == before
 
 
+def test_metrics_are_for_roles_that_look_beyond_their_own(servers: Servers) -> None:
+    server = servers.start("--require-key", "--metrics")
+    for role, expected in (("agent", 403), ("approver", 403), ("auditor", 200), ("operator", 200)):
+        assert request(server, "GET", "/metrics", None, bearer(key(server.place, "ann", role)[0]))[0] == expected
+    assert request(server, "GET", "/metrics")[0] == 401
+
+
 def test_tokens_of_the_issuer_for_this_server_let_in(servers: Servers, tmp_path: Path) -> None:
     private = rsa.generate_private_key(65_537, 2_048)
     jwk = {**json.loads(RSAAlgorithm.to_jwk(private.public_key())), "kid": "k"}
