@@ -65,6 +65,17 @@ class Catalogue:
             raise RequestError("unknown_atlas", "no loaded atlas has this id")
         return Catalogue(self.version + 1, tuple(atlas for atlas in self.atlases if atlas.atlas_id != atlas_id))
 
+    def with_replaced(self, atlas_id: str, atlas: Atlas) -> "Catalogue":
+        """This catalogue with ``atlas`` in the place of the one called ``atlas_id``.
+
+        Raises:
+            AtlasConflictError: it claims something that another loaded one has.
+            RequestError: ``unknown_atlas``.
+        """
+        if self.get(atlas_id) is None:
+            raise RequestError("unknown_atlas", "no loaded atlas has this id")
+        return Catalogue(self.version + 1, tuple(atlas if each.atlas_id == atlas_id else each for each in self.atlases))
+
     def get(self, atlas_id: str) -> Atlas | None:
         """The atlas of this id."""
         return next((atlas for atlas in self.atlases if atlas.atlas_id == atlas_id), None)

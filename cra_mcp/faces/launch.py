@@ -6,8 +6,8 @@ Rule: the only place that knows several faces. MCP is imported when a command th
 import gc
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from cra_mcp.faces.cli.output import emit_json, flush, say
 if TYPE_CHECKING:
     from cra_mcp.auth.options import AuthOptions
     from cra_mcp.compose import CRARuntime
+    from cra_mcp.faces.mcp.http.serve import Listening
     from cra_mcp.faces.metrics import Metrics
     from cra_mcp.settings import RuntimeConfig
 
@@ -88,6 +89,9 @@ def serve(
     ] = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    watch: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Load atlases again when their files are edited.")
+    ] = True,
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Over HTTP: answer /metrics, for Prometheus (cra-mcp[prometheus]).")
     ] = False,
@@ -139,26 +143,28 @@ def serve(
     )
     try:
         if transport == "stdio":
-            anyio.run(_serve_stdio, config, paths, goal, control_tools)
+            anyio.run(_serve_stdio, config, paths, watch, goal, control_tools)
         else:
-            anyio.run(_serve_http, config, paths, goal, control_tools, listen, auth, metrics, as_json)
+            anyio.run(_serve_http, config, paths, watch, goal, control_tools, listen, auth, metrics, as_json)
     finally:
         # Everything is closed. Collecting the thousands of objects of what was imported takes half a second, for nothing.
         gc.freeze()
 
 
-async def _serve_stdio(config: "RuntimeConfig", paths: Sequence[Path], goal: str, control_tools: ControlTools) -> None:
-    runtime = _loaded(config, paths)
-    from cra_mcp.faces.mcp.server import ServeOptions  # noqa: PLC0415 - not for --help
-    from cra_mcp.faces.mcp.stdio import serve_stdio  # noqa: PLC0415 - as said
+async def _serve_stdio(
+    config: "RuntimeConfig", paths: Sequence[Path], watch: bool, goal: str, control_tools: ControlTools
+) -> None:
+    async with _running(config, paths, watch) as runtime:
+        from cra_mcp.faces.mcp.server import ServeOptions  # noqa: PLC0415 - a bad atlas is told before this second of imports
+        from cra_mcp.faces.mcp.stdio import serve_stdio  # noqa: PLC0415 - as said
 
-    async with runtime:
         await serve_stdio(runtime, ServeOptions(goal=goal, control_tools=control_tools))
 
 
 async def _serve_http(
     config: "RuntimeConfig",
     paths: Sequence[Path],
+    watch: bool,
     goal: str,
     control_tools: ControlTools,
     listen: dict[str, Any],
@@ -166,21 +172,18 @@ async def _serve_http(
     metrics: bool,
     as_json: bool,
 ) -> None:
-    runtime = _loaded(config, paths)
-    from cra_mcp.faces.mcp.http.options import HttpOptions, limits_from_environment  # noqa: PLC0415 - not for --help
-    from cra_mcp.faces.mcp.http.serve import Listening, serve_http  # noqa: PLC0415 - as said
-    from cra_mcp.faces.mcp.server import ServeOptions  # noqa: PLC0415 - as said
-
-    def announce(listening: Listening) -> None:
+    def announce(listening: "Listening") -> None:
         say(f"serving MCP at {listening.url}/mcp and {listening.url}/sse; Ctrl-C ends")
         if as_json:
             emit_json(listening.to_dict(), indent=False)
             flush()
 
-    measured = {METRICS_PATH: _metrics(runtime)} if metrics else {}
-    from cra_mcp.compose import open_keys  # noqa: PLC0415 - as said
+    async with _running(config, paths, watch) as runtime:
+        from cra_mcp.compose import open_keys  # noqa: PLC0415 - a bad atlas is told before this second of imports
+        from cra_mcp.faces.mcp.http.options import HttpOptions, limits_from_environment  # noqa: PLC0415 - as said
+        from cra_mcp.faces.mcp.http.serve import serve_http  # noqa: PLC0415 - as said
+        from cra_mcp.faces.mcp.server import ServeOptions  # noqa: PLC0415 - as said
 
-    async with runtime:
         with closing(open_keys(config)) as keys:
             await serve_http(
                 runtime,
@@ -188,7 +191,7 @@ async def _serve_http(
                 HttpOptions(**listen, limits=limits_from_environment(os.environ)),
                 authenticator=auth.authenticator(keys),
                 resource=auth.resource,
-                protected=measured,
+                protected={METRICS_PATH: _metrics(runtime)} if metrics else {},
                 on_ready=announce,
             )
 
@@ -199,14 +202,25 @@ def _metrics(runtime: "CRARuntime") -> "Metrics":
     return Metrics(runtime)
 
 
-def _loaded(config: "RuntimeConfig", paths: Sequence[Path]) -> "CRARuntime":
-    """A runtime with its atlases, before the second that importing MCP takes: a bad atlas is told at once."""
+@asynccontextmanager
+async def _running(config: "RuntimeConfig", paths: Sequence[Path], watch: bool) -> AsyncGenerator["CRARuntime"]:
+    """A runtime with its atlases, loaded again when they are edited."""
+    import asyncio  # noqa: PLC0415 - not for --help
+
     from cra_mcp.compose import CRARuntime  # noqa: PLC0415 - not for --help
+    from cra_mcp.faces.reloading import Reloader, look_at  # noqa: PLC0415 - as said
 
     runtime = CRARuntime(config)
-    for path in paths:
-        runtime.load_atlas(path)
-    return runtime
+    looks = {path: look_at(path) for path in paths}
+    loaded = {runtime.load_atlas(path).atlas_id: path for path in paths}
+    async with runtime:
+        watching = asyncio.create_task(Reloader(runtime, loaded, looks).run()) if watch else None
+        try:
+            yield runtime
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.wait({watching})
 
 
 def demo(

@@ -18,7 +18,7 @@ from cra_mcp.atlas.registry import AtlasInfo, Catalogue, info_of
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import may, require
 from cra_mcp.canonical import sha256_hex
-from cra_mcp.errors import RequestError, TraceError
+from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, CRAError, RequestError, TraceError
 from cra_mcp.gate.call import Call, ExecutionOutcome
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.model import Facts, RiskTier
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
     from cra_mcp.gate.call import Client, Progress
     from cra_mcp.messages import CarpRequest
+
+
+_MAX_TOLD = 1_000  # characters of what is wrong with an atlas, in a trace
 
 
 class Runtime:
@@ -103,7 +106,34 @@ class Runtime:
         """
         with self._lock:
             atlas = self.atlas(atlas_id)
-            self._switch(self._gate.catalogue.without(atlas_id), "atlas.unloaded", atlas)
+            self._switch(self._gate.catalogue.without(atlas_id), ("atlas.unloaded", atlas))
+
+    def replace_atlas(self, atlas_id: str, path: str | Path) -> AtlasInfo:
+        """Load an atlas again, in the place of a loaded one; all of it, or nothing changes.
+
+        Calls under way end as they were decided. Unchanged content changes nothing.
+
+        Raises:
+            AtlasInvalidError: with every problem found; recorded in every session under way.
+            AtlasConflictError: something else that is loaded has one of its names; recorded likewise.
+            RequestError: ``unknown_atlas``.
+        """
+        from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - as above
+
+        with self._lock:
+            old = self.atlas(atlas_id)
+            try:
+                new = load_atlas(Path(path))
+                if new.digest == old.digest:
+                    return info_of(old)
+                catalogue = self._gate.catalogue.with_replaced(atlas_id, new)
+            except (AtlasInvalidError, AtlasConflictError) as error:
+                told = CRAError(error.message[:_MAX_TOLD], code=error.code)
+                for session in self._sessions.active():
+                    self._sessions.record_error(session, None, told)
+                raise
+            self._switch(catalogue, ("atlas.unloaded", old), ("atlas.loaded", new))
+            return info_of(new)
 
     def list_atlases(self) -> list[AtlasInfo]:
         """The loaded atlases, in load order."""
@@ -128,14 +158,15 @@ class Runtime:
 
     def _add(self, atlas: Atlas) -> AtlasInfo:
         with self._lock:
-            self._switch(self._gate.catalogue.with_atlas(atlas), "atlas.loaded", atlas)
+            self._switch(self._gate.catalogue.with_atlas(atlas), ("atlas.loaded", atlas))
         return info_of(atlas)
 
-    def _switch(self, catalogue: Catalogue, event_type: str, atlas: Atlas) -> None:
+    def _switch(self, catalogue: Catalogue, *changes: tuple[str, Atlas]) -> None:
         """Make a new catalogue current; every session under way records it first, or nothing changes."""
-        payload = {"atlas_id": atlas.atlas_id, "version": atlas.version, "digest": atlas.digest}
         for session in self._sessions.active():
-            self._sessions.record(session, event_type, payload)
+            for event_type, atlas in changes:
+                payload = {"atlas_id": atlas.atlas_id, "version": atlas.version, "digest": atlas.digest}
+                self._sessions.record(session, event_type, payload)
         self._gate.use(catalogue)
         self._resolving.use(catalogue)
         self._sessions.watchers.tell(Change("catalogue"))

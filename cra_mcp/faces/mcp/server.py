@@ -128,12 +128,14 @@ class GovernedServer(Server[Principal]):
         experimental_capabilities: dict[str, dict[str, Any]] | None = None,
         extensions: dict[str, dict[str, Any]] | None = None,
     ) -> InitializationOptions:
-        """The SDK's, with nothing announced that is not sent."""
+        """The SDK's, with the changes announced that are sent: whoever has read a list is told."""
+        changes = NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
         return super().create_initialization_options(
-            notification_options or NotificationOptions(), experimental_capabilities, extensions
+            notification_options or changes, experimental_capabilities, extensions
         )
 
     async def _list_tools(self, ctx: RequestContext, _params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
+        self.subscriptions.listed(ctx)
         tools = [*self._control.listing(), *self._actions.listing(ctx)]
         return t.ListToolsResult(tools=sorted(tools, key=lambda tool: tool.name))
 
@@ -145,6 +147,7 @@ class GovernedServer(Server[Principal]):
         return await self._actions.call(ctx, params)
 
     async def _list_prompts(self, ctx: RequestContext, _params: t.PaginatedRequestParams | None) -> t.ListPromptsResult:
+        self.subscriptions.listed(ctx)
         published = self._prompts.listing(ctx)
         taken = {prompt.name for prompt in published}
         packs = [prompt for prompt in self._packs.listing(ctx) if prompt.name not in taken]
@@ -164,6 +167,7 @@ class GovernedServer(Server[Principal]):
     async def _list_resources(
         self, ctx: RequestContext, params: t.PaginatedRequestParams | None
     ) -> t.ListResourcesResult:
+        self.subscriptions.listed(ctx)
         more = self._published.listing(ctx)
         resources, cursor = self._resources.listing(params.cursor if params is not None else None, more)
         return t.ListResourcesResult(resources=resources, next_cursor=cursor)

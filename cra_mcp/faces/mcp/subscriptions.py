@@ -1,4 +1,4 @@
-"""Resources a 2025-era client watches: it is told when one of them has changed.
+"""What a 2025-era client is told of by itself: that lists have changed, and the resources it watches.
 
 Rule: who may not read a resource may not watch it. A client that reads slowly is told less often, never later and later: what has
 changed twice before it was told is told once. Source: MCP specification 2025-11-25, "Resource subscriptions".
@@ -13,7 +13,7 @@ import mcp_types as t
 from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
 
-from cra_mcp.faces.mcp.connection import RequestContext
+from cra_mcp.faces.mcp.connection import RequestContext, is_modern
 from cra_mcp.faces.mcp.published import PublishedResources
 from cra_mcp.faces.mcp.resources import Resources
 from cra_mcp.runtime import Runtime
@@ -22,6 +22,7 @@ from cra_mcp.runtime.watching import Change
 _MAX_WATCHED: Final = 256
 _STATE: Final = "cra.watched"
 _OF_A_TRACE: Final = re.compile(r"cra://(?:trace|chain)/(?P<session_id>[^/?#]+)")
+_LISTS: Final = ""  # no URI: tools, prompts and resources together
 _OF_THE_CATALOGUE: Final = "cra://atlas/"
 
 
@@ -38,6 +39,11 @@ class Subscriptions:
     def __len__(self) -> int:
         """How many connections watch something, or have."""
         return len(self._watching)
+
+    def listed(self, ctx: RequestContext) -> None:
+        """A 2025-era connection has been given a list: it is told when the lists have changed."""
+        if not is_modern(ctx):
+            self._of(ctx)
 
     async def subscribe(self, ctx: RequestContext, params: t.SubscribeRequestParams) -> t.EmptyResult:
         """Watch a resource until the connection ends.
@@ -86,6 +92,8 @@ class Subscriptions:
 
     def _tell(self, change: Change) -> None:
         for watching in self._watching:
+            if change.kind == "catalogue":
+                watching.tell(_LISTS)
             for uri in watching.uris:
                 if _concerns(change, uri):
                     watching.tell(uri)
@@ -117,9 +125,14 @@ class _Watching:
                 uri = next(iter(self._pending))
                 del self._pending[uri]
                 try:
-                    await self._session.send_resource_updated(uri)
+                    await (self._tell_of_lists() if uri == _LISTS else self._session.send_resource_updated(uri))
                 except (anyio.ClosedResourceError, anyio.BrokenResourceError, MCPError):
                     return
+
+    async def _tell_of_lists(self) -> None:
+        await self._session.send_tool_list_changed()
+        await self._session.send_prompt_list_changed()
+        await self._session.send_resource_list_changed()
 
 
 def _concerns(change: Change, uri: str) -> bool:
