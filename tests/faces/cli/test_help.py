@@ -10,7 +10,7 @@ from tests.faces.mcp.conftest import Place, environment
 COMMANDS = [
     "demo", "serve", "resolve", "execute", "atlas validate", "atlas show", "atlas from-openapi",
     "trace list", "trace show", "trace tail",
-    "trace verify", "trace recover", "pending", "approve", "deny", "conformance", "doctor",
+    "trace verify", "trace recover", "keys create", "keys list", "keys revoke", "pending", "approve", "deny", "conformance", "doctor",
 ]  # fmt: skip
 
 WALK = """
@@ -73,7 +73,7 @@ def loaded(*commands: str) -> list[str]:
 
 def test_every_command_is_listed_and_its_help_has_examples_that_parse() -> None:
     shown = json.loads(python(WALK).stdout)
-    assert set(COMMANDS) == set(shown) - {"", "atlas", "trace"}
+    assert set(COMMANDS) == set(shown) - {"", "atlas", "keys", "trace"}
     for command in COMMANDS:
         group, _, name = command.rpartition(" ")
         assert f"\n  {name} " in shown[group]
@@ -95,7 +95,7 @@ def test_the_version_is_data_and_a_bare_command_says_where_to_begin() -> None:
 
 
 def test_help_loads_nothing_slow() -> None:
-    assert loaded("--help", *(f"{command.replace(' ', '|')}|--help" for command in ["atlas", "trace", *COMMANDS])) == []
+    assert loaded("--help", *(f"{command.replace(' ', '|')}|--help" for command in ["atlas", "keys", "trace", *COMMANDS])) == []
 
 
 def test_commands_that_do_not_speak_mcp_do_not_load_it(place: Place) -> None:
