@@ -10,7 +10,8 @@ from tests.faces.mcp.conftest import Place, environment
 COMMANDS = [
     "demo", "serve", "resolve", "execute", "atlas validate", "atlas show", "atlas from-openapi",
     "trace list", "trace show", "trace tail",
-    "trace verify", "trace recover", "keys create", "keys list", "keys revoke", "pending", "approve", "deny", "conformance", "doctor",
+    "trace verify", "trace recover", "keys create", "keys list", "keys revoke",
+    "pending", "approve", "deny", "conformance", "doctor",
 ]  # fmt: skip
 
 WALK = """
@@ -95,7 +96,10 @@ def test_the_version_is_data_and_a_bare_command_says_where_to_begin() -> None:
 
 
 def test_help_loads_nothing_slow() -> None:
-    assert loaded("--help", *(f"{command.replace(' ', '|')}|--help" for command in ["atlas", "keys", "trace", *COMMANDS])) == []
+    assert (
+        loaded("--help", *(f"{command.replace(' ', '|')}|--help" for command in ["atlas", "keys", "trace", *COMMANDS]))
+        == []
+    )
 
 
 def test_commands_that_do_not_speak_mcp_do_not_load_it(place: Place) -> None:
