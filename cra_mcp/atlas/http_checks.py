@@ -42,7 +42,7 @@ def check_http(executor: HttpExecutorPart, action: ActionPart, place: Place) -> 
         try:
             split_host(host)
         except OriginError as error:
-            place.below("allow_hosts", index).add("invalid_format", str(error))
+            place.below("allow_hosts", index).add("invalid_value", str(error))
 
 
 def _check_url(url: str, schema: Mapping[str, object], known: Mapping[str, object], place: Place) -> None:

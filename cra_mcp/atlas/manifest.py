@@ -314,11 +314,11 @@ class CommandExecutorPart(Part):
 
 
 class HttpBodyPart(Part):
-    """What is sent: ``json``, any JSON value, or ``form``, fields by name. ``{name}`` in a text is a parameter."""
+    """What is sent: ``json``, any JSON value but null, or ``form``, fields by name. ``{name}`` in a text is a parameter."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["json"]}, {"required": ["form"]}]})
 
-    json_value: Annotated[Absent[object], Field(alias="json")] = None
+    json_value: Annotated[Absent[object], Field(alias="json", json_schema_extra={"not": {"type": "null"}})] = None
     form: Absent[Annotated[dict[FieldName, Constant], Field(max_length=200)]] = None
 
 
