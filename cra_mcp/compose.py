@@ -4,6 +4,7 @@ Rule: concrete stores and back ends are named here and nowhere else; a new one i
 """
 
 from cra_mcp.approval.ledger import SCHEMA, ApprovalLedger
+from cra_mcp.atlas.archive import FOLDER, AtlasArchive
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.auth import keys
 from cra_mcp.auth.keys import KeyStore
@@ -48,7 +49,8 @@ class CRARuntime(Runtime):
             ledger=ledger,
             config=config,
         )
-        super().__init__(config=config, store=store, ledger=ledger, gate=gate)
+        archive = open_archive(config)
+        super().__init__(config=config, store=store, ledger=ledger, gate=gate, keep=archive.keep if archive else None)
 
 
 def open_store(config: RuntimeConfig) -> TraceStore:
@@ -61,6 +63,11 @@ def open_store(config: RuntimeConfig) -> TraceStore:
         new_id=config.new_id,
         flush_interval_s=config.flush_interval_s,
     )
+
+
+def open_archive(config: RuntimeConfig) -> AtlasArchive | None:
+    """Where atlases are kept for replay: beside the traces that name them. Touches nothing until it is used."""
+    return None if config.store == "memory" else AtlasArchive(config.trace_path / FOLDER)
 
 
 def open_keys(config: RuntimeConfig) -> KeyStore:

@@ -161,11 +161,15 @@ class Resolution(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """Outcome and context of one query; compared by identity, since the resolver shares it."""
+    """Outcome and context of one query; compared by identity, since the resolver shares it.
+
+    ``timed``: they depend on the instant.
+    """
 
     outcome: Outcome
     context_blocks: tuple[ContextBlock, ...]
     block_ids: tuple[str, ...]
+    timed: bool
 
 
 def block_message(block: ContextBlock) -> dict[str, object]:
@@ -242,7 +246,8 @@ class Resolver:
             lambda: _build_outcome(scope, facts, now_us),
         )
         blocks = _rank(scope, query, key[1])
-        return Answer(outcome, blocks, tuple(block.block_id for block in blocks))
+        timed = bool(self._conditions) or any(policy_set.timed for policy_set in scope.policy_sets)
+        return Answer(outcome, blocks, tuple(block.block_id for block in blocks), timed)
 
 
 @dataclass(frozen=True, slots=True)

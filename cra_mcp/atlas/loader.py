@@ -5,6 +5,7 @@ Source: specs/atlas.md.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from cra_mcp.atlas.model import Atlas
@@ -16,25 +17,29 @@ MAX_PROBLEMS = 1_000
 _DIGITS = re.compile(r"([0-9]+)")
 
 
-def load_atlas(path: Path) -> Atlas:
+Keep = Callable[[Package], None]
+"""Told of the files of every atlas that was loaded."""
+
+
+def load_atlas(path: Path, *, keep: Keep | None = None) -> Atlas:
     """Load an atlas folder, or an atlas of one ``.json`` file.
 
     Raises:
         AtlasInvalidError: with every problem found; files are relative to the atlas.
     """
-    return _load(read_package(path))
+    return _load(read_package(path), keep)
 
 
-def load_atlas_text(text: str | bytes, *, name: str = "<text>") -> Atlas:
+def load_atlas_text(text: str | bytes, *, name: str = "<text>", keep: Keep | None = None) -> Atlas:
     """Load an atlas of one JSON text, to be called ``name`` in problems.
 
     Raises:
         AtlasInvalidError: with every problem found.
     """
-    return _load(text_package(text, name))
+    return _load(text_package(text, name), keep)
 
 
-def _load(package: Package) -> Atlas:
+def _load(package: Package, keep: Keep | None) -> Atlas:
     # pydantic and jsonschema-rs take 0.3 s to import: only where an atlas is read.
     from cra_mcp.atlas.assembly import assemble  # noqa: PLC0415
     from cra_mcp.atlas.build import build  # noqa: PLC0415
@@ -45,6 +50,8 @@ def _load(package: Package) -> Atlas:
     if parts.head is not None and not parts.problems:
         atlas = build(parts, parts.head)
         if not parts.problems:
+            if keep is not None:
+                keep(package)
             return atlas
     raise AtlasInvalidError(
         _sorted(parts.problems, package.manifest)[:MAX_PROBLEMS],

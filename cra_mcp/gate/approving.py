@@ -88,7 +88,7 @@ class Approving:
             requested_at_us=now_us,
             expires_at_us=now_us + self._config.approval_ttl_s * 1_000_000,
         )
-        attempt.note("policy.evaluated", evaluated(action.action_id, decision))
+        attempt.note("policy.evaluated", evaluated(action.action_id, decision, attempt.at))
         attempt.note(
             "approval.requested",
             {

@@ -35,6 +35,8 @@ class Attempt:
         parameters_hash: lower-case hex SHA-256 of their canonical form.
         recorded: what the trace keeps of them.
         drafts: events not yet stored.
+        decided_us: the instant policy was last asked for, microseconds since the epoch.
+        timed: the decision depends on that instant.
     """
 
     call: Call
@@ -43,6 +45,13 @@ class Attempt:
     parameters_hash: str
     recorded: object = None
     drafts: list[Draft] = field(default_factory=list[Draft])
+    decided_us: int = 0
+    timed: bool = False
+
+    @property
+    def at(self) -> str | None:
+        """The instant that was decided for, as the trace states it; None where the decision doesn't depend on it."""
+        return format_timestamp(self.decided_us * 1_000) if self.timed else None
 
     def note(self, event_type: str, payload: Mapping[str, object]) -> None:
         """Add an event to be stored with the next ones."""

@@ -140,7 +140,8 @@ class Gate:
         return await self._approve_now(attempt, atlas, binding, decision, granted)
 
     def _decide(self, atlas: Atlas, action: Action, attempt: Attempt, *, approved: bool = False) -> Decision:
-        now_us = self._config.clock_ns() // 1_000
+        attempt.decided_us = now_us = self._config.clock_ns() // 1_000
+        attempt.timed = atlas.policy_set.timed
         return atlas.policy_set.decide(
             action.action_id, attempt.call.resolution.facts, self._counters, now_us, approved=approved
         )
@@ -155,10 +156,9 @@ class Gate:
         if approved:
             decision = self._decide(atlas, action, attempt, approved=True)
         # Charging fails where another call took the last of a limit meanwhile: then policy is asked again.
-        taken_us = self._now_us()
-        while decision.effect == "allow" and not self._counters.take(decision.limits, facts, taken_us):
+        # Charged for the instant that was decided on, which is the one the trace states.
+        while decision.effect == "allow" and not self._counters.take(decision.limits, facts, attempt.decided_us):
             decision = self._decide(atlas, action, attempt, approved=approved)
-            taken_us = self._now_us()
         if decision.effect != "allow":
             if granted is not None:
                 self._approving.note_unused(attempt, granted)
@@ -169,10 +169,10 @@ class Gate:
             if refusal is None:
                 await self._store_approval(attempt, action, decision, granted)
         except (TraceUnavailableError, StateUnavailableError):
-            self._counters.give_back(decision.limits, facts, taken_us)
+            self._counters.give_back(decision.limits, facts, attempt.decided_us)
             raise
         if refusal is not None:
-            self._counters.give_back(decision.limits, facts, taken_us)
+            self._counters.give_back(decision.limits, facts, attempt.decided_us)
             return refusal
         return binding
 
@@ -180,7 +180,7 @@ class Gate:
         self, attempt: Attempt, action: Action, decision: Decision, granted: Approval | None
     ) -> None:
         """Store what approves a call: on disk before it runs where a person was asked or much is at risk."""
-        attempt.note("policy.evaluated", evaluated(action.action_id, decision))
+        attempt.note("policy.evaluated", evaluated(action.action_id, decision, attempt.at))
         attempt.note(
             "action.approved",
             {
@@ -297,9 +297,6 @@ class Gate:
 
     def _limiter(self) -> anyio.CapacityLimiter:
         return limiter_of_loop(_limiters, self._config.max_concurrency)
-
-    def _now_us(self) -> int:
-        return self._config.clock_ns() // 1_000
 
     def _elapsed_ms(self, started_ns: int) -> float:
         return max(0, self._config.clock_ns() - started_ns) // 1_000 / 1_000

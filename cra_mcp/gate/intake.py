@@ -26,6 +26,7 @@ def receive(call: Call, redactor: Redactor | None, config: RuntimeConfig) -> tup
         "action_id": shown_id(call.action_id),
         "parameters": None,
         "parameters_hash": attempt.parameters_hash,
+        "resolution_id": call.resolution.resolution_id,
     }
     mode = config.recording
     if mode in {"none", "hash"}:

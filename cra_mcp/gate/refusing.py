@@ -24,7 +24,7 @@ def refuse(recorder: Recorder, attempt: Attempt, decision: Decision) -> Executio
     violation = "rate_limit" if decision.basis == "rate_limit" else "denied_action"
     if decision.policy_id == "undeclared":
         violation = "unauthorized"
-    attempt.note("policy.evaluated", evaluated(action_id, decision))
+    attempt.note("policy.evaluated", evaluated(action_id, decision, attempt.at))
     attempt.note(
         "policy.violated", {"action_id": action_id, "policy_id": decision.policy_id, "violation_type": violation}
     )
@@ -83,12 +83,15 @@ def unknown_action(action_id: str) -> Fault:
     return Fault(UNKNOWN_ACTION, f"Unknown action: {shown_id(action_id)}", hint="list the actions and call one of them")
 
 
-def evaluated(action_id: str, decision: Decision) -> dict[str, object]:
-    """Payload of ``policy.evaluated``."""
-    return {
+def evaluated(action_id: str, decision: Decision, at: str | None) -> dict[str, object]:
+    """Payload of ``policy.evaluated``. ``at``: the instant decided for, where the decision depends on it."""
+    payload: dict[str, object] = {
         "action_id": action_id,
         "policy_id": decision.policy_id,
         "result": decision.effect,
         "basis": decision.basis,
         "determining": list(decision.determining),
     }
+    if at is not None:
+        payload["at"] = at
+    return payload

@@ -45,9 +45,10 @@ class PolicySet:
         policies: in file order.
         default_effect: what holds where no policy decides.
         digest: lower-case hex SHA-256 over the canonical form of the two.
+        timed: decisions depend on the instant: a policy has a time window or a limit.
     """
 
-    __slots__ = ("_plans", "_previews", "_schedules", "_truths", "default_effect", "digest", "policies")
+    __slots__ = ("_plans", "_previews", "_schedules", "_truths", "default_effect", "digest", "policies", "timed")
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class PolicySet:
         self.digest: str = canonical.digest(canonical_form(policies, default_effect))
         self._plans = plans
         self._schedules = tuple(condition.schedule for condition in conditions if condition.schedule is not None)
+        self.timed: bool = bool(self._schedules) or any(policy.limit is not None for policy in policies)
         self._truths: Memo[tuple[Truth, ...]] = Memo(conditions, lambda truths: truths)
         self._previews: dict[Outcome, tuple[Decision, ...]] = {}
 

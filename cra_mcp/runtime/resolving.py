@@ -11,7 +11,7 @@ from cra_mcp.resolution import Answer, Query, Resolution, Resolver
 from cra_mcp.runtime.sessions import Sessions, check_goal
 from cra_mcp.session import Session
 from cra_mcp.settings import RuntimeConfig
-from cra_mcp.trace.event import Draft
+from cra_mcp.trace.event import Draft, format_timestamp
 from cra_mcp.trace.store import TraceStore
 
 
@@ -63,14 +63,17 @@ class Resolving:
             first = session.recorded_answers.get(answer)
             if first is not None and facts is session.facts:
                 # Canonical by construction, in a place that runs on every repeat: keys in order, ids and digits only.
+                at = f'"at":"{format_timestamp(now_us * 1_000)}",' if answer.timed else ""
                 payload = (
-                    f'{{"digest":"{answer.outcome.digest}","first_sequence":{first},"request_id":"{request_id}",'
+                    f'{{{at}"digest":"{answer.outcome.digest}","first_sequence":{first},"request_id":"{request_id}",'
                     f'"resolution_id":"{resolution_id}","ttl_seconds":{ttl_seconds}}}'
                 ).encode()
                 head = self._store.append(session.session_id, (Draft("carp.resolution.cached", payload, root_span),))
             else:
                 received = _received(query, facts, session, request_id)
                 completed = _completed(answer, request_id, resolution_id, ttl_seconds)
+                if answer.timed:
+                    completed["at"] = format_timestamp(now_us * 1_000)
                 head = self._store.append(
                     session.session_id,
                     (

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from anyio.from_thread import BlockingPortal
 
+    from cra_mcp.atlas.loader import Keep
     from cra_mcp.gate.call import Client, Progress
     from cra_mcp.messages import CarpRequest
 
@@ -58,13 +59,23 @@ class Runtime:
         store: where traces are kept.
         ledger: approvals.
         gate: the enforcement point; made with the same store and ledger.
+        keep: keeps the files of loaded atlases, for replay; None: they aren't kept.
     """
 
-    def __init__(self, *, config: RuntimeConfig, store: TraceStore, ledger: ApprovalLedger, gate: Gate) -> None:
+    def __init__(
+        self,
+        *,
+        config: RuntimeConfig,
+        store: TraceStore,
+        ledger: ApprovalLedger,
+        gate: Gate,
+        keep: "Keep | None" = None,
+    ) -> None:
         self.config = config
         self._store = store
         self._ledger = ledger
         self._gate = gate
+        self._keep = keep
         self._sessions = Sessions(config, store)
         self._resolving = Resolving(config, store, self._sessions, gate.catalogue)
         self._calls = Calls(gate, self._sessions)
@@ -85,7 +96,7 @@ class Runtime:
         """
         from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - pydantic and schemas only where atlases are read
 
-        return self._add(load_atlas(Path(path)))
+        return self._add(load_atlas(Path(path), keep=self._keep))
 
     def load_atlas_from_json(self, text: str | bytes) -> AtlasInfo:
         """Load an atlas of one JSON text.
@@ -96,7 +107,7 @@ class Runtime:
         """
         from cra_mcp.atlas.loader import load_atlas_text  # noqa: PLC0415 - as above
 
-        return self._add(load_atlas_text(text))
+        return self._add(load_atlas_text(text, keep=self._keep))
 
     def unload_atlas(self, atlas_id: str) -> None:
         """Forget an atlas: its actions are unknown from now on, in sessions under way too.
@@ -123,7 +134,7 @@ class Runtime:
         with self._lock:
             old = self.atlas(atlas_id)
             try:
-                new = load_atlas(Path(path))
+                new = load_atlas(Path(path), keep=self._keep)
                 if new.digest == old.digest:
                     return info_of(old)
                 catalogue = self._gate.catalogue.with_replaced(atlas_id, new)
@@ -163,9 +174,12 @@ class Runtime:
 
     def _switch(self, catalogue: Catalogue, *changes: tuple[str, Atlas]) -> None:
         """Make a new catalogue current; every session under way records it first, or nothing changes."""
+        replaced = changes[0][1].atlas_id if len(changes) > 1 else None
         for session in self._sessions.active():
             for event_type, atlas in changes:
                 payload = {"atlas_id": atlas.atlas_id, "version": atlas.version, "digest": atlas.digest}
+                if event_type == "atlas.loaded" and replaced is not None:
+                    payload["replaces"] = replaced
                 self._sessions.record(session, event_type, payload)
         self._gate.use(catalogue)
         self._resolving.use(catalogue)
