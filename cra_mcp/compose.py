@@ -19,6 +19,7 @@ from cra_mcp.policy.counters import Counters
 from cra_mcp.runtime import Runtime
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.state.database import Database
+from cra_mcp.trace.chainfile import Bounds
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.memory import MemoryStore
 from cra_mcp.trace.store import TraceStore
@@ -62,6 +63,7 @@ def open_store(config: RuntimeConfig) -> TraceStore:
         clock_ns=config.clock_ns,
         new_id=config.new_id,
         flush_interval_s=config.flush_interval_s,
+        bounds=Bounds(config.segment_bytes, config.segment_age_s, config.max_unflushed_bytes),
     )
 
 

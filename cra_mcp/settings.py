@@ -15,9 +15,11 @@ from cra_mcp.errors import SettingsError
 
 Recording = Literal["none", "hash", "redacted", "full"]
 StoreKind = Literal["file", "memory"]
+Durability = Literal["atlas", "risk", "durable"]
 
 _RECORDINGS: tuple[Recording, ...] = ("none", "hash", "redacted", "full")
 _STORES: tuple[StoreKind, ...] = ("file", "memory")
+_DURABILITIES: tuple[Durability, ...] = ("atlas", "risk", "durable")
 _ROLES = ("admin", "operator", "approver", "agent", "auditor")
 _MAX_NAME = 256
 _DAY_S = 86_400
@@ -57,7 +59,12 @@ class RuntimeConfig:
         elicitation_timeout_s: seconds an asked client has to answer before the call fails closed.
         allow_private_hosts: ``HOST`` or ``HOST:PORT`` that requests of atlases may be sent to at private addresses.
         http_ca_bundle: file of certificates (PEM) trusted in requests besides the operating system's.
+        durability: which calls have what approves them on disk before they run: as their ``atlas`` says (default); at least those
+            of high and critical risk and those a person approved, whatever an atlas says (``risk``); all (``durable``).
         flush_interval_s: seconds a stored event may wait for the disk; what a power cut can take.
+        max_unflushed_bytes: of one trace; the event that makes it more waits for the disk itself.
+        segment_bytes: a trace goes on in another file once one has so many bytes;
+        segment_age_s: or once its first event is so many seconds old.
         clock_ns: wall clock, nanoseconds since the epoch.
         new_id: source of identifiers.
     """
@@ -79,7 +86,11 @@ class RuntimeConfig:
     elicitation_timeout_s: float = 120.0
     allow_private_hosts: tuple[str, ...] = ()
     http_ca_bundle: Path | None = None
+    durability: Durability = "atlas"
     flush_interval_s: float = 1.0
+    max_unflushed_bytes: int = 4_194_304
+    segment_bytes: int = 67_108_864
+    segment_age_s: float = 86_400.0
     clock_ns: Callable[[], int] = time.time_ns
     new_id: Callable[[], str] = new_uuid7
 
@@ -91,15 +102,23 @@ class RuntimeConfig:
         """
         _require(self.store in _STORES, "store", f"must be one of {', '.join(_STORES)}")
         _require(self.recording in _RECORDINGS, "recording", f"must be one of {', '.join(_RECORDINGS)}")
+        _require(self.durability in _DURABILITIES, "durability", f"must be one of {', '.join(_DURABILITIES)}")
         _require(1 <= len(self.agent_id) <= _MAX_NAME, "agent_id", "must have 1 to 256 characters")
         _require(1 <= len(self.tenant) <= _MAX_NAME, "tenant", "must have 1 to 256 characters")
         _require(1 <= len(self.subject) <= _MAX_NAME, "subject", "must have 1 to 256 characters")
         _require(bool(self.roles) and set(self.roles) <= set(_ROLES), "roles", f"must be some of {', '.join(_ROLES)}")
         _require(1 <= self.ttl_seconds <= _DAY_S, "ttl_seconds", "must be 1 to 86400")
-        for name in ("max_parameters_bytes", "max_result_bytes", "max_concurrency", "approval_ttl_s"):
+        for name in (
+            "max_parameters_bytes",
+            "max_result_bytes",
+            "max_concurrency",
+            "approval_ttl_s",
+            "max_unflushed_bytes",
+            "segment_bytes",
+        ):
             _require(cast("int", getattr(self, name)) >= 1, name, "must be at least 1")
         _require(self.max_recorded_bytes >= 0, "max_recorded_bytes", "must not be negative")
-        for name in ("elicitation_timeout_s", "flush_interval_s"):
+        for name in ("elicitation_timeout_s", "flush_interval_s", "segment_age_s"):
             _require(cast("float", getattr(self, name)) > 0, name, "must be above 0")
 
     @property
@@ -161,7 +180,11 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "elicitation_timeout_s": float,
     "allow_private_hosts": List,
     "http_ca_bundle": Path,
+    "durability": str,
     "flush_interval_s": float,
+    "max_unflushed_bytes": int,
+    "segment_bytes": int,
+    "segment_age_s": float,
 }
 
 

@@ -7,7 +7,7 @@ Source: specs/atlas.md.
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import cast
+from typing import Literal, cast
 
 from cra_mcp.atlas.assembly import Item, Parts
 from cra_mcp.atlas.checks import CONTENT_TYPES, instant_us
@@ -59,7 +59,7 @@ _EMPTY: Mapping[str, object] = {}
 def build(parts: Parts, head: ManifestHead) -> Atlas:
     """Make the atlas. ``parts`` had no problems; those that only now show are added to them."""
     capabilities = tuple(_capabilities(parts))
-    actions = tuple(_action(item.part, capabilities) for item in parts.actions)
+    actions = tuple(_action(item.part, capabilities, head.durability) for item in parts.actions)
     policies = tuple(_policies(parts, actions, head.atlas_id))
     blocks = tuple(_context_blocks(parts, head.atlas_id))
     facts = [ActionFacts(action.action_id, action.risk_tier, action.capabilities) for action in actions]
@@ -95,7 +95,9 @@ def _capabilities(parts: Parts) -> Iterator[Capability]:
         )
 
 
-def _action(part: ActionPart, capabilities: tuple[Capability, ...]) -> Action:
+def _action(
+    part: ActionPart, capabilities: tuple[Capability, ...], default: Literal["kernel", "durable"] | None
+) -> Action:
     limit = part.rate_limit
     return Action(
         action_id=part.action_id,
@@ -108,6 +110,7 @@ def _action(part: ActionPart, capabilities: tuple[Capability, ...]) -> Action:
         requires_confirmation=part.requires_confirmation,
         timeout_s=part.timeout_seconds,
         rate_limit=None if limit is None else RateLimit(limit.max_calls, limit.window_seconds),
+        durability=part.durability or default,
         cost=part.cost,
         executor=_executor(part),
         capabilities=frozenset(each.capability_id for each in capabilities if part.action_id in each.actions),

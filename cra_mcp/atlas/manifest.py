@@ -74,6 +74,14 @@ Count = Annotated[int, Field(ge=1, le=1_000_000), Whole]
 WindowSeconds = Annotated[int, Field(ge=1, le=31_536_000), Whole]
 AlwaysTrue = Annotated[Literal[True], BeforeValidator(_boolean)]
 Tier = Literal["low", "medium", "high", "critical"]
+Durability = Absent[
+    Annotated[
+        Literal["kernel", "durable"],
+        Field(
+            description="Whether what approves a call must survive a power cut before it runs, or only this process."
+        ),
+    ]
+]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 JsonObject = dict[str, object]
 
@@ -432,6 +440,7 @@ class ActionPart(Part):
     requires_confirmation: Annotated[bool, Field(description="A person approves each call.")] = False
     timeout_seconds: Annotated[float, Field(ge=1, le=300)] = 30.0
     rate_limit: Absent[Annotated[RateLimitShape, Field(description="Per agent, this action alone.")]] = None
+    durability: Durability = None
     cost: Absent[Annotated[float, Field(ge=0, le=1_000_000_000)]] = None
     executor: Absent[Annotated[AnyExecutor, Field(description="What does it; without one it is report-only.")]] = None
     publish: Absent[Annotated[AnyPublication, Field(description="How it is presented; absent: as a tool.")]] = None
@@ -486,6 +495,7 @@ class ManifestHead(Part):
             Field(description="Where no policy decides; absent: deny if there is an allow policy, else allow."),
         ]
     ] = None
+    durability: Durability = None
     metadata: JsonObject = {}
 
 

@@ -177,6 +177,7 @@ class Action:
     requires_confirmation: bool = False
     timeout_s: float = 30.0
     rate_limit: RateLimit | None = None
+    durability: Literal["kernel", "durable"] | None = None
     cost: float | None = None
     executor: Executor | None = None
     capabilities: frozenset[str] = frozenset()

@@ -33,7 +33,7 @@ from cra_mcp.trace.store import TraceStore
 if TYPE_CHECKING:
     from types import TracebackType
 
-_DURABLE_RANK = 2  # high and critical: on disk before they run
+_DURABLE_RANK = 2  # high and critical
 
 _limiters: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("cra_gate_limiter")
 
@@ -179,7 +179,7 @@ class Gate:
     async def _store_approval(
         self, attempt: Attempt, action: Action, decision: Decision, granted: Approval | None
     ) -> None:
-        """Store what approves a call: on disk before it runs where a person was asked or much is at risk."""
+        """Store what approves a call; where its class is durable, on disk before it runs."""
         attempt.note("policy.evaluated", evaluated(action.action_id, decision, attempt.at))
         attempt.note(
             "action.approved",
@@ -190,7 +190,15 @@ class Gate:
                 "approval_id": granted.approval_id if granted is not None else None,
             },
         )
-        await self._recorder.store(attempt, durable=granted is not None or action.risk_tier.rank >= _DURABLE_RANK)
+        await self._recorder.store(attempt, durable=self._is_durable(action, granted))
+
+    def _is_durable(self, action: Action, granted: Approval | None) -> bool:
+        """Whether a power cut must not lose what approves a call (specs/trace.md, "Durability")."""
+        least = self._config.durability
+        by_risk = granted is not None or action.risk_tier.rank >= _DURABLE_RANK
+        if action.durability is None:
+            return by_risk or least == "durable"
+        return action.durability == "durable" or least == "durable" or (least == "risk" and by_risk)
 
     # --- carry out -------------------------------------------------------------------------------------------------
 

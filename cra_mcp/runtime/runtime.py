@@ -549,15 +549,21 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """End all sessions, flush and close. Safe to call twice."""
+        """End all sessions, flush and close. Safe to call twice.
+
+        Raises:
+            TraceUnavailableError: all is closed, and the end of a trace may be lost.
+        """
         if self._closed:
             return
         self._closed = True
         self._blocking.close()
         for session in self._sessions.active():
             self.end_session(session.session_id)
-        self._store.close()
-        self._ledger.close()
+        try:
+            self._store.close()
+        finally:
+            self._ledger.close()
 
     def _loop(self) -> "BlockingPortal":
         """The event loop of blocking calls, started with the first of them."""

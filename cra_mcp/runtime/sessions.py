@@ -4,6 +4,7 @@ Rule: a session that can't begin its chain doesn't exist; one that has ended tak
 Source: specs/carp.md, "Sessions".
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import cast
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.auth.principal import Principal
 from cra_mcp.canonical import digest, lossy
-from cra_mcp.errors import CRAError, RequestError, TraceError
+from cra_mcp.errors import CRAError, RequestError, TraceError, TraceUnavailableError
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.runtime.owners import LOCAL_SUBJECT
 from cra_mcp.runtime.watching import Watchers
@@ -25,6 +26,7 @@ from cra_mcp.trace.store import TraceStore
 _MAX_GOAL = 10_000
 _MAX_AGENT_ID = 256
 _MAX_ENDED = 1_000
+_log = logging.getLogger("cra_mcp")
 
 
 class Sessions:
@@ -85,7 +87,7 @@ class Sessions:
         try:
             self.record(session, "session.started", payload)
         except TraceError:
-            self._store.release(session_id)
+            self._release(session_id)
             raise
         with self._lock:
             self._sessions[session_id] = session
@@ -151,8 +153,15 @@ class Sessions:
         # A full disk must not keep a session open: the missing event is what the trace then shows.
         with suppress(TraceError):
             self.record(session, "session.ended", payload)
-        self._store.release(session.session_id)
+        self._release(session.session_id)
         self._forget_oldest(session)
+
+    def _release(self, session_id: str) -> None:
+        """Give up a chain. Whoever ends a session can do nothing about a disk that fails; whoever runs this must know."""
+        try:
+            self._store.release(session_id)
+        except TraceUnavailableError as error:
+            _log.error("the end of the trace of session %s may be lost: %s", session_id, error.message)
 
     def _forget_oldest(self, ended: Session) -> None:
         """Keep a bounded number of ended sessions: those are only asked for to say that they have ended."""

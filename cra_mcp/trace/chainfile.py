@@ -1,74 +1,100 @@
-"""One trace file open for writing: lines go in whole or not at all.
+"""One chain open for writing: lines go in whole or not at all, from one file to the next.
 
-Rule: what a failed write left behind is taken back before anything else is written; where that, or a flush to disk,
-fails, what is on the disk is no longer known and the file takes no more events until it is opened, and verified, again.
-Source: specs/trace.md, "Files".
+Rule: what a failed write left behind is taken back before anything else is written. After a failed flush the system may have
+dropped what it had not written yet, and says so once: so all that was written since the last good flush is kept in memory, and
+is written again, flushed and read back before the chain takes another event. Source: specs/trace.md, "Files".
 """
 
 import errno
 import os
-import stat
 import threading
-from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
-from cra_mcp.errors import TraceUnavailableError
-from cra_mcp.trace.event import Head, verify
-from cra_mcp.trace.store import Recovery
+from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
+from cra_mcp.trace.event import Head, parse
+from cra_mcp.trace.recovery import recover
+from cra_mcp.trace.segments import Segment, check_regular, first_segment, later_segment, lines_of, segments_of
 
-_COPY_BYTES = 1_048_576
-# Never through a link that stands where the file should be, and never waiting for the other end of a pipe.
-_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_flush_to_disk = getattr(os, "fdatasync", os.fsync)
-_NO_FOLDER = "Something that is no folder stands where the trace folder should be: choose another with --trace-dir."
-_HINTS = {
-    errno.ENOSPC: "Free some disk space; recording goes on by itself.",
-    errno.EDQUOT: "The disk quota is used up: free some space; recording goes on by itself.",
-    errno.EFBIG: "A limit on file sizes is reached: raise it, or end the session and start another.",
-    errno.EACCES: "Make the trace folder writable, or choose another with --trace-dir.",
-    errno.EPERM: "Make the trace folder writable, or choose another with --trace-dir.",
-    errno.EROFS: "The trace folder is on a read-only file system: choose another with --trace-dir.",
-    errno.EEXIST: _NO_FOLDER,
-    errno.ENOTDIR: _NO_FOLDER,
-    errno.ELOOP: "A symbolic link stands where the trace file should be: move it out of the folder.",
-}
+_READ_BYTES = 1_048_576
+_NS = 1_000_000_000
 
 
-def unavailable(what: str, error: OSError) -> TraceUnavailableError:
-    """The error for ``error`` met while trying to ``what``, with what the person can do."""
-    hint = _HINTS.get(error.errno or 0, "Check that the trace folder is writable and the disk is well.")
-    return TraceUnavailableError(f"can't {what}: {error.strerror or error}", hint=hint)
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far files go.
+
+    Attributes:
+        segment_bytes: a file of so many bytes is followed by another.
+        segment_age_s: so is one whose first event is so old.
+        unflushed_bytes: how much of a chain may wait for the disk; the event that makes it more waits for it itself.
+    """
+
+    segment_bytes: int = 67_108_864
+    segment_age_s: float = 86_400.0
+    unflushed_bytes: int = 4_194_304
+
+
+class _Opened:
+    """The file events go to now. ``segments`` are all files of the chain, this one last."""
+
+    __slots__ = ("fd", "identity", "named", "path", "segments", "until_ns")
+
+    def __init__(self, fd: int, segments: tuple[Segment, ...], until_ns: int) -> None:
+        self.fd = fd
+        self.segments = segments
+        self.path = segments[-1].path
+        self.until_ns = until_ns  # when it is old
+        self.named = False  # its folder's entry for it is on disk
+        status = os.fstat(fd)
+        self.identity = (status.st_dev, status.st_ino)
 
 
 class ChainFile:
-    """A trace file and its last link. The caller serialises all methods but ``flush``, which may run beside the others.
+    """A chain and its last link. The caller serialises all methods but ``flush``, which may run beside the others.
 
-    Opening recovers the file first: see ``recover``.
+    Opening recovers the chain first: see ``recover``.
 
     Raises:
-        OSError: it can't be opened, recovered or created.
-        TraceUnavailableError: it is not a regular file.
+        OSError: a file can't be opened, recovered or created.
+        TraceUnavailableError: something that is no regular file stands in its place.
     """
 
-    def __init__(self, path: Path, session_id: str) -> None:
-        self._path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _FLAGS, 0o600)
-        self._open = True
-        self._sync_lock = threading.Lock()  # over flushing and closing, so that no other file's descriptor is flushed
-        self._named = False  # the folder's entry for this file is on disk
-        self.fault: str | None = None
-        """Why no more events are taken; None while all is well."""
+    def __init__(
+        self,
+        directory: Path,
+        session_id: str,
+        *,
+        disk: Disk | None = None,
+        bounds: Bounds | None = None,
+        now_ns: int = 0,
+    ) -> None:
+        self._disk = disk = disk or Disk()
+        self._bounds = bounds or Bounds()
+        self._directory = directory
+        self._session_id = session_id
+        self._write = disk.write
+        self._sync_lock = threading.Lock()  # over flushing, and changing to another file
+        self._closed = False
+        # Where each write began that no flush has covered, and what was written; those beyond the tip don't count.
+        self._unflushed: list[tuple[int, bytes]] = []
+        self._fault: str | None = None
         self.dirty = False
         """Written since the last flush began."""
-        try:
-            _check_regular(self._fd)
-            self.recovery, head = recover(self._fd, path, session_id)
-            self.tip: tuple[Head | None, int] = (head, os.fstat(self._fd).st_size)
-            """The last event written, and the bytes up to its end. One value, so that an interrupt can't split it."""
-        except BaseException:
-            os.close(self._fd)
-            raise
+        self.recovery, head, segments = recover(segments_of(directory, session_id), session_id, disk)
+        opened = self._open(tuple(segments) or (first_segment(directory, session_id),), now_ns)
+        self.tip: tuple[Head | None, int, _Opened] = (head, os.fstat(opened.fd).st_size, opened)
+        """The last event written, the bytes up to its end, and the file they are in. One value, so that an interrupt can't
+        split it."""
+
+    @property
+    def extent(self) -> tuple[tuple[Segment, ...], int]:
+        """Its files in order, and how many bytes of the last are acknowledged: what follows is being written, or taken back."""
+        _, end, opened = self.tip
+        return opened.segments, end
 
     def append(self, data: bytes, head: Head, *, durable: bool) -> None:
         """Write ``data``, whole lines ending with the event ``head``; all of it or nothing.
@@ -76,166 +102,190 @@ class ChainFile:
         Raises:
             TraceUnavailableError: nothing was written.
         """
-        if self.fault is not None:
-            raise TraceUnavailableError(self.fault, hint="End the session and start another.")
-        size = self.tip[1]
+        if self._fault is not None:
+            self.heal()
+        _, size, opened = self.tip
         try:
-            written = os.write(self._fd, data)
-            while written < len(data):  # the rest says why
-                written += os.write(self._fd, data[written:])
-            if durable:
-                self._sync()
+            written = self._write(opened.fd, data)
+            if written < len(data):
+                written += write_all(self._disk, opened.fd, data[written:])
+            end = size + written
+            self._unflushed.append((size, data))
+            if durable or end - self._unflushed[0][0] > self._bounds.unflushed_bytes:
+                self._flush()
             # One assignment: an interrupt falls before it, and the write is taken back, or after it, and it counts.
-            self.tip = (head, size + written)
+            self.tip = (head, end, opened)
         except BaseException as error:
             self._take_back()
             if isinstance(error, OSError):
                 raise unavailable("record an event", error) from error
             raise
 
-    def flush(self) -> None:
-        """Flush what was written to disk; a failure becomes the file's ``fault``."""
-        self.dirty = False
+    def is_full(self, now_ns: int) -> bool:
+        """Whether the next event belongs in another file."""
+        _, size, opened = self.tip
+        return size >= self._bounds.segment_bytes or (now_ns >= opened.until_ns and size > 0)
+
+    def roll(self, now_ns: int) -> None:
+        """Go on in another file. The one so far is on disk, whole, before there is another.
+
+        Raises:
+            TraceUnavailableError: it can't be; the chain is as it was.
+        """
+        if self._fault is not None:
+            self.heal()
+        head, _, opened = self.tip
+        segment = later_segment(self._directory, self._session_id, head.sequence + 1 if head is not None else 0)
+        try:
+            self._flush()
+            with suppress(FileExistsError):
+                self._disk.mkdir(segment.path.parent, 0o700)
+            self._disk.sync_folder(self._directory)
+            fresh = self._open((*opened.segments, segment), now_ns)
+            if os.fstat(fresh.fd).st_size:
+                self._disk.close(fresh.fd)
+                raise OSError(errno.ESTALE, f"{segment.path.name} is there already")
+        except OSError as error:
+            raise unavailable("begin another file of a trace", error) from error
         with self._sync_lock:
-            if self._open:
-                try:
-                    self._sync_unlocked()
-                except OSError:
-                    return  # noted as fault
+            self.tip = (head, 0, fresh)
+        with suppress(OSError):  # all of it is on disk
+            self._disk.close(opened.fd)
+
+    def flush(self) -> bool:
+        """Flush what was written to disk. False if that failed, now or before: ``heal`` is what helps then."""
+        self.dirty = False
+        try:
+            self._flush()
+        except OSError:
+            return False
+        return True
+
+    def heal(self) -> None:
+        """Write again what may have been lost, flush it and read it back. Nothing to do where nothing failed.
+
+        Raises:
+            TraceUnavailableError: the disk still refuses, or the file is not the one that was written.
+        """
+        with self._sync_lock:
+            if self._fault is None or self._closed:
+                return
+            try:
+                self._rewrite()
+            except OSError as error:
+                raise unavailable(f"record events since {self._fault}", error) from error
+            self._fault = None
 
     def close(self) -> None:
-        """Flush and close. Safe to call twice."""
-        self.flush()
-        with self._sync_lock:
-            if self._open:
-                self._open = False
-                os.close(self._fd)
+        """Flush and close. Safe to call twice.
 
-    def _sync(self) -> None:
-        with self._sync_lock:
-            self._sync_unlocked()
-
-    def _sync_unlocked(self) -> None:
+        Raises:
+            TraceUnavailableError: it is closed, and what the system had not written yet may be lost with it.
+        """
         try:
-            _flush_to_disk(self._fd)
-            if not self._named:
-                flush_folder(self._path.parent)
-                self._named = True
-            if os.fstat(self._fd).st_nlink == 0:
-                raise FileNotFoundError(errno.ENOENT, "the trace file was deleted")
-        except OSError as error:
-            # After a failed flush the system may have dropped what it could not write.
-            self.fault = f"the trace could not be flushed to disk: {error.strerror or error}"
+            if not self.flush():
+                self.heal()
+        finally:
+            with self._sync_lock:
+                if not self._closed:
+                    self._closed = True
+                    with suppress(OSError):
+                        self._disk.close(self.tip[2].fd)
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _open(self, segments: tuple[Segment, ...], now_ns: int) -> _Opened:
+        fd = self._disk.open(segments[-1].path, os.O_RDWR | os.O_APPEND | os.O_CREAT | PLAIN, 0o600)
+        try:
+            check_regular(fd)
+            born_ns = now_ns
+            for line in islice(lines_of(segments[-1:]), 1):
+                born_ns = _timestamp_ns(line, now_ns)
+            return _Opened(fd, segments, born_ns + int(self._bounds.segment_age_s * _NS))
+        except BaseException:
+            self._disk.close(fd)
             raise
+
+    def _flush(self) -> None:
+        with self._sync_lock:
+            if self._closed:
+                return
+            if self._fault is not None:  # the system reports a loss once: a flush that succeeds now says nothing
+                raise OSError(errno.EIO, self._fault)
+            opened = self.tip[2]
+            covered = len(self._unflushed)
+            try:
+                self._sync(opened.fd, opened)
+            except OSError as error:
+                self._fault = f"a flush to disk failed ({error.strerror or error})"
+                raise
+            del self._unflushed[:covered]
+
+    def _sync(self, fd: int, opened: _Opened) -> None:
+        self._disk.sync(fd)
+        if not opened.named:
+            self._disk.sync_folder(opened.path.parent)
+            opened.named = True
+        if os.fstat(fd).st_nlink == 0:
+            raise OSError(errno.ENOENT, "the trace file was deleted")
 
     def _take_back(self) -> None:
-        before = self.fault
-        self.fault = "an interrupted write could not be taken back"
+        before = self._fault
+        self._fault = "a write could not be taken back"
+        with self._sync_lock:
+            _, end, opened = self.tip
+            self._forget_beyond(end)
+            with suppress(OSError):
+                self._disk.truncate(opened.fd, end)
+                self._fault = before
+
+    def _forget_beyond(self, end: int) -> None:
+        while self._unflushed and self._unflushed[-1][0] >= end:
+            self._unflushed.pop()
+
+    def _rewrite(self) -> None:
+        head, end, opened = self.tip
+        self._forget_beyond(end)
+        start = self._unflushed[0][0] if self._unflushed else end
+        data = b"".join(data for _, data in self._unflushed)
+        # Not the descriptor that appends: what is there may still be good, so it is written over in place.
+        fd = self._disk.open(opened.path, os.O_RDWR | PLAIN)
         try:
-            os.ftruncate(self._fd, self.tip[1])
-        except OSError:
-            return
-        self.fault = before
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) != opened.identity or status.st_size < start:
+                raise OSError(errno.ESTALE, "the trace file was replaced or cut")
+            self._disk.seek(fd, start, os.SEEK_SET)
+            if data:
+                write_all(self._disk, fd, data)
+            self._disk.truncate(fd, end)
+            opened.named = False
+            self._sync(fd, opened)
+            self._disk.seek(fd, start, os.SEEK_SET)
+            if _read(self._disk, fd, len(data)) != data:
+                raise OSError(errno.EIO, "the disk does not give back what was written")
+        finally:
+            self._disk.close(fd)
+        fresh = _Opened(self._disk.open(opened.path, os.O_RDWR | os.O_APPEND | PLAIN), opened.segments, opened.until_ns)
+        if fresh.identity != opened.identity:
+            self._disk.close(fresh.fd)
+            raise OSError(errno.ESTALE, "the trace file was replaced")
+        self.tip = (head, end, fresh)
+        self._unflushed.clear()
+        with suppress(OSError):
+            self._disk.close(opened.fd)
 
 
-def open_to_read(path: Path) -> BinaryIO:
-    """Open a trace file for reading.
+def _read(disk: Disk, fd: int, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size > 0 and (part := disk.read(fd, min(size, _READ_BYTES))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
-    Raises:
-        OSError: it can't be opened.
-        TraceUnavailableError: it is not a regular file.
-    """
-    fd = os.open(path, os.O_RDONLY | _FLAGS)
+
+def _timestamp_ns(line: bytes, otherwise: int) -> int:
+    """When a stored event was."""
     try:
-        _check_regular(fd)
-        return os.fdopen(fd, "rb")
-    except BaseException:
-        os.close(fd)
-        raise
-
-
-def whole_lines(file: BinaryIO, end: int | None = None) -> Iterator[bytes]:
-    """Lines up to byte ``end`` without their line feeds; an unfinished last one is left out."""
-    place = 0
-    for line in file:
-        place += len(line)
-        if not line.endswith(b"\n") or (end is not None and place > end):
-            return
-        yield line[:-1]
-
-
-def recover(fd: int, path: Path, session_id: str) -> tuple[Recovery, Head | None]:
-    """Keep the longest valid prefix of the file open as ``fd``; the rest is moved to a file beside it.
-
-    The copy is on disk before the original is cut: a failure in between leaves both.
-
-    Raises:
-        OSError: the file can't be read, copied or cut.
-    """
-    with open(os.dup(fd), "rb") as file:
-        file.seek(0)
-        starts = [0, 0]  # of the line being verified, and of the one after it
-
-        def lines() -> Iterator[bytes]:
-            for line in whole_lines(file):
-                starts[:] = starts[1], starts[1] + len(line) + 1
-                yield line
-
-        check = verify(lines(), session_id=session_id)
-        kept_bytes = starts[1] if check.ok else starts[0]
-        rest_bytes = os.fstat(fd).st_size - kept_bytes
-        if not rest_bytes:
-            return Recovery(session_id, check.events, 0, None), check.head
-        file.seek(kept_bytes)
-        aside = _set_aside(file, path, session_id)
-    os.ftruncate(fd, kept_bytes)
-    os.fsync(fd)
-    code = check.code or "truncated"
-    return Recovery(session_id, check.events, rest_bytes, str(aside), code), check.head
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the entries of ``folder`` survive a power cut, where the file system can.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    if os.name == "nt":  # pragma: no cover - Windows has no handle on folders and needs none
-        return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-            raise
-    finally:
-        os.close(fd)
-
-
-def _set_aside(source: BinaryIO, path: Path, session_id: str) -> Path:
-    number = 1
-    while True:
-        aside = path.with_name(f"{session_id}.torn-{number}")
-        try:
-            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
-        except FileExistsError:
-            number += 1
-            continue
-        try:
-            with os.fdopen(fd, "wb") as copy:
-                while part := source.read(_COPY_BYTES):
-                    copy.write(part)
-                copy.flush()
-                os.fsync(copy.fileno())
-        except BaseException:
-            aside.unlink()  # the chain still holds all of it, and recovery is tried again
-            raise
-        flush_folder(aside.parent)
-        return aside
-
-
-def _check_regular(fd: int) -> None:
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise TraceUnavailableError(
-            "what stands where the trace file should be is no regular file", hint="Move it out of the folder."
-        )
+        return int(datetime.fromisoformat(parse(line).timestamp).timestamp()) * _NS
+    except ValueError:  # the 31st of a short month has the form of a timestamp
+        return otherwise

@@ -114,7 +114,11 @@ class TraceStore(Protocol):
         ...
 
     def release(self, session_id: str) -> None:
-        """Flush a chain to disk and give up writing it. Unknown ids are ignored."""
+        """Flush a chain to disk and give up writing it. Unknown ids are ignored.
+
+        Raises:
+            TraceUnavailableError: it is given up, and events not ``durable`` since the last flush may be lost.
+        """
         ...
 
     def recover(self, session_id: str) -> Recovery:
@@ -127,7 +131,7 @@ class TraceStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Flush and release every chain. Safe to call twice."""
+        """Flush and release every chain. Safe to call twice. Raises as ``release``, once all are released."""
         ...
 
 

@@ -1,6 +1,7 @@
 """What is particular to files: permissions, links, full disks, torn tails, other processes."""
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from types import FrameType
 import pytest
 
 from cra_mcp.errors import TraceLockedError, TraceUnavailableError, UnknownTraceError
+from cra_mcp.trace.claim import Claim, _lock
+from cra_mcp.trace.disk import Disk
 from cra_mcp.trace.event import Draft, verify
 from cra_mcp.trace.file import FileStore
 
@@ -206,11 +209,7 @@ def test_a_full_disk_refuses_the_append_with_advice_and_leaves_the_chain(store, 
         os.dup2(own, fd)
         os.close(own)
         os.close(full)
-    # The device can't be cut either, so what it held was unknown: the chain waits until it is verified again.
-    with pytest.raises(TraceUnavailableError):
-        store.append(SESSION, [draft()])
-    store.release(SESSION)
-    store.begin(SESSION, TRACE)
+    # The device can't be cut either, so what it held is unknown: the file is opened and looked at again.
     assert store.append(SESSION, [draft()]).sequence == 1
     assert verify(store.read(SESSION)).ok
 
@@ -223,6 +222,11 @@ def test_a_durable_event_that_can_not_be_flushed_is_taken_back(store, folder, pa
         store.append(SESSION, [draft()], durable=True)  # the folder's own entry for it can't be flushed
     assert store.head(SESSION) is None
     assert (moved / path.name).read_bytes() == b""
+    with pytest.raises(TraceUnavailableError):
+        store.append(SESSION, [draft()])
+    moved.rename(folder)
+    assert store.append(SESSION, [draft()], durable=True).sequence == 0
+    assert verify(store.read(SESSION)).ok
 
 
 def test_a_trace_deleted_while_it_is_written_takes_no_more_durable_events(store, path, draft):
@@ -232,6 +236,8 @@ def test_a_trace_deleted_while_it_is_written_takes_no_more_durable_events(store,
     for _ in range(2):
         with pytest.raises(TraceUnavailableError):
             store.append(SESSION, [draft()], durable=True)
+    with pytest.raises(TraceUnavailableError):
+        store.close()
 
 
 @posix
@@ -242,6 +248,8 @@ def test_the_background_flush_finds_a_deleted_trace(store, path, draft):
         for _ in range(3_000):
             store.append(SESSION, [draft()])
             threading.Event().wait(0.01)
+    with pytest.raises(TraceUnavailableError):
+        store.close()
 
 
 def test_an_interrupt_at_any_line_of_a_write_never_breaks_the_chain(folder, draft):
@@ -439,7 +447,7 @@ def test_a_chain_another_process_writes_is_locked_until_it_ends_even_by_a_kill(s
         assert process.stdout.readline() == b"0\n"
         with pytest.raises(TraceLockedError) as caught:
             store.begin(SESSION, TRACE)
-        assert str(process.pid) in caught.value.message
+        assert f"process {process.pid} on {socket.gethostname()}" in caught.value.message
         assert [info.live for info in store.sessions()] == [True]
         assert len(store.read(SESSION)) == 1
         process.kill()
@@ -478,6 +486,62 @@ def test_fifty_killed_writers_lose_nothing_they_acknowledged(folder):
         _kill_a_writer(folder, 1 + (round_ * 37) % 211)
 
 
+@posix
+def test_no_lock_is_left_behind_however_many_take_turns(folder, draft):
+    """Eight threads with stores of their own fight over one chain: it is never written by two, and no file of its lock stays."""
+    done: list[int] = []
+
+    def write() -> None:
+        for _ in range(10):
+            store = FileStore(folder)
+            while True:
+                try:
+                    store.begin(SESSION, TRACE)
+                    break
+                except TraceLockedError:
+                    continue
+            done.append(store.append(SESSION, [draft()]).sequence)
+            store.close()
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == list(range(80))
+    assert verify(FileStore(folder).read(SESSION)).ok
+    assert list((folder / ".locks").iterdir()) == []
+
+
+@posix
+def test_a_lock_whose_file_was_removed_by_its_last_owner_is_not_taken(tmp_path):
+    path = tmp_path / "some.lock"
+    claim = Claim.take(path, "it is used", "wait")
+    late = os.open(path, os.O_RDWR)
+    claim.give_up()
+    claim.give_up()
+    try:
+        assert not path.exists()
+        assert _lock(late), "the file that was can be locked"
+        second = Claim.take(path, "it is used", "wait")
+        assert Claim.is_taken(path), "and is not what counts"
+        second.give_up()
+    finally:
+        os.close(late)
+    assert not Claim.is_taken(path)
+
+
+@pytest.mark.parametrize("owner", [b"", b"\x1b[2J 1\n", b"12 host\nand more", b"-3 host\n", b"9" * 4_096])
+def test_only_a_well_formed_owner_is_named(tmp_path, owner):
+    path = tmp_path / "some.lock"
+    claim = Claim.take(path, "it is used", "wait")
+    path.write_bytes(owner)
+    with pytest.raises(TraceLockedError) as caught:
+        Claim.take(path, "it is used", "wait")
+    assert caught.value.message == "it is used by another process"
+    claim.give_up()
+
+
 # --- damage of any size --------------------------------------------------------------------------------------------
 
 
@@ -503,7 +567,7 @@ def test_a_recovery_the_disk_refuses_leaves_the_chain_and_nothing_beside_it(stor
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", refuse)
+        patched.setattr(Disk, "sync", staticmethod(refuse))
         with pytest.raises(TraceUnavailableError):
             store.recover(SESSION)
     assert path.read_bytes() == before

@@ -4,8 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-import filelock  # noqa: F401 - someone without rights may not be able to import it later
-
 from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.trace.event import Draft
 from cra_mcp.trace.file import FileStore

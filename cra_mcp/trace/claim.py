@@ -1,0 +1,126 @@
+"""The right to write something that has one writer at a time, among all processes.
+
+Rule: the operating system holds the lock, so it ends with the process that has it, however that ends. The file of a lock names
+its owner, and is removed by the owner before it lets go; whoever gets a lock then looks whether its file is still the one of
+that name, so that two processes never each hold a file that was.
+"""
+
+import os
+import re
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from cra_mcp.errors import TraceLockedError
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    import msvcrt
+else:
+    import fcntl
+
+_WAIT_S = 0.25  # rides over another process that looks whether something is claimed
+_PAUSE_S = 0.01
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_FAR = 0x4000_0000  # Windows keeps others from reading locked bytes; nothing is ever written here
+_OWNER = re.compile(rb"([1-9][0-9]{0,9}) ([A-Za-z0-9._-]{1,253})\n")
+_OWNER_BYTES = 300
+
+
+class Claim:
+    """A claim this process has. Made by ``take``."""
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._fd = fd
+        self._path = path
+
+    @classmethod
+    def take(cls, path: Path, what: str, hint: str) -> "Claim":
+        """Claim what ``path`` stands for; the folder of ``path`` is there.
+
+        Args:
+            path: the lock's file.
+            what: how a refusal begins: ``session … is being written``.
+            hint: what a person can do about it.
+
+        Raises:
+            OSError: the file can't be made or locked.
+            TraceLockedError: someone has it; the message names the process and its host.
+        """
+        until = time.monotonic() + _WAIT_S
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+            try:
+                if _lock(fd):
+                    if _is_at(fd, path):
+                        _sign(fd)
+                        return cls(fd, path)
+                elif time.monotonic() > until:
+                    raise TraceLockedError(f"{what} by {_owner(fd)}", hint=hint)
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+            time.sleep(_PAUSE_S)
+
+    @staticmethod
+    def is_taken(path: Path) -> bool:
+        """Whether some process has it now. Makes no file."""
+        try:
+            fd = os.open(path, os.O_RDWR | _FLAGS)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # someone else's folder: nothing to conclude but that there is a lock
+        try:
+            return not _lock(fd)
+        finally:
+            os.close(fd)
+
+    def give_up(self) -> None:
+        """Give it up, and leave no file behind. Safe to call twice."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        with suppress(OSError):  # Windows keeps open files
+            self._path.unlink()
+        os.close(fd)
+        if sys.platform == "win32":  # pragma: no cover - if another has it open by now, it stays
+            with suppress(OSError):
+                self._path.unlink()
+
+
+def _lock(fd: int) -> bool:
+    """Whether the lock is ours now. Closing the file gives it up."""
+    try:
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            os.lseek(fd, _FAR, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether ``path`` still names this file: its last owner may have removed it since it was opened."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(fd: int) -> None:
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:253] or "-"
+    with suppress(OSError):  # on a full disk it goes without
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.write(fd, f"{os.getpid()} {host}\n".encode())
+
+
+def _owner(fd: int) -> str:
+    os.lseek(fd, 0, os.SEEK_SET)
+    match = _OWNER.fullmatch(os.read(fd, _OWNER_BYTES))
+    return f"process {match[1].decode()} on {match[2].decode()}" if match else "another process"

@@ -1,0 +1,116 @@
+"""Recovery of a chain nobody writes: the longest valid prefix stays, the rest is set aside.
+
+Rule: the copy of what is set aside is on disk before anything is cut; a failure in between leaves both.
+Source: specs/trace.md, "Recovery".
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cra_mcp.trace.disk import PLAIN, Disk, write_all
+from cra_mcp.trace.event import Head, Verification, verify
+from cra_mcp.trace.segments import Segment, open_to_read
+from cra_mcp.trace.store import Recovery
+
+_COPY_BYTES = 1_048_576
+
+
+def recover(
+    segments: Sequence[Segment], session_id: str, disk: Disk
+) -> tuple[Recovery, Head | None, Sequence[Segment]]:
+    """Keep the longest valid prefix of a chain; the rest is moved to a file beside its first segment.
+
+    Returns:
+        What was done, the head of what is left, and its segments.
+
+    Raises:
+        OSError: a file can't be read, copied or cut.
+        TraceUnavailableError: something that is no regular file stands in its place.
+    """
+    if not segments:
+        return Recovery(session_id, 0, 0, None), None, segments
+    sizes = [_size(segment) for segment in segments]
+    check, at, kept = _examine(segments, session_id)
+    # An empty file at the end was made for events that never came: it stays, for those that will.
+    rest = sizes[at] - kept + sum(sizes[at + 1 :])
+    if not rest and at == len(segments) - 1:
+        return Recovery(session_id, check.events, 0, None), check.head, segments
+    aside = _set_aside(segments[at:], kept, session_id, disk) if rest else None
+    for segment in segments[:at:-1]:
+        disk.unlink(segment.path)
+        disk.sync_folder(segment.path.parent)
+    fd = disk.open(segments[at].path, os.O_RDWR | PLAIN)
+    try:
+        disk.truncate(fd, kept)
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
+    left = segments[: at + 1]
+    if aside is None:
+        return Recovery(session_id, check.events, 0, None), check.head, left
+    return Recovery(session_id, check.events, rest, str(aside), check.code or "truncated"), check.head, left
+
+
+def _examine(segments: Sequence[Segment], session_id: str) -> tuple[Verification, int, int]:
+    """Verify; and where the good part ends: the number of the segment, and bytes into it."""
+    ends = [(0, 0), (0, 0)]  # of what comes before the line being verified, and of that line
+
+    def lines() -> Iterator[bytes]:
+        for number, segment in enumerate(segments):
+            place = 0
+            with open_to_read(segment.path) as file:
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    ends[:] = (number, place) if place or not number else ends[1], (number, place + len(line))
+                    place += len(line)
+                    yield line[:-1]
+                else:
+                    continue
+            if number < len(segments) - 1:
+                return  # torn, and yet followed by another: what follows can't be linked to it
+
+    check = verify(lines(), session_id=session_id)
+    at, kept = ends[1] if check.ok else ends[0]
+    if check.ok:
+        # Segments after the last good line that are empty belong to the chain as they are.
+        while at < len(segments) - 1 and not _size(segments[at + 1]) and kept == _size(segments[at]):
+            at, kept = at + 1, 0
+    return check, at, kept
+
+
+def _set_aside(segments: Sequence[Segment], skip: int, session_id: str, disk: Disk) -> Path:
+    """Copy what follows the first ``skip`` bytes of ``segments`` to a file of its own, and that to disk."""
+    first = segments[0].path
+    folder = first.parent if first.name.startswith(session_id) else first.parent.parent
+    number = 1
+    while True:
+        aside = folder / f"{session_id}.torn-{number}"
+        try:
+            fd = disk.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, 0o600)
+        except FileExistsError:
+            number += 1
+            continue
+        try:
+            try:
+                for segment in segments:
+                    with open_to_read(segment.path) as source:
+                        source.seek(skip if segment is segments[0] else 0)
+                        while part := source.read(_COPY_BYTES):
+                            write_all(disk, fd, part)
+                disk.sync(fd)
+            finally:
+                disk.close(fd)
+            disk.sync_folder(folder)
+        except BaseException:
+            with suppress(OSError):  # the chain still holds all of it, and recovery is tried again
+                disk.unlink(aside)
+            raise
+        return aside
+
+
+def _size(segment: Segment) -> int:
+    with open_to_read(segment.path) as file:
+        return os.fstat(file.fileno()).st_size
