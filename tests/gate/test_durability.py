@@ -1,4 +1,4 @@
-"""Which calls have what approves them on disk before they run: by risk, as their atlas says, and never less than the operator says."""
+"""Which calls have what approves them on disk before they run: as their atlas says, and never less than the operator does."""
 
 import json
 

@@ -55,8 +55,7 @@ class Work:
             try:
                 step()
             except TraceUnavailableError as error:
-                assert error.hint
-                failed += 1
+                failed += 1 if error.hint else 1_000
                 step()
         return failed
 
