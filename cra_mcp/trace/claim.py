@@ -15,17 +15,24 @@ from pathlib import Path
 
 from cra_mcp.errors import TraceLockedError
 
-if sys.platform == "win32":  # pragma: no cover - Windows
-    import msvcrt
-else:
-    import fcntl
-
 _WAIT_S = 0.25  # rides over another process that looks whether something is claimed
 _PAUSE_S = 0.01
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _FAR = 0x4000_0000  # Windows keeps others from reading locked bytes; nothing is ever written here
 _OWNER = re.compile(rb"([1-9][0-9]{0,9}) ([A-Za-z0-9._-]{1,253})\n")
 _OWNER_BYTES = 300
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    import msvcrt
+
+    def _seize(fd: int) -> None:
+        os.lseek(fd, _FAR, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _seize(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Claim:
@@ -94,11 +101,7 @@ class Claim:
 def _lock(fd: int) -> bool:
     """Whether the lock is ours now. Closing the file gives it up."""
     try:
-        if sys.platform == "win32":  # pragma: no cover - Windows
-            os.lseek(fd, _FAR, os.SEEK_SET)
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _seize(fd)
     except (BlockingIOError, PermissionError):
         return False
     return True
