@@ -38,19 +38,26 @@ def recover(
     if not rest and at == len(segments) - 1:
         return Recovery(session_id, check.events, 0, None), check.head, segments
     aside = _set_aside(segments[at:], kept, session_id, disk) if rest else None
-    for segment in segments[:at:-1]:
+    left = segments[: at + 1]
+    if not kept and not at and segments[0].first:  # what it should follow is gone: the chain begins anew
+        left = ()
+    for segment in reversed(segments[len(left) :]):
         disk.unlink(segment.path)
         disk.sync_folder(segment.path.parent)
-    fd = disk.open(segments[at].path, os.O_RDWR | PLAIN)
-    try:
-        disk.truncate(fd, kept)
-        disk.sync(fd)
-    finally:
-        disk.close(fd)
-    left = segments[: at + 1]
+    if left:
+        _cut(left[-1], kept, disk)
     if aside is None:
         return Recovery(session_id, check.events, 0, None), check.head, left
     return Recovery(session_id, check.events, rest, str(aside), check.code or "truncated"), check.head, left
+
+
+def _cut(segment: Segment, size: int, disk: Disk) -> None:
+    fd = disk.open(segment.path, os.O_RDWR | PLAIN)
+    try:
+        disk.truncate(fd, size)
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
 
 
 def _examine(segments: Sequence[Segment], session_id: str) -> tuple[Verification, int, int]:

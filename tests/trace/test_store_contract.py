@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cra_mcp.errors import CanonicalError, TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
+from cra_mcp.trace.chainfile import Bounds
 from cra_mcp.trace.event import Draft, format_timestamp, parse, verify
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.memory import MemoryStore
@@ -30,6 +31,7 @@ class Clock:
 STORES: dict[str, Callable[..., TraceStore]] = {
     "memory": lambda path, **given: MemoryStore(**given),
     "file": lambda path, **given: FileStore(path / "traces", **given),
+    "small files": lambda path, **given: FileStore(path / "traces", bounds=Bounds(segment_bytes=500), **given),
 }
 
 
