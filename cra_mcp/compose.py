@@ -3,6 +3,8 @@
 Rule: concrete stores and back ends are named here and nowhere else; a new one is one line.
 """
 
+import os
+
 from cra_mcp.approval.ledger import SCHEMA, ApprovalLedger
 from cra_mcp.atlas.archive import FOLDER, AtlasArchive
 from cra_mcp.atlas.registry import Catalogue
@@ -20,7 +22,11 @@ from cra_mcp.runtime import Runtime
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.state.database import Database
 from cra_mcp.trace.chainfile import Bounds
+from cra_mcp.trace.checkpointing import Checkpointer
+from cra_mcp.trace.delivery import Sink
 from cra_mcp.trace.file import FileStore
+from cra_mcp.trace.keeping import KeptCheckpoints
+from cra_mcp.trace.keyfile import load_key
 from cra_mcp.trace.memory import MemoryStore
 from cra_mcp.trace.store import TraceStore
 
@@ -35,6 +41,8 @@ class CRARuntime(Runtime):
     def __init__(self, config: RuntimeConfig | None = None) -> None:
         config = config or RuntimeConfig()
         store = open_store(config)
+        self.checkpointer = open_checkpointer(config, store)
+        """Makes checkpoints of what is recorded; None where that is turned off."""
         ledger = open_ledger(config)
         backends: list[Backend] = [
             PythonBackend(max_threads=config.max_concurrency),
@@ -53,6 +61,14 @@ class CRARuntime(Runtime):
         archive = open_archive(config)
         super().__init__(config=config, store=store, ledger=ledger, gate=gate, keep=archive.keep if archive else None)
 
+    def close(self) -> None:
+        """End all sessions, flush, make the last checkpoints and close. Safe to call twice."""
+        try:
+            super().close()
+        finally:
+            if self.checkpointer is not None:
+                self.checkpointer.close()
+
 
 def open_store(config: RuntimeConfig) -> TraceStore:
     """The trace store of a configuration. Touches nothing until it is used."""
@@ -70,6 +86,40 @@ def open_store(config: RuntimeConfig) -> TraceStore:
 def open_archive(config: RuntimeConfig) -> AtlasArchive | None:
     """Where atlases are kept for replay: beside the traces that name them. Touches nothing until it is used."""
     return None if config.store == "memory" else AtlasArchive(config.trace_path / FOLDER)
+
+
+def open_checkpointer(config: RuntimeConfig, store: TraceStore) -> Checkpointer | None:
+    """What makes the checkpoints of ``store``; None where none are kept: in memory, or by setting.
+
+    Raises:
+        SettingsError: they can't be copied to where the settings say.
+    """
+    if config.checkpoint_every == 0 or config.store == "memory":
+        return None
+    source = config.checkpoint_key
+    checkpointer = Checkpointer(
+        store=store,
+        key=lambda: load_key(source, config.data_path, os.environ),
+        kept=KeptCheckpoints(config.trace_path),
+        sinks=open_sinks(config) if config.checkpoint_to else (),
+        every=config.checkpoint_every,
+        interval_s=config.checkpoint_interval_s,
+    )
+    store.tap = checkpointer
+    return checkpointer
+
+
+def open_sinks(config: RuntimeConfig) -> list[Sink]:
+    """Where a configuration has checkpoints copied.
+
+    Raises:
+        SettingsError: one can't be used.
+    """
+    from cra_mcp.trace.sinks import sink_of  # noqa: PLC0415 - loads HTTP and TLS, for those who want copies
+
+    source = config.checkpoint_key or ""
+    hidden = frozenset({source.removeprefix("env:")} if source.startswith("env:") else ())
+    return [sink_of(text, os.environ, hidden=hidden) for text in config.checkpoint_to]
 
 
 def open_keys(config: RuntimeConfig) -> KeyStore:

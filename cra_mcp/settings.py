@@ -65,6 +65,10 @@ class RuntimeConfig:
         max_unflushed_bytes: of one trace; the event that makes it more waits for the disk itself.
         segment_bytes: a trace goes on in another file once one has so many bytes;
         segment_age_s: or once its first event is so many seconds old.
+        checkpoint_every: events of a session after which a signed checkpoint is made; 0: none are made.
+        checkpoint_interval_s: seconds after which one is made if there were fewer.
+        checkpoint_to: where copies go: ``folder:``, ``https:``, ``syslog+udp:``, ``syslog+tcp:``, ``syslog:`` or ``command:``.
+        checkpoint_key: ``file:PATH``, ``env:NAME`` or ``keyring:SERVICE/NAME``; None: a file in the data folder, made if needed.
         clock_ns: wall clock, nanoseconds since the epoch.
         new_id: source of identifiers.
     """
@@ -91,6 +95,10 @@ class RuntimeConfig:
     max_unflushed_bytes: int = 4_194_304
     segment_bytes: int = 67_108_864
     segment_age_s: float = 86_400.0
+    checkpoint_every: int = 1_000
+    checkpoint_interval_s: float = 60.0
+    checkpoint_to: tuple[str, ...] = ()
+    checkpoint_key: str | None = None
     clock_ns: Callable[[], int] = time.time_ns
     new_id: Callable[[], str] = new_uuid7
 
@@ -117,8 +125,9 @@ class RuntimeConfig:
             "segment_bytes",
         ):
             _require(cast("int", getattr(self, name)) >= 1, name, "must be at least 1")
-        _require(self.max_recorded_bytes >= 0, "max_recorded_bytes", "must not be negative")
-        for name in ("elicitation_timeout_s", "flush_interval_s", "segment_age_s"):
+        for name in ("max_recorded_bytes", "checkpoint_every"):
+            _require(cast("int", getattr(self, name)) >= 0, name, "must not be negative")
+        for name in ("elicitation_timeout_s", "flush_interval_s", "segment_age_s", "checkpoint_interval_s"):
             _require(cast("float", getattr(self, name)) > 0, name, "must be above 0")
 
     @property
@@ -185,6 +194,10 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "max_unflushed_bytes": int,
     "segment_bytes": int,
     "segment_age_s": float,
+    "checkpoint_every": int,
+    "checkpoint_interval_s": float,
+    "checkpoint_to": List,
+    "checkpoint_key": str,
 }
 
 

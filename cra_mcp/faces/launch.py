@@ -34,6 +34,7 @@ _SERVE_EXAMPLES = (
     "cra-mcp serve --atlas ./my-atlas --atlas devops --agent-id ci --control-tools none",
     "cra-mcp serve --atlas customer-support --transport streamable-http --port 8765",
     "cra-mcp serve --atlas customer-support --transport streamable-http --require-key",
+    "cra-mcp serve --atlas devops --checkpoint-to folder:/mnt/worm --checkpoint-to https://audit.example/checkpoints",
 )
 _DEMO_EXAMPLES = ("cra-mcp demo", "cra-mcp demo --dir ./demo")
 
@@ -87,6 +88,27 @@ def serve(
             help="Host an atlas names whose address may be private. Can be repeated. Default: CRA_ALLOW_PRIVATE_HOSTS.",
         ),
     ] = None,
+    checkpoint_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TARGET",
+            help="Copy checkpoints to folder:PATH, https://HOST/PATH, syslog+udp://HOST, syslog+tcp://HOST, syslog:///dev/log or "
+            "command:PROGRAM. Can be repeated. Default: CRA_CHECKPOINT_TO.",
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(metavar="EVENTS", help="Make one after so many events (1000); 0 turns them off.")
+    ] = None,
+    checkpoint_interval: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Make one after so long (60), and at the end of a session.")
+    ] = None,
+    checkpoint_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Key that signs them: file:PATH, env:NAME or keyring:SERVICE/NAME. Default: one made in the data folder.",
+        ),
+    ] = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     watch: Annotated[
@@ -114,6 +136,10 @@ def serve(
         recording=record,
         agent_id=agent_id,
         allow_private_hosts=tuple(allow_private_host) if allow_private_host else None,
+        checkpoint_to=tuple(checkpoint_to) if checkpoint_to else None,
+        checkpoint_every=checkpoint_every,
+        checkpoint_interval_s=checkpoint_interval,
+        checkpoint_key=checkpoint_key,
     )
     paths = [atlas_path(text) for text in atlas]
     if metrics and transport == "stdio":
@@ -211,6 +237,8 @@ async def _running(config: "RuntimeConfig", paths: Sequence[Path], watch: bool) 
     from cra_mcp.faces.reloading import Reloader, look_at  # noqa: PLC0415 - as said
 
     runtime = CRARuntime(config)
+    if runtime.checkpointer is not None:
+        runtime.checkpointer.prepare()  # a key that can't be used is told now
     looks = {path: look_at(path) for path in paths}
     loaded = {runtime.load_atlas(path).atlas_id: path for path in paths}
     async with runtime:

@@ -20,7 +20,7 @@ from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.disk import Disk, unavailable
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
 from cra_mcp.trace.segments import FOLDER, SUFFIX, Segment, lines_of, open_to_read, segments_of
-from cra_mcp.trace.store import Recovery, TraceInfo, check_identifiers, link_all, new_identifier
+from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
 
 _LOCKS = ".locks"
 _TAIL_BYTES = 65_536
@@ -72,6 +72,7 @@ class FileStore:
         self._chains: dict[str, _Chain] = {}
         self._lock = threading.Lock()  # over the set of chains
         self._closed = False
+        self.tap: Tap | None = None
 
     # --- write -----------------------------------------------------------------------------------------------------
 
@@ -119,6 +120,9 @@ class FileStore:
             )
             lines.append(b"")
             file.append(b"\n".join(lines), head, durable=durable)
+            if self.tap is not None:
+                del lines[-1]
+                self.tap.grown(session_id, head, lines)
         if not durable and not file.dirty:
             self._flusher.mark(chain)
         return head
@@ -134,6 +138,8 @@ class FileStore:
                     chain.file.close()
                 finally:
                     chain.claim.give_up()
+            if self.tap is not None:
+                self.tap.released(session_id)
 
     def close(self) -> None:
         """See ``TraceStore.close``."""
@@ -149,6 +155,14 @@ class FileStore:
         self._flusher.stop()
         if failed is not None:
             raise failed
+
+    def flush(self, session_id: str) -> None:
+        """See ``TraceStore.flush``."""
+        chain = self._chains.get(session_id)
+        if chain is None:
+            raise _not_written(session_id)
+        if not chain.file.flush():
+            raise TraceUnavailableError("a flush to disk failed", hint="Free space, or check the disk.")
 
     # --- read ------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from cra_mcp.errors import TraceLockedError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.event import Draft, Head, format_timestamp
-from cra_mcp.trace.store import Recovery, TraceInfo, check_identifiers, link_all, new_identifier
+from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class MemoryStore:
         self._chains: dict[str, _Chain] = {}
         self._lock = Lock()  # over the set of chains
         self._closed = False
+        self.tap: Tap | None = None
 
     def begin(self, session_id: str, trace_id: str) -> None:
         """See ``TraceStore.begin``."""
@@ -76,6 +77,8 @@ class MemoryStore:
             chain.lines[chain.events :] = lines
             chain.modified = head.timestamp
             chain.head = head
+            if self.tap is not None:
+                self.tap.grown(session_id, head, lines)
             return head
 
     def head(self, session_id: str) -> Head | None:
@@ -106,12 +109,19 @@ class MemoryStore:
                 found.append(TraceInfo(session_id, size_bytes, chain.modified, live=chain.writing))
         return sorted(found, key=lambda info: (info.modified, info.session_id), reverse=True)
 
+    def flush(self, session_id: str) -> None:
+        """See ``TraceStore.flush``; there is no disk."""
+        if not self._chain(session_id).writing:
+            raise UnknownTraceError(f"session {session_id} is not being written")
+
     def release(self, session_id: str) -> None:
         """See ``TraceStore.release``."""
         chain = self._chains.get(session_id)
         if chain is not None:
             with chain.lock:
-                chain.writing = False
+                given_up, chain.writing = chain.writing, False
+            if given_up and self.tap is not None:
+                self.tap.released(session_id)
 
     def recover(self, session_id: str) -> Recovery:
         """See ``TraceStore.recover``; memory tears nothing."""

@@ -47,11 +47,26 @@ class Recovery:
     code: str | None = None
 
 
+class Tap(Protocol):
+    """Is told what a store stores. Must neither raise nor wait: calls do."""
+
+    def grown(self, session_id: str, head: Head, lines: Sequence[bytes]) -> None:
+        """``lines`` were stored, and end with ``head``. Told in the order of the chain."""
+        ...
+
+    def released(self, session_id: str) -> None:
+        """A chain was flushed to disk and given up."""
+        ...
+
+
 class TraceStore(Protocol):
     """Keeps one append-only chain a session. All methods are synchronous and may be called from any thread."""
 
     remote: ClassVar[bool]
     """True where a call waits on a network: the runtime then calls it on its own worker limiter."""
+
+    tap: Tap | None
+    """Told of everything that is stored; None: nobody is."""
 
     def begin(self, session_id: str, trace_id: str) -> None:
         """Open a chain for writing; an existing one is recovered and continued.
@@ -111,6 +126,15 @@ class TraceStore(Protocol):
 
     def sessions(self) -> list[TraceInfo]:
         """All chains, the most recently written first."""
+        ...
+
+    def flush(self, session_id: str) -> None:
+        """Bring what was appended to a chain to disk now.
+
+        Raises:
+            TraceUnavailableError: the disk refuses.
+            UnknownTraceError: it is not being written here.
+        """
         ...
 
     def release(self, session_id: str) -> None:

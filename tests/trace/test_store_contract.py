@@ -235,3 +235,60 @@ def test_eight_threads_never_fork_a_chain(store, draft):
 
 def test_a_store_is_not_remote(store):
     assert type(store).remote is False
+
+
+class Listener:
+    """A tap that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.heads: list[int] = []
+        self.given_up: list[str] = []
+
+    def grown(self, session_id, head, lines):
+        assert session_id == SESSION
+        self.lines += lines
+        self.heads.append(head.sequence)
+
+    def released(self, session_id):
+        self.given_up.append(session_id)
+
+
+def test_a_tap_is_told_every_stored_line_once_and_in_order_and_of_the_end(store, draft):
+    store.tap = listener = Listener()
+    store.begin(SESSION, TRACE)
+    store.append(SESSION, [draft(1), draft(2)])
+    with pytest.raises(CanonicalError):
+        store.append(SESSION, [draft(float("nan"))])
+    store.append(SESSION, [draft(3)], durable=True)
+    assert listener.lines == store.read(SESSION)
+    assert listener.heads == [1, 2]
+    assert listener.given_up == []
+    store.release(SESSION)
+    store.release(SESSION)
+    assert listener.given_up == [SESSION]
+
+
+def test_threads_that_append_at_once_are_told_in_the_order_of_the_chain(store, draft):
+    store.tap = listener = Listener()
+    store.begin(SESSION, TRACE)
+    threads = [
+        threading.Thread(target=lambda: [store.append(SESSION, [draft(), draft()]) for _ in range(50)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert listener.lines == store.read(SESSION)
+    assert listener.heads == sorted(listener.heads)
+
+
+def test_a_chain_that_is_written_can_be_flushed_and_no_other(store, draft):
+    store.begin(SESSION, TRACE)
+    store.append(SESSION, [draft()])
+    store.flush(SESSION)
+    store.release(SESSION)
+    for session_id in (SESSION, OTHER):
+        with pytest.raises(UnknownTraceError):
+            store.flush(session_id)

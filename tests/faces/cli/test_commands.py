@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = [
     "serve", "demo", "resolve", "execute", "atlas validate", "atlas show", "atlas from-openapi",
     "trace list", "trace show", "trace tail",
-    "trace verify", "trace recover", "keys create", "keys list", "keys revoke",
+    "trace verify", "trace recover", "trace key", "keys create", "keys list", "keys revoke",
     "pending", "approve", "deny", "conformance", "doctor",
 ]  # fmt: skip
 

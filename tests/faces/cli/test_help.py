@@ -10,7 +10,7 @@ from tests.faces.mcp.conftest import Place, environment
 COMMANDS = [
     "demo", "serve", "resolve", "execute", "atlas validate", "atlas show", "atlas from-openapi",
     "trace list", "trace show", "trace tail",
-    "trace verify", "trace recover", "keys create", "keys list", "keys revoke",
+    "trace verify", "trace recover", "trace key", "keys create", "keys list", "keys revoke",
     "pending", "approve", "deny", "conformance", "doctor",
 ]  # fmt: skip
 

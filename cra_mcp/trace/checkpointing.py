@@ -1,0 +1,272 @@
+"""Making checkpoints of the chains that are being written: every so many events, after some time, and when a session ends.
+
+Rule: what a call waits for is one reference put in a queue; hashing, signing and writing happen on a thread of their own. What is
+signed is what was recorded, not what the file says by then; nothing is signed that is not on disk, or that contradicts what was
+signed before. A checkpoint that can't be made is told, tried again, and stops no call.
+Source: specs/trace.md, "Checkpoints".
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cra_mcp.errors import CRAError, UnknownTraceError
+from cra_mcp.trace.checkpoint import Checkpoint, SignerKey, origin_of, parse_checkpoint
+from cra_mcp.trace.delivery import Delivery, DeliveryCounts, Sink
+from cra_mcp.trace.event import Head
+from cra_mcp.trace.keeping import KeptCheckpoints
+from cra_mcp.trace.merkle import Frontier, leaf_hash
+from cra_mcp.trace.store import TraceStore
+
+_log = logging.getLogger("cra_mcp.trace")
+_SLICE = 8
+"""Batches hashed before other threads get a turn: the interpreter lets one thread run for 5 ms, calls should not wait so long."""
+_MAX_WAITING = 20_000
+"""Batches of one chain that may wait; further ones are hashed by who records them."""
+_CLOSE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointCounts:
+    """What was done so far. ``failures`` counts checkpoints that could not be made, each time."""
+
+    signed: int
+    failures: int
+    sinks: tuple[DeliveryCounts, ...]
+
+
+class _Log:
+    """One chain: ``lock`` guards the tree, of which ``waiting`` holds what is to be added."""
+
+    __slots__ = ("due", "ended", "fault", "lock", "ready", "session_id", "signed_size", "tree", "waiting")
+
+    def __init__(self, session_id: str, due: int) -> None:
+        self.session_id = session_id
+        self.due = due
+        self.ended = False
+        self.ready = False
+        self.fault = False
+        self.signed_size = 0
+        self.tree = Frontier()
+        self.waiting: deque[tuple[Head, Sequence[bytes]]] = deque()
+        self.lock = threading.Lock()
+
+    def take_in(self, batches: int | None = None) -> bool:
+        """Add what is waiting to the tree, or so many batches of it; whether anything is left. The caller holds ``lock``."""
+        append, waiting = self.tree.append, self.waiting
+        while waiting and batches != 0:
+            for line in waiting.popleft()[1]:
+                append(leaf_hash(line))
+            batches = None if batches is None else batches - 1
+        return bool(waiting)
+
+
+class Checkpointer:
+    """Makes checkpoints of every chain of a store whose ``tap`` it is. Does nothing before the first event.
+
+    Args:
+        store: asked for what a continued chain already has, and to bring a chain to disk.
+        key: the key, asked for when the first checkpoint is due.
+        kept: where they are kept beside the traces.
+        sinks: where copies go.
+        every: events after which one is due.
+        interval_s: seconds an event may be without one.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: TraceStore,
+        key: Callable[[], SignerKey],
+        kept: KeptCheckpoints,
+        sinks: Sequence[Sink] = (),
+        every: int,
+        interval_s: float,
+    ) -> None:
+        self._store = store
+        self._load_key = key
+        self._key: SignerKey | None = None
+        self._kept = kept
+        self._deliveries = [Delivery(sink) for sink in sinks]
+        self._every = every
+        self._interval_s = interval_s
+        self._logs: dict[str, _Log] = {}
+        self._lock = threading.Lock()  # over starting and the set of logs
+        self._work = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._signed = self._failures = 0
+
+    def prepare(self) -> None:
+        """Get the key now, so that one that can't be used is known before anything is recorded.
+
+        Raises:
+            SettingsError: ``checkpoint_key``.
+        """
+        self._signer()
+
+    # --- what a store tells ----------------------------------------------------------------------------------------
+
+    def grown(self, session_id: str, head: Head, lines: Sequence[bytes]) -> None:
+        """``lines`` were stored and end with ``head``. Called in the order of the chain; must not raise."""
+        log = self._logs.get(session_id)
+        if log is None or log.ended:  # one that is continued is looked at anew
+            log = self._begin(session_id)
+        log.waiting.append((head, lines))
+        if head.sequence >= log.due:
+            log.due = head.sequence + self._every
+            self._work.set()
+            if len(log.waiting) > _MAX_WAITING and log.ready:
+                with log.lock:
+                    log.take_in()
+
+    def released(self, session_id: str) -> None:
+        """The chain is complete for now, and on disk."""
+        log = self._logs.get(session_id)
+        if log is not None:
+            log.ended = True
+            self._work.set()
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def counts(self) -> CheckpointCounts:
+        """What was done so far."""
+        return CheckpointCounts(self._signed, self._failures, tuple(each.counts() for each in self._deliveries))
+
+    def close(self) -> None:
+        """Make the last checkpoints and deliver them, for five seconds at most. Safe to call twice."""
+        deadline = time.monotonic() + _CLOSE_S
+        with self._lock:
+            self._closing = True
+            thread = self._thread
+        self._work.set()
+        if thread is not None:
+            thread.join(_CLOSE_S)
+        for delivery in self._deliveries:
+            delivery.close(deadline)
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, session_id: str) -> _Log:
+        with self._lock:
+            log = self._logs[session_id] = _Log(session_id, self._every - 1)
+            if self._thread is None and not self._closing:
+                thread = threading.Thread(target=self._run, name="cra-checkpoint", daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except RuntimeError as error:  # no thread can be had now; the next session tries again
+                    self._failures += 1
+                    _log.error("no checkpoints are made: %s", error)
+            return log
+
+    def _run(self) -> None:
+        tick = time.monotonic() + self._interval_s
+        while True:
+            self._work.wait(max(0.0, tick - time.monotonic()))
+            closing = self._closing
+            self._work.clear()
+            everything = closing or time.monotonic() >= tick
+            if everything:
+                tick = time.monotonic() + self._interval_s
+            with self._lock:
+                logs = list(self._logs.values())
+            for log in logs:
+                if everything or log.ended or log.due - self._every >= log.signed_size:
+                    self._attend(log)
+            if closing:
+                return
+
+    def _attend(self, log: _Log) -> None:
+        ended = log.ended  # before looking: what was recorded until then is waiting
+        if not log.fault:
+            with self._told(log):
+                self._checkpoint(log, ended=ended)
+        if ended and (log.fault or not log.waiting):
+            with self._lock:
+                if self._logs.get(log.session_id) is log and log.ended:
+                    del self._logs[log.session_id]
+
+    def _checkpoint(self, log: _Log, *, ended: bool) -> None:
+        if not log.ready:
+            if not log.waiting:
+                return
+            self._catch_up(log)
+        while True:
+            with log.lock:
+                more = log.take_in(_SLICE)
+                size, root = log.tree.size, log.tree.root()
+            if not more:
+                break
+            time.sleep(0)  # others first
+        if size == log.signed_size or not (ended or self._is_on_disk(log)):
+            return
+        signer = self._signer()
+        note = signer.sign(Checkpoint(origin_of(signer.verifier.name, log.session_id), size, root))
+        self._kept.append(log.session_id, note)
+        log.signed_size = size
+        self._signed += 1
+        for delivery in self._deliveries:
+            delivery.offer(log.session_id, size, note)
+
+    def _is_on_disk(self, log: _Log) -> bool:
+        """Bring the chain to disk: else a power cut could take what a checkpoint then says was there."""
+        try:
+            self._store.flush(log.session_id)
+        except UnknownTraceError:
+            return False  # it is being released: that flushes it too, and is told if it succeeds
+        return True
+
+    def _catch_up(self, log: _Log) -> None:
+        """Take in what the chain had before, and compare it with what was signed then."""
+        head, lines = log.waiting[0]
+        first = head.sequence + 1 - len(lines)
+        before = self._last_signed(log.session_id)
+        tree = Frontier()
+        agrees = before is None
+        for line in self._store.read(log.session_id, limit=first) if first else ():
+            agrees = agrees or _is(before, tree)
+            tree.append(leaf_hash(line))
+        if not agrees and not _is(before, tree):
+            log.fault = True
+            raise CRAError(
+                "the chain is not the one that was signed before: no more checkpoints are made of it",
+                code="checkpoint_mismatch",
+            )
+        log.tree = tree
+        log.signed_size = before.size if before is not None else 0
+        log.ready = True
+
+    def _last_signed(self, session_id: str) -> Checkpoint | None:
+        """What this key said of the session last, as far as it is kept beside the trace."""
+        for note in reversed(self._kept.read(session_id)):
+            try:
+                signed = parse_checkpoint(note)
+                signed.verify([self._signer().verifier])
+            except CRAError:
+                continue  # another key's, or changed: copies elsewhere tell
+            return signed.checkpoint
+        return None
+
+    def _signer(self) -> SignerKey:
+        if self._key is None:
+            self._key = self._load_key()
+        return self._key
+
+    @contextmanager
+    def _told(self, log: _Log) -> Generator[None]:
+        """Whatever goes wrong with one chain is told, and the thread goes on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a checkpoint must not stop those of other chains
+            self._failures += 1
+            reason = f"{error.message} [{error.code}]" if isinstance(error, CRAError) else str(error)
+            _log.error("no checkpoint of %s: %s", log.session_id, reason)
+
+
+def _is(checkpoint: Checkpoint | None, tree: Frontier) -> bool:
+    return checkpoint is not None and checkpoint.size == tree.size and checkpoint.root == tree.root()
