@@ -5,7 +5,7 @@ Source: specs/mcp.md, "Publication".
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
@@ -106,9 +106,10 @@ class PublishedResources:
             if uri_variables(_uri(action))
         ]
 
-    def knows(self, ctx: RequestContext, uri: str) -> bool:
-        """Whether the caller could be allowed to read ``uri``."""
-        return any(self._match(action, uri) is not None for action in _visible(self._runtime, ctx, "resource"))
+    def known(self, ctx: RequestContext, uris: Sequence[str]) -> frozenset[str]:
+        """Those of ``uris`` that the caller could be allowed to read as an action."""
+        actions = _visible(self._runtime, ctx, "resource")
+        return frozenset(uri for uri in uris if any(self._match(action, uri) is not None for action in actions))
 
     async def read(
         self, ctx: RequestContext, params: t.ReadResourceRequestParams

@@ -151,9 +151,9 @@ class Resources:
             else:
                 found = self._read(ctx, uri)
         except CRAError as error:
-            raise _not_found(ctx, uri, error.message) from error
+            raise not_found(ctx, uri, error.message) from error
         if found is None:
-            raise _not_found(ctx, uri, "there is no such resource")
+            raise not_found(ctx, uri, "there is no such resource")
         return found
 
     def _read(self, ctx: RequestContext, uri: str) -> t.ReadResourceResult | None:
@@ -338,6 +338,7 @@ def _number(text: str | None, default: int) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None  # noqa: PLR2004 - 2^53 has 16
 
 
-def _not_found(ctx: RequestContext, uri: str, why: str) -> MCPError:
+def not_found(ctx: RequestContext, uri: str, why: str) -> MCPError:
+    """The answer for a resource that isn't there for the caller, with the code of its era."""
     code = t.INVALID_PARAMS if is_modern(ctx) else -32002
     return MCPError(code=code, message=f"Resource not found: {why}", data={"uri": cast("str", lossy(uri[:500]))})

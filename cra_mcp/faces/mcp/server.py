@@ -28,14 +28,18 @@ from cra_mcp.faces.mcp.clients import set_level
 from cra_mcp.faces.mcp.connection import RequestContext
 from cra_mcp.faces.mcp.context_prompts import ContextPrompts
 from cra_mcp.faces.mcp.control import ControlTools, Which
+from cra_mcp.faces.mcp.listening import Listening
+from cra_mcp.faces.mcp.news import News
 from cra_mcp.faces.mcp.published import REFUSED, PublishedPrompts, PublishedResources
 from cra_mcp.faces.mcp.resources import Resources, completion
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.faces.mcp.subscriptions import Subscriptions
 from cra_mcp.faces.mcp.tools import ActionTools
+from cra_mcp.faces.mcp.watchable import Watchable
 from cra_mcp.runtime import Runtime
 
 _LIST_TTL_MS = 5_000
+_MAX_SUBSCRIPTIONS = 512
 _CALLS = ("tools/call", "prompts/get")
 _log = logging.getLogger("cra_mcp.mcp")
 
@@ -58,9 +62,17 @@ class GovernedServer(Server[Principal]):
         runtime: what is served.
         options: how it is presented.
         sessions: which session a request belongs to; the transport's.
+        max_subscriptions: streams of changes that one principal of the 2026 era can have open.
     """
 
-    def __init__(self, runtime: Runtime, options: ServeOptions, sessions: SessionFinder) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        options: ServeOptions,
+        sessions: SessionFinder,
+        *,
+        max_subscriptions: int = _MAX_SUBSCRIPTIONS,
+    ) -> None:
         self._runtime = runtime
         self._sessions = sessions
         self._calls = Calls(runtime, sessions)
@@ -70,7 +82,9 @@ class GovernedServer(Server[Principal]):
         self._packs = ContextPrompts(runtime, sessions)
         self._resources = Resources(runtime, sessions)
         self._published = PublishedResources(runtime, self._calls)
-        self.subscriptions = Subscriptions(runtime, self._resources, self._published)
+        news, watchable = News(runtime), Watchable(runtime, self._published)
+        self.subscriptions = Subscriptions(news, watchable)
+        self.listening = Listening(news, watchable, max_of_one=max_subscriptions)
         local = local_principal(runtime, options)
 
         @asynccontextmanager
@@ -108,6 +122,7 @@ class GovernedServer(Server[Principal]):
             on_read_resource=self._read_resource,
             on_subscribe_resource=self.subscriptions.subscribe,
             on_unsubscribe_resource=self.subscriptions.unsubscribe,
+            on_subscriptions_listen=self.listening.listen,
             on_completion=self._complete,
         )
         self.extensions[app.EXTENSION] = {}
@@ -119,7 +134,8 @@ class GovernedServer(Server[Principal]):
         self.middleware.insert(0, _keep_text_in)
 
     async def aclose(self) -> None:
-        """End the calls that wait for answers of their client."""
+        """End the subscriptions, and the calls that wait for answers of their client."""
+        await self.listening.aclose()
         await self._calls.aclose()
 
     def create_initialization_options(

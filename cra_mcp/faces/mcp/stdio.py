@@ -5,6 +5,7 @@ Rule: one process, one principal (whoever started it), one session at a time. So
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 
@@ -15,6 +16,8 @@ from cra_mcp.faces.mcp.stopping import stop_requested
 from cra_mcp.faces.mcp.wire import LineReader, LineWriter, StandardStreams
 from cra_mcp.runtime import Runtime
 from cra_mcp.session import EndReason
+
+_LAST_WORD_S: Final = 0.02
 
 
 async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
@@ -28,7 +31,7 @@ async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
         writer = LineWriter(streams.write_fd)
         with stop_requested() as asked:
             async with anyio.create_task_group() as group:
-                group.start_soon(_stop_when, asked, group.cancel_scope, reason)
+                group.start_soon(_stop_when, asked, server, group.cancel_scope, reason)
                 await serve(server, LineReader(streams.read_fd, writer), writer, principal)
                 group.cancel_scope.cancel()
     finally:
@@ -42,7 +45,10 @@ class _Reason:
     value: EndReason = field(default="completed")
 
 
-async def _stop_when(asked: asyncio.Event, scope: anyio.CancelScope, reason: _Reason) -> None:
+async def _stop_when(asked: asyncio.Event, server: GovernedServer, scope: anyio.CancelScope, reason: _Reason) -> None:
     await asked.wait()
     reason.value = "cancelled"
+    if len(server.listening):
+        await server.listening.aclose()
+        await anyio.sleep(_LAST_WORD_S)  # the result of a subscription is written after its handler has ended
     scope.cancel()

@@ -58,7 +58,10 @@ class HttpApp:
         protected: Mapping[str, ASGIApp] | None = None,
     ) -> None:
         self._sessions = HttpSessions(runtime, options.goal, http.limits)
-        server = GovernedServer(runtime, options, self._sessions)
+        server = GovernedServer(
+            runtime, options, self._sessions, max_subscriptions=http.limits.max_streams_per_principal
+        )
+        self._end_subscriptions = server.listening.close
         self._streamable = StreamableHttp(server, self._sessions, http.limits)
         sse = SseTransport(server, self._sessions)
         local = local_principal(runtime, options)
@@ -92,7 +95,7 @@ class HttpApp:
 
     async def stop(self) -> None:
         """Take no request any more, and end those under way."""
-        await self._under_way.close()
+        await self._under_way.close(self._end_subscriptions)
         await self._streamable.end_sessions()
         await self._under_way.cancel()
 

@@ -4,6 +4,7 @@ Rule: what is short may finish; then every handler is cancelled, which records i
 answers end, so that clients see a close and not a failure.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -29,6 +30,7 @@ class UnderWay:
         self._patience_s = patience_s
         self._short: set[anyio.CancelScope] = set()
         self._streams: set[anyio.CancelScope] = set()
+        self._subscriptions: set[anyio.CancelScope] = set()
         self._changed = anyio.Event()
 
     def over(self, app: ASGIApp) -> ASGIApp:
@@ -38,7 +40,7 @@ class UnderWay:
             if self.stopping:
                 await _STOPPING.send(scope, receive, send, _HEADERS)
                 return
-            kept = self._streams if is_stream(scope) else self._short
+            kept = self._kept(scope)
             answer = _Answer(send)
             with anyio.CancelScope() as cancel:
                 kept.add(cancel)
@@ -52,22 +54,33 @@ class UnderWay:
 
         return known
 
-    async def close(self) -> None:
-        """Take no request any more, end the streams, and wait a little for what is short."""
+    async def close(self, end_subscriptions: Callable[[], None]) -> None:
+        """Take no request any more, end the streams, and wait a little for what is short.
+
+        Args:
+            end_subscriptions: has them answered with their result.
+        """
         self.stopping = True
-        for cancel in list(self._streams):
+        end_subscriptions()
+        await self._until_none(_LAST_WORD_S, self._subscriptions)
+        for cancel in [*self._streams, *self._subscriptions]:
             cancel.cancel()
-        await self._until_none(self._patience_s)
+        await self._until_none(self._patience_s, self._short, self._streams, self._subscriptions)
 
     async def cancel(self) -> None:
         """End all requests."""
         for cancel in list(self._short):
             cancel.cancel()
-        await self._until_none(_LAST_WORD_S)
+        await self._until_none(_LAST_WORD_S, self._short, self._streams, self._subscriptions)
 
-    async def _until_none(self, within_s: float) -> None:
+    def _kept(self, scope: Scope) -> set[anyio.CancelScope]:
+        if not is_stream(scope):
+            return self._short
+        return self._streams if scope["method"] == "GET" else self._subscriptions
+
+    async def _until_none(self, within_s: float, *kept: set[anyio.CancelScope]) -> None:
         with anyio.move_on_after(within_s):
-            while self._short or self._streams:
+            while any(kept):
                 self._changed = anyio.Event()
                 await self._changed.wait()
 
