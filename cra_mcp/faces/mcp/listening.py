@@ -28,6 +28,7 @@ from cra_mcp.faces.mcp.sessions import bound_to
 from cra_mcp.faces.mcp.watchable import MAX_WATCHED, Watchable
 
 _LAST_WORD_S: Final = 0.1
+_WRITTEN_S: Final = 0.02
 _LISTS: Final[Mapping[str, ServerEvent]] = {
     # No URI begins with these.
     " tools": ToolsListChanged(),
@@ -95,11 +96,14 @@ class Listening:
 
     async def aclose(self) -> None:
         """``close``, and wait a moment for those whose clients still read."""
+        if not self._posts:
+            return
         self.close()
         with anyio.move_on_after(_LAST_WORD_S):
             while self._posts:
                 self._ended = anyio.Event()
                 await self._ended.wait()
+        await anyio.sleep(_WRITTEN_S)  # the result of a request is written after its handler has ended
 
     async def _serve(
         self,

@@ -5,7 +5,6 @@ Rule: one process, one principal (whoever started it), one session at a time. So
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Final
 
 import anyio
 
@@ -16,8 +15,6 @@ from cra_mcp.faces.mcp.stopping import stop_requested
 from cra_mcp.faces.mcp.wire import LineReader, LineWriter, StandardStreams
 from cra_mcp.runtime import Runtime
 from cra_mcp.session import EndReason
-
-_LAST_WORD_S: Final = 0.02
 
 
 async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
@@ -48,7 +45,5 @@ class _Reason:
 async def _stop_when(asked: asyncio.Event, server: GovernedServer, scope: anyio.CancelScope, reason: _Reason) -> None:
     await asked.wait()
     reason.value = "cancelled"
-    if len(server.listening):
-        await server.listening.aclose()
-        await anyio.sleep(_LAST_WORD_S)  # the result of a subscription is written after its handler has ended
+    await server.listening.aclose()
     scope.cancel()

@@ -6,12 +6,14 @@ Rule: a refusal is a JSON-RPC error without an id, with a stable code and what t
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import anyio
 import mcp_types as t
 import orjson
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SERVER_FAULT = 500
+_LAST_WORD_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,27 @@ class AnswerRefused:
             await self._app(scope, receive, send)
         except RefusedError as error:
             await error.refusal.send(scope, receive, send, error.headers)
+
+
+class Answer:
+    """How far the answer to a request has got."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._begun = self._done = False
+
+    async def send(self, message: Message) -> None:
+        """Hand a part of it on."""
+        self._begun = True
+        self._done = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+    async def finish(
+        self, scope: Scope, receive: Receive, instead: Refusal, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Bring an answer that was cut off to its end, if its client still reads; ``instead`` is said if it had not begun."""
+        with anyio.move_on_after(_LAST_WORD_S):
+            if not self._begun:
+                await instead.send(scope, receive, self._send, headers)
+            elif not self._done:
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})

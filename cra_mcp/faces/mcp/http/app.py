@@ -61,7 +61,7 @@ class HttpApp:
         server = GovernedServer(
             runtime, options, self._sessions, max_subscriptions=http.limits.max_streams_per_principal
         )
-        self._end_subscriptions = server.listening.close
+        self._end_subscriptions = server.listening.aclose
         self._streamable = StreamableHttp(server, self._sessions, http.limits)
         sse = SseTransport(server, self._sessions)
         local = local_principal(runtime, options)
@@ -119,7 +119,9 @@ class HttpApp:
         app = LimitBody(app, self._limits)
         app = LimitStreams(app, self._limits, self._open_streams)
         app = self._rate.over(app)
-        app = Authenticate(app, authenticator=self._authenticator, anonymous=self._anonymous)
+        app = Authenticate(
+            app, authenticator=self._authenticator, anonymous=self._anonymous, recheck_s=self._limits.recheck_s
+        )
         app = AnswerRefused(app)
         return self._under_way.over(app)
 

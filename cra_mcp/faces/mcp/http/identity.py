@@ -1,14 +1,16 @@
 """Who a request comes from.
 
 Rule: every request that reaches a handler has a principal. Without an authenticator it is the anonymous one, and the server
-stays on this machine.
+stays on this machine. An answer that stays open is worth no more than its credential: it ends when that does.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
+import anyio
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
 from mcp.server.auth.provider import AccessToken
@@ -17,12 +19,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cra_mcp.auth.principal import Authenticator, Principal
 from cra_mcp.errors import AuthenticationError, CRAError, ForbiddenError
 from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE
-from cra_mcp.faces.mcp.http.answers import Refusal
+from cra_mcp.faces.mcp.http.answers import Answer, Refusal
+from cra_mcp.faces.mcp.http.limits import is_stream
 from cra_mcp.faces.mcp.sessions import bound_to
 
 _UNAVAILABLE: Final = Refusal(
     503, "authentication_unavailable", "the credential can't be checked now", "try again later"
 )
+_NO_LONGER: Final = Refusal(401, "invalid_token", "the credential is no longer valid", "get another one")
 _TWICE: Final = Refusal(400, "invalid_request", "a request has one Authorization header at most", "send one")
 _log = logging.getLogger("cra_mcp.http")
 
@@ -34,10 +38,14 @@ class Authenticate:
         app: what is protected.
         authenticator: reads credentials; None: everybody is ``anonymous``.
         anonymous: who callers are without an authenticator.
+        recheck_s: seconds between looks at the credential of a stream that is open.
     """
 
-    def __init__(self, app: ASGIApp, *, authenticator: Authenticator | None, anonymous: Principal) -> None:
+    def __init__(
+        self, app: ASGIApp, *, authenticator: Authenticator | None, anonymous: Principal, recheck_s: float
+    ) -> None:
         self._app = app
+        self._recheck_s = recheck_s
         self._authenticator = authenticator
         self._anonymous = anonymous
 
@@ -54,10 +62,35 @@ class Authenticate:
         user = _as_user(principal)
         # Sealed request state is bound to who asks, too; the SDK looks here for that.
         token = auth_context_var.set(user)
+        known = {**scope, PRINCIPAL_SCOPE: principal, "user": user}
         try:
-            await self._app({**scope, PRINCIPAL_SCOPE: principal, "user": user}, receive, send)
+            if self._authenticator is not None and is_stream(scope):
+                await self._while_it_holds(self._authenticator, principal, known, receive, send)
+            else:
+                await self._app(known, receive, send)
         finally:
             auth_context_var.reset(token)
+
+    async def _while_it_holds(
+        self, authenticator: Authenticator, principal: Principal, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer with a stream, which ends when its credential no longer stands for the same principal."""
+        answer = Answer(send)
+        with anyio.CancelScope() as cancel:
+            looking = asyncio.create_task(self._look(authenticator, principal, scope, cancel))
+            try:
+                await self._app(scope, receive, answer.send)
+            finally:
+                looking.cancel()
+        if cancel.cancelled_caught:
+            await answer.finish(scope, receive, _NO_LONGER)
+
+    async def _look(
+        self, authenticator: Authenticator, principal: Principal, scope: Scope, cancel: anyio.CancelScope
+    ) -> None:
+        while await _authenticated(authenticator, scope) == principal:  # noqa: ASYNC110 - nobody tells of an expiry
+            await anyio.sleep(self._recheck_s)
+        cancel.cancel()
 
 
 async def _authenticated(

@@ -31,6 +31,7 @@ class Limits:
         receive_s: seconds a client has for the head of a request, and again for its body.
         send_s: seconds a client may leave an answer unread once buffers are full.
         keep_alive_s: seconds a connection may stay open between requests.
+        recheck_s: seconds between looks at whether the credential of an open stream still holds.
         stop_s: seconds calls under way have to finish by themselves when the server stops.
     """
 
@@ -46,6 +47,7 @@ class Limits:
     receive_s: float = 30.0
     send_s: float = 30.0
     keep_alive_s: int = 30
+    recheck_s: float = 30.0
     stop_s: float = 0.25
 
     def __post_init__(self) -> None:
