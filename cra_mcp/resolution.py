@@ -18,6 +18,7 @@ from cra_mcp.errors import RequestError
 from cra_mcp.policy.conditions import TRUE, Test, compile_conditions
 from cra_mcp.policy.engine import PolicySet
 from cra_mcp.policy.model import Conditions, Decision, Facts, Limit
+from cra_mcp.policy.windows import Schedule
 
 DecisionType = Literal["allow", "partial", "requires_approval", "deny"]
 
@@ -200,6 +201,12 @@ class Resolver:
             for block in atlas.context_blocks
             if block.conditions != Conditions()
         }
+        self._schedules = tuple(
+            (atlas.atlas_id, Schedule(window))
+            for atlas in catalogue.atlases
+            for window in {block.conditions.time_window for block in atlas.context_blocks}
+            if window is not None
+        )
 
     def answer(self, query: Query, facts: Facts, now_us: int) -> Answer:
         """What policy makes of every action the query considers, and the context for it.
@@ -224,11 +231,21 @@ class Resolver:
         Raises:
             RequestError: ``unknown_atlas`` or ``unknown_capability``.
         """
-        for policy_set in self._scope(query).policy_sets:
-            boundary = policy_set.next_boundary(now_us)
-            if boundary is not None:
-                ttl_seconds = max(0, min(ttl_seconds, (boundary - now_us) // 1_000_000))
-        return ttl_seconds
+        boundary = self.next_boundary(query, now_us)
+        return ttl_seconds if boundary is None else max(0, min(ttl_seconds, (boundary - now_us) // 1_000_000))
+
+    def next_boundary(self, query: Query, now_us: int) -> int | None:
+        """The first instant after ``now_us`` at which a time window of a considered atlas opens or closes; None if none does.
+
+        Raises:
+            RequestError: ``unknown_atlas`` or ``unknown_capability``.
+        """
+        scope = self._scope(query)
+        changes = [policy_set.next_boundary(now_us) for policy_set in scope.policy_sets]
+        if self._schedules:
+            considered = {atlas.atlas_id for atlas in scope.atlases}
+            changes += [each.next_change(now_us) for atlas_id, each in self._schedules if atlas_id in considered]
+        return min((change for change in changes if change is not None), default=None)
 
     def _scope(self, query: Query) -> "_Scope":
         key = (query.atlas_ids, query.capabilities)

@@ -5,6 +5,7 @@ Every step is one transaction, so two processes can't both take it.
 """
 
 import sqlite3
+import threading
 from collections.abc import Callable
 
 import orjson
@@ -47,6 +48,20 @@ class ApprovalLedger:
     def __init__(self, database: Database, now_us: Callable[[], int]) -> None:
         self._database = database
         self._now_us = now_us
+        self._lock = threading.Lock()
+        self._changes = 0
+        self._listeners: tuple[Callable[[Approval], None], ...] = ()
+
+    def listen(self, listener: Callable[[Approval], None]) -> None:
+        """Tell ``listener``, on any thread, of every approval that this object has requested, settled or found settled."""
+        self._listeners = (*self._listeners, listener)
+
+    def tell(self, approval: Approval) -> None:
+        """An approval is no longer as it was."""
+        with self._lock:
+            self._changes += 1
+        for listener in self._listeners:
+            listener(approval)
 
     def request(self, approval: Approval) -> Approval:
         """Record a new pending approval.
@@ -75,6 +90,7 @@ class ApprovalLedger:
                     approval.decided_at_us,
                 ),
             )
+        self.tell(approval)
         return approval
 
     def latest(self, session_id: str, action_id: str, parameters_hash: str) -> Approval | None:
@@ -114,7 +130,23 @@ class ApprovalLedger:
                 "UPDATE approvals SET status = ?, decided_by = ?, channel = ?, decided_at_us = ? WHERE approval_id = ?",
                 ("granted" if granted else "rejected", by, channel, self._now_us(), approval_id),
             )
-            return self._get(connection, approval_id)
+            settled = self._get(connection, approval_id)
+        self.tell(settled)
+        return settled
+
+    def withdraw(self, approval_id: str, *, by: str, channel: Channel) -> bool:
+        """Make a granted approval that was not used a rejected one. False if there was none.
+
+        Raises:
+            StateUnavailableError: it could not be recorded.
+        """
+        with self._database.transaction() as connection:
+            cursor = connection.execute(
+                "UPDATE approvals SET status = 'rejected', decided_by = ?, channel = ?, decided_at_us = ? "
+                "WHERE approval_id = ? AND status = 'granted'",
+                (by, channel, self._now_us(), approval_id),
+            )
+            return cursor.rowcount == 1
 
     def consume(self, approval_id: str) -> bool:
         """Use a granted approval up. False if it was not granted, is expired or was used before."""
@@ -141,6 +173,20 @@ class ApprovalLedger:
         with self._database.transaction() as connection:
             self._expire(connection)
             return self._get(connection, approval_id)
+
+    def version(self) -> tuple[int, int]:
+        """Something that differs once an approval has changed, in this process or another. Cheap: it takes no right to write.
+
+        Raises:
+            StateUnavailableError: the database can't be read.
+        """
+        return self._database.version(), self._changes
+
+    def is_pending(self, approval_id: str) -> bool:
+        """Whether an approval still waits for an answer, or has expired unanswered. Raises as ``version``."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT status FROM approvals WHERE approval_id = ?", (approval_id,)).fetchone()
+        return row is not None and row["status"] == "pending"
 
     def pending(self) -> list[Approval]:
         """All approvals that wait for an answer, the oldest first."""

@@ -5,6 +5,7 @@ not by one that is refused after all. No answer in time is a no. Source: specs/c
 """
 
 import contextlib
+import logging
 
 import anyio
 
@@ -14,11 +15,14 @@ from cra_mcp.atlas.model import Action
 from cra_mcp.errors import ApprovalError, TraceUnavailableError
 from cra_mcp.gate.attempt import Attempt, Recorder, in_thread
 from cra_mcp.gate.call import ExecutionOutcome, Fault
+from cra_mcp.gate.elsewhere import Elsewhere
 from cra_mcp.gate.refusing import evaluated
 from cra_mcp.policy.model import Decision
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.state.database import StateUnavailableError
 from cra_mcp.trace.event import format_timestamp
+
+_log = logging.getLogger("cra_mcp")
 
 
 class Approving:
@@ -34,6 +38,7 @@ class Approving:
         self._ledger = ledger
         self._recorder = recorder
         self._config = config
+        self._elsewhere = Elsewhere(ledger)
 
     async def consent(self, attempt: Attempt, action: Action, decision: Decision) -> Approval | ExecutionOutcome:
         """A granted approval for exactly this call, not used up yet; or what to answer instead.
@@ -55,7 +60,7 @@ class Approving:
             asked = await self._request(attempt, action, decision)
         if call.asker is None or not is_enough(GRADES[call.asker.channel], least):
             return self._leave_pending(attempt, asked, least)
-        return await self._ask(attempt, asked, call.asker)
+        return await self._ask(attempt, asked, call.asker, least)
 
     async def use(self, attempt: Attempt, granted: Approval) -> ExecutionOutcome | None:
         """Use a granted approval up: it serves one call. None, or the refusal if it is used or expired by now.
@@ -102,35 +107,52 @@ class Approving:
         await self._recorder.store(attempt, durable=False)
         return await in_thread(lambda: self._ledger.request(approval))
 
-    async def _ask(self, attempt: Attempt, asked: Approval, asker: Asker) -> Approval | ExecutionOutcome:
-        """Ask while the call waits; no answer in time is a no."""
+    async def _ask(
+        self, attempt: Attempt, asked: Approval, asker: Asker, least: str | None
+    ) -> Approval | ExecutionOutcome:
+        """Ask while the call waits; no answer in time is a no. Whoever settles it first, here or elsewhere, has settled it."""
         answer: Answer = "unanswered"
         try:
             with anyio.move_on_after(self._config.elicitation_timeout_s):
-                answer = await asker.ask(asked)
+                answer = await self._answer(asked, asker)
         except anyio.get_cancelled_exc_class():
             with contextlib.suppress(TraceUnavailableError, StateUnavailableError):
                 await in_thread(lambda: self._ledger.expire(asked.approval_id))
                 self._refuse_unapproved(attempt, asked, "approval.expired")
             raise
-        if answer == "unavailable":
-            return self._leave_pending(attempt, asked)
         if answer == "unanswered":
             await in_thread(lambda: self._ledger.expire(asked.approval_id))
-            return self._refuse_unapproved(attempt, asked, "approval.expired")
-        try:
-            settled = await in_thread(
-                lambda: self._ledger.settle(
-                    asked.approval_id, granted=answer == "granted", by=_who(attempt), channel=asker.channel
+        elif answer != "unavailable":
+            with contextlib.suppress(ApprovalError):
+                await in_thread(
+                    lambda: self._ledger.settle(
+                        asked.approval_id, granted=answer == "granted", by=_who(attempt), channel=asker.channel
+                    )
                 )
-            )
-        except ApprovalError:
-            # Decided elsewhere meanwhile, or expired: what the ledger says holds.
-            settled = await in_thread(lambda: self._ledger.get(asked.approval_id))
-        if settled.status == "granted":
+        settled = await in_thread(lambda: self._ledger.get(asked.approval_id))
+        if settled.status == "pending":
+            return self._leave_pending(attempt, asked)
+        if settled.status == "granted" and is_enough(settled.grade, least):
             return settled
         event = "approval.rejected" if settled.status == "rejected" else "approval.expired"
         return self._refuse_unapproved(attempt, settled, event)
+
+    async def _answer(self, asked: Approval, asker: Asker) -> Answer:
+        """What the asked person answers; ``unavailable`` where it is settled elsewhere before that."""
+        answer: Answer = "unavailable"
+        async with anyio.create_task_group() as group:
+
+            async def give_up() -> None:
+                await self._elsewhere.settled(asked.approval_id)
+                group.cancel_scope.cancel()
+
+            group.start_soon(give_up)
+            try:
+                answer = await asker.ask(asked)
+            except Exception as error:  # noqa: BLE001 - foreign code; the question stays open for others to answer
+                _log.warning("asking for approval failed: %s", type(error).__name__)
+            group.cancel_scope.cancel()
+        return answer
 
     def _now_us(self) -> int:
         return self._config.clock_ns() // 1_000

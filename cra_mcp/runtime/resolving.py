@@ -38,6 +38,12 @@ class Resolving:
         """What these facts could be allowed and told now, without a session. Nothing is recorded."""
         return self._resolver.answer(Query(""), facts, self._config.clock_ns() // 1_000)
 
+    def unchanged_for_us(self) -> int | None:
+        """Microseconds until a time window opens or closes, which can change what anybody is allowed or told; None: none will."""
+        now_us = self._config.clock_ns() // 1_000
+        boundary = self._resolver.next_boundary(Query(""), now_us)
+        return None if boundary is None else boundary - now_us
+
     def resolve(self, session: Session, query: Query, facts: Facts, request_id: str) -> Resolution:
         """Resolve a query of an active session, and make the resolution its current one.
 

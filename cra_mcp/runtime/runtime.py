@@ -80,6 +80,7 @@ class Runtime:
         self._resolving = Resolving(config, store, self._sessions, gate.catalogue)
         self._calls = Calls(gate, self._sessions)
         self._owners = Owners(store)
+        ledger.listen(lambda approval: self._sessions.watchers.tell(Change("approval", approval.session_id)))
         self._lock = threading.RLock()
         self._portal: BlockingPortal | None = None
         self._blocking = ExitStack()
@@ -293,6 +294,11 @@ class Runtime:
         facts = self._facts_of(principal)
         return self._resolving.preview(facts).context_blocks if facts is not None else ()
 
+    def unchanged_for_ms(self, at_most_ms: int) -> int:
+        """For how long ``permissions`` and ``context`` stay as they are if nothing but time passes; ``at_most_ms`` at most."""
+        left_us = self._resolving.unchanged_for_us()
+        return at_most_ms if left_us is None else min(at_most_ms, left_us // 1_000)
+
     def _facts_of(self, principal: Principal | None) -> Facts | None:
         """What policies see of a principal without a session; None if it may not call."""
         if principal is None:
@@ -417,9 +423,10 @@ class Runtime:
         )
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Tell ``watcher`` of every change of the catalogue and of traces, until what is returned is called.
+        """Tell ``watcher`` of every change of the catalogue, of traces and of approvals, until what is returned is called.
 
-        It is called on any thread, and must not wait. A trace is told of once for each call, not for each of its events.
+        It is called on any thread, and must not wait. A trace is told of once for each call, not for each of its events. What
+        another process does with an approval is noticed while a call waits for it here.
         """
         return self._sessions.watchers.add(watcher)
 
@@ -523,6 +530,10 @@ class Runtime:
             ApprovalError: ``unknown_approval``, ``approval_settled`` or ``approval_expired``.
         """
         return self._ledger.settle(approval_id, granted=granted, by=by, channel=channel)
+
+    def withdraw_approval(self, approval_id: str, *, by: str, channel: Channel = "library") -> bool:
+        """Take back a granted approval that was not used; it is a rejected one then. False if there was none."""
+        return self._ledger.withdraw(approval_id, by=by, channel=channel)
 
     # --- life ------------------------------------------------------------------------------------------------------
 

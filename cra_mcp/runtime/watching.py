@@ -13,11 +13,12 @@ class Change:
     """Something is no longer as it was.
 
     Attributes:
-        kind: ``catalogue``: atlases were loaded or unloaded; ``trace``: a trace has grown.
-        session_id: whose trace.
+        kind: ``catalogue``: atlases were loaded or unloaded; ``trace``: a trace has grown; ``approval``: one was asked for
+            or settled.
+        session_id: whose trace or approval.
     """
 
-    kind: Literal["catalogue", "trace"]
+    kind: Literal["catalogue", "trace", "approval"]
     session_id: str | None = None
 
 

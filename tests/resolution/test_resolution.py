@@ -189,6 +189,18 @@ def test_the_time_to_live_ends_when_a_window_opens_or_closes() -> None:
         assert resolve(made).decision_type == "allow"
 
 
+def test_the_time_to_live_ends_too_when_documents_come_or_go_and_those_of_other_atlases_do_not_count() -> None:
+    window = {"start": "08:00", "end": "12:02", "timezone": "UTC"}
+    pack = {**PACKS[0], "conditions": {"time_window": window}}
+    with runtime(atlas(context_packs=[pack]), atlas("com.example.other", actions=())) as made:
+        assert resolve(made).ttl_seconds == 120
+        assert resolve(made, atlas_ids=["com.example.other"]).ttl_seconds == 300
+        assert made.unchanged_for_ms(5_000) == 5_000
+        assert made.unchanged_for_ms(500_000) == 120_000
+    with runtime(atlas()) as made:
+        assert made.unchanged_for_ms(500_000) == 500_000
+
+
 def test_a_repeated_answer_is_recorded_as_one_event_that_names_the_full_one() -> None:
     with runtime(atlas()) as made:
         session = made.create_session("agent", "g")

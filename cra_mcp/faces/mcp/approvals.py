@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import anyio.to_thread
 import mcp_types as t
 import orjson
 from mcp.shared.exceptions import MCPError
@@ -19,6 +18,7 @@ from cra_mcp.approval.model import Answer, Approval, Channel
 from cra_mcp.errors import ApprovalError
 from cra_mcp.faces.mcp.connection import RequestContext, can_fill_forms, is_modern, principal_of
 from cra_mcp.faces.mcp.rounds import STATE_PREFIX, Request
+from cra_mcp.gate.attempt import in_thread
 from cra_mcp.runtime import Runtime
 
 _KEY = "approval"
@@ -106,13 +106,15 @@ async def take_answer(ctx: RequestContext, request: Request, runtime: Runtime) -
     answer = read_answer(given.action, cast("Mapping[str, object] | None", given.content))
     if answer == "unavailable":
         return False
-    try:
-        await anyio.to_thread.run_sync(
-            lambda: runtime.settle_approval(
-                approval_id, granted=answer == "granted", by=principal_of(ctx).subject, channel="elicitation"
-            )
-        )
-    except ApprovalError:
-        # Settled or expired already. The gate reads the ledger and says what holds.
-        return True
+    by = principal_of(ctx).subject
+    await in_thread(lambda: _settle(runtime, approval_id, granted=answer == "granted", by=by))
     return True
+
+
+def _settle(runtime: Runtime, approval_id: str, *, granted: bool, by: str) -> None:
+    try:
+        runtime.settle_approval(approval_id, granted=granted, by=by, channel="elicitation")
+    except ApprovalError:
+        # Settled or expired already: the gate reads the ledger and says what holds. But nothing is done for somebody who says no.
+        if not granted:
+            runtime.withdraw_approval(approval_id, by=by, channel="elicitation")

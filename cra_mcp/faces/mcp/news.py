@@ -11,8 +11,11 @@ from typing import Final
 from cra_mcp.runtime import Runtime
 from cra_mcp.runtime.watching import Change
 
-CATALOGUE: Final = ""
+CATALOGUE: Final = "catalogue"
 """The topic of the loaded atlases and their policies; that of a trace is its session id."""
+APPROVALS: Final = "approvals"
+"""The topic of approvals that are asked for and settled."""
+_TOPICS: Final = {"catalogue": CATALOGUE, "approval": APPROVALS}
 
 
 class Post:
@@ -86,8 +89,8 @@ class News:
 
     def _changed(self, change: Change) -> None:
         """On any thread."""
-        topic = change.session_id or CATALOGUE
-        if topic in self._wanted and self._loop is not None and not self._loop.is_closed():
+        topic = change.session_id if change.kind == "trace" else _TOPICS[change.kind]
+        if topic is not None and topic in self._wanted and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._tell, topic)
 
     def _tell(self, topic: str) -> None:

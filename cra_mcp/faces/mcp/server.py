@@ -37,6 +37,7 @@ from cra_mcp.faces.mcp.subscriptions import Subscriptions
 from cra_mcp.faces.mcp.tools import ActionTools
 from cra_mcp.faces.mcp.watchable import Watchable
 from cra_mcp.runtime import Runtime
+from cra_mcp.runtime.watching import Change
 
 _LIST_TTL_MS = 5_000
 _MAX_SUBSCRIPTIONS = 512
@@ -74,6 +75,7 @@ class GovernedServer(Server[Principal]):
         max_subscriptions: int = _MAX_SUBSCRIPTIONS,
     ) -> None:
         self._runtime = runtime
+        self._control_tools: Which = options.control_tools
         self._sessions = sessions
         self._calls = Calls(runtime, sessions)
         self._actions = ActionTools(runtime, self._calls)
@@ -125,6 +127,7 @@ class GovernedServer(Server[Principal]):
             on_subscriptions_listen=self.listening.listen,
             on_completion=self._complete,
         )
+        runtime.watch(self._instruct)
         self.extensions[app.EXTENSION] = {}
         self.add_request_handler("logging/setLevel", t.SetLevelRequestParams, set_level)
         ttl = float(runtime.config.approval_ttl_s)
@@ -153,7 +156,7 @@ class GovernedServer(Server[Principal]):
     async def _list_tools(self, ctx: RequestContext, _params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
         self.subscriptions.listed(ctx)
         tools = [*self._control.listing(), *self._actions.listing(ctx)]
-        return t.ListToolsResult(tools=sorted(tools, key=lambda tool: tool.name))
+        return t.ListToolsResult(tools=sorted(tools, key=lambda tool: tool.name), ttl_ms=self._ttl_ms())
 
     async def _call_tool(
         self, ctx: RequestContext, params: t.CallToolRequestParams
@@ -167,7 +170,8 @@ class GovernedServer(Server[Principal]):
         published = self._prompts.listing(ctx)
         taken = {prompt.name for prompt in published}
         packs = [prompt for prompt in self._packs.listing(ctx) if prompt.name not in taken]
-        return t.ListPromptsResult(prompts=sorted([*published, *packs], key=lambda prompt: prompt.name))
+        prompts = sorted([*published, *packs], key=lambda prompt: prompt.name)
+        return t.ListPromptsResult(prompts=prompts, ttl_ms=self._ttl_ms())
 
     async def _get_prompt(
         self, ctx: RequestContext, params: t.GetPromptRequestParams
@@ -186,19 +190,27 @@ class GovernedServer(Server[Principal]):
         self.subscriptions.listed(ctx)
         more = self._published.listing(ctx)
         resources, cursor = self._resources.listing(params.cursor if params is not None else None, more)
-        return t.ListResourcesResult(resources=resources, next_cursor=cursor)
+        return t.ListResourcesResult(resources=resources, next_cursor=cursor, ttl_ms=self._ttl_ms())
 
     async def _list_templates(
         self, ctx: RequestContext, params: t.PaginatedRequestParams | None
     ) -> t.ListResourceTemplatesResult:
         more = self._published.templates(ctx)
         templates, cursor = self._resources.templates(params.cursor if params is not None else None, more)
-        return t.ListResourceTemplatesResult(resource_templates=templates, next_cursor=cursor)
+        return t.ListResourceTemplatesResult(resource_templates=templates, next_cursor=cursor, ttl_ms=self._ttl_ms())
 
     async def _read_resource(
         self, ctx: RequestContext, params: t.ReadResourceRequestParams
     ) -> t.ReadResourceResult | t.InputRequiredResult:
         return await self._published.read(ctx, params) or await self._resources.read(ctx, str(params.uri))
+
+    def _ttl_ms(self) -> int:
+        """How long a list holds: changes of atlases are told, the hour is not."""
+        return self._runtime.unchanged_for_ms(_LIST_TTL_MS)
+
+    def _instruct(self, change: Change) -> None:
+        if change.kind == "catalogue":
+            self.instructions = _instructions(self._runtime, self._control_tools)
 
     async def _complete(self, ctx: RequestContext, params: t.CompleteRequestParams) -> t.CompleteResult:
         if isinstance(params.ref, t.PromptReference):
