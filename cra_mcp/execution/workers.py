@@ -9,14 +9,17 @@ where it was measured), and anyio gives the slot of an abandoned thread away whi
 """
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import queue
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from cra_mcp.errors import ExecutionError
 
@@ -28,20 +31,69 @@ CANCEL_GRACE_S = 1.0
 _MAX_LOOPS = 4
 
 
+class _Inbox:
+    """Callbacks for an event loop from other threads; however many come before it looks, it is woken once.
+
+    Waking a loop is a write to a pipe, and with it a change of threads: under load that cost more than the hand-over itself.
+    """
+
+    __slots__ = ("_callbacks", "_loop", "_woken")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._callbacks: collections.deque[Callable[[], object]] = collections.deque()
+        self._woken = False
+
+    def put(self, callback: Callable[[], object]) -> None:
+        """Have the loop call ``callback`` soon. From any thread.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        # Put first, asked second; ``_call`` does it the other way round, so that none is left lying.
+        self._callbacks.append(callback)
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._call)
+            except RuntimeError:
+                self._woken = False
+                raise
+
+    def _call(self) -> None:
+        self._woken = False
+        while self._callbacks:
+            self._loop.call_soon(self._callbacks.popleft())  # each by itself: one that fails is not the others' loss
+
+
+_inbox: anyio.lowlevel.RunVar[_Inbox] = anyio.lowlevel.RunVar("cra_inbox")
+
+
+def _inbox_of_loop() -> _Inbox:
+    """Of the running event loop."""
+    try:
+        return _inbox.get()
+    except LookupError:
+        inbox = _Inbox(asyncio.get_running_loop())
+        _inbox.set(inbox)
+        return inbox
+
+
 class _Handover(Generic[T]):
     """Where a task waits for an outcome made in another thread."""
 
-    __slots__ = ("_future", "_loop", "settled")
+    __slots__ = ("_future", "_inbox", "_loop", "settled")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._inbox = _inbox_of_loop()
         self._future: asyncio.Future[tuple[T | None, BaseException | None]] = self._loop.create_future()
         self.settled = False
 
     def give(self, value: T | None, error: BaseException | None = None) -> None:
         """Hand the outcome over, from any thread."""
         with contextlib.suppress(RuntimeError):  # the waiting loop is closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(self._settle, value, error)
+            self._inbox.put(partial(self._settle, value, error))
 
     async def wait(self) -> T:
         """The outcome."""
@@ -222,6 +274,7 @@ class _Loop:
         self.tasks: set[asyncio.Task[object]] = set()
         self.ended: _Handover[None] = _Handover()
         self._loop = asyncio.new_event_loop()
+        self._inbox = _Inbox(self._loop)
         self._stopping = False
         threading.Thread(target=self._run, name="cra-action-loop", daemon=True).start()
 
@@ -249,13 +302,17 @@ class _Loop:
             if task is not None:
                 task.cancel()
 
-        self._loop.call_soon_threadsafe(begin)
-        return lambda: _tell(self._loop, cancel)
+        self._inbox.put(begin)
+        return lambda: self._tell(cancel)
 
     def stop(self) -> None:
         """Cancel what runs, then end the loop."""
         self._stopping = True
-        _tell(self._loop, self._loop.stop)
+        self._tell(self._loop.stop)
+
+    def _tell(self, what: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # it is closed
+            self._inbox.put(what)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -271,8 +328,3 @@ class _Loop:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
         self.ended.give(None)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
-    with contextlib.suppress(RuntimeError):  # it is closed
-        loop.call_soon_threadsafe(what)

@@ -80,6 +80,40 @@ def test_a_connection_that_never_says_what_it_wants_is_dropped(servers: Servers)
             assert is_dropped(client), begun
 
 
+def answer_to(server: HttpServer, sent: bytes) -> bytes:
+    """All that the server says until it closes the connection."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        try:
+            client.sendall(sent)
+            while chunk := client.recv(65_536):
+                answer += chunk
+        except ConnectionError:
+            pass  # it has heard enough, and closed
+    return answer
+
+
+def test_a_head_is_kept_up_to_a_bound_and_trailers_are_neither_kept_nor_believed(servers: Servers) -> None:
+    server = servers.start_with_tokens()
+    host = f"Host: 127.0.0.1:{server.port}\r\n".encode()
+    for begun in (b"X: " + b"a" * 70_000, b"X: y\r\n" * 20_000):
+        assert answer_to(server, b"GET /healthz HTTP/1.1\r\n" + host + begun).startswith(b"HTTP/1.1 431")
+    assert answer_to(server, b"GET /" + b"a" * 70_000).startswith(b"HTTP/1.1 431")
+    sent = b"POST /mcp HTTP/1.1\r\n" + host + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    sent += b"Accept: %s\r\n" % ACCEPT.encode()
+    late = b"\r\n2\r\n{}\r\n0\r\n"
+    # Whoever says who it is after the body has not said it.
+    answered = answer_to(server, sent + b"Connection: close\r\n" + late + b"Authorization: Bearer ann\r\n\r\n")
+    assert answered.startswith(b"HTTP/1.1 401")
+    early = sent + b"Authorization: Bearer ann\r\n"
+    assert answer_to(server, early + b"Connection: close\r\n" + late + b"\r\n").startswith(b"HTTP/1.1 400")
+    answer_to(server, early + late + b"X: " + b"a" * 300_000)  # ends, though its trailer does not
+    answer_to(server, early + b"\r\n2;" + b"a" * 300_000)  # and so does this chunk's head
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"a":"' + b"b" * 50_000 + b'"}')
+    small = answer_to(server, early + b"Connection: close\r\n\r\n" + body + b"0\r\n\r\n")
+    assert small.startswith(b"HTTP/1.1 400"), "small chunks are taken: it is no message"
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(servers: Servers) -> None:
     server = servers.start_with_tokens(receive_s=0.5)
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:

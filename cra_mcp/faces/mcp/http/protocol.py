@@ -1,7 +1,9 @@
-"""One HTTP connection, which waits for its client only so long.
+"""One HTTP connection, which waits for its client only so long, and keeps only so much of what it says.
 
 Uvicorn waits for ever for the head of a request, and for a client to read its answer. Here a connection that sends no whole
 head, or leaves the answer unread, is dropped; what waited for it is then cancelled as for any client that goes.
+Uvicorn's faster parser also keeps a head of any size, and takes trailers for headers. Here a head is bounded, and trailers, which
+came after everything that checks headers, are nobody's (RFC 9110, 6.5.1).
 """
 
 import asyncio
@@ -10,17 +12,23 @@ import struct
 import sys
 from typing import Final, cast
 
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from cra_mcp.faces.mcp.http.options import Limits
 
+_MAX_HEAD_BYTES: Final = 65_536
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_FRAMED: Final = 8  # times a body that its chunks may take up
 _NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's HTTP/1.1 with bounds; ``bounded`` makes a class with its limits."""
 
     limits: Limits
+    _in_head = True
+    _overhead_bytes = 0
+    """Of the request under way, what has come that is no body: its head, the frames of its chunks, its trailers."""
     _head_timer: asyncio.TimerHandle | None = None
     _send_timer: asyncio.TimerHandle | None = None
 
@@ -33,8 +41,39 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A client has sent something."""
+        self._overhead_bytes += len(data)
         super().data_received(data)
+        self._overhead_bytes = max(self._overhead_bytes, 0)
+        if self._overhead_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._in_head:
+                self.transport.write(_TOO_LARGE)
+            self.transport.close()
         self._await_head()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header has come, or a trailer."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head of a request has come."""
+        super().on_headers_complete()
+        self._in_head = False
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body has come. Small chunks have frames larger than themselves, within reason."""
+        self._overhead_bytes -= _FRAMED * len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A whole request has come."""
+        super().on_message_complete()
+        self._overhead_bytes = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has gone."""
