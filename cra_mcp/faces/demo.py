@@ -22,7 +22,7 @@ from cra_mcp.faces.cli.events import COLOURS, HEAD, rows
 from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.hosts import known_hosts, own_entry
 from cra_mcp.faces.cli.output import complain, emit, emit_json, flush, paint, printable, table
-from cra_mcp.faces.cli.traces import verify_file
+from cra_mcp.faces.cli.verifying import verify_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

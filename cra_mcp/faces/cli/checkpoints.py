@@ -9,7 +9,7 @@ from cra_mcp.errors import SettingsError, TraceError
 from cra_mcp.faces.cli.exits import epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, config_of
 from cra_mcp.faces.cli.output import emit, emit_json, say
-from cra_mcp.faces.cli.traces import app
+from cra_mcp.faces.cli.verifying import app
 
 if TYPE_CHECKING:
     from cra_mcp.trace.checkpoint import VerifierKey

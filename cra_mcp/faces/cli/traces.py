@@ -1,4 +1,4 @@
-"""``trace``: reading, following and checking traces."""
+"""``trace``: reading and following traces."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cra_mcp.errors import TraceError, UnknownTraceError
-from cra_mcp.faces.cli.exits import CODES, NO, OK, epilog
+from cra_mcp.faces.cli.exits import CODES, NO, epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, TraceDir, config_of
-from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, flush, paint, say, table
+from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, flush, say, table
 
 if TYPE_CHECKING:
-    from cra_mcp.trace.event import Head, Verification
     from cra_mcp.trace.store import TraceInfo, TraceStore
 
 app = typer.Typer(name="trace", no_args_is_help=True)
@@ -25,7 +24,6 @@ SessionId = Annotated[
 ]
 
 _POLL_S = 0.2
-_HEAD_CHARS = 64
 
 
 @app.callback(epilog=CODES)
@@ -41,7 +39,7 @@ def list_traces(
     as_json: AsJson = False,
 ) -> None:
     """List traces, the last written first."""
-    store = _open(data_dir, trace_dir)
+    store = open_traces(data_dir, trace_dir)
     found = store.sessions()
     shown = found[: limit or None]
     entries = [_entry(store, info) for info in shown]
@@ -92,8 +90,8 @@ def show(
     With --json: the stored lines, byte for byte as they were hashed. An event that can't be read is shown as such, with exit
     code 1; `verify` says what is wrong.
     """
-    store = _open(data_dir, trace_dir)
-    session_id = _find(store, session)
+    store = open_traces(data_dir, trace_dir)
+    session_id = find_session(store, session)
     lines = store.read(session_id)
     if as_json:
         for line in lines:
@@ -125,8 +123,8 @@ def tail(
     as_json: AsJson = False,
 ) -> None:
     """Show the last events, and with -f each new one."""
-    store = _open(data_dir, trace_dir)
-    session_id = _find(store, session)
+    store = open_traces(data_dir, trace_dir)
+    session_id = find_session(store, session)
     fresh = store.read(session_id)
     seen = len(fresh)
     _print(fresh[max(0, seen - lines) :], as_json=as_json)
@@ -153,105 +151,14 @@ def _has_ended(lines: Sequence[bytes]) -> bool:
     return bool(lines) and b'"event_type":"session.ended"' in lines[-1]
 
 
-@app.command(
-    epilog=epilog(
-        "cra-mcp trace verify",
-        "cra-mcp trace verify --all --json",
-        "cra-mcp trace verify ./copy.trace.jsonl",
-        f"cra-mcp trace verify 01a1fbca --expect 24:4dcb1f0e{'0' * 56}",
-    )
-)
-def verify(
-    sessions: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[SESSION|FILE]...", help="Session ids (or beginnings, or `latest`), or .trace.jsonl files."
-        ),
-    ] = None,
-    all_traces: Annotated[bool, typer.Option("--all", help="Every trace in the folder.")] = False,
-    expect: Annotated[
-        str | None,
-        typer.Option(metavar="SEQUENCE:HASH", help="An event known from a receipt: the chain must hold it."),
-    ] = None,
-    data_dir: DataDir = None,
-    trace_dir: TraceDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check hash chains and name the first bad event.
-
-    A chain that holds shows that nothing in it was edited, removed or moved. Alone it can't show that its end was cut off or that
-    all of it was written anew; with --expect and an event hash kept elsewhere (the receipts a host gets) it can.
-    """
-    store = _open(data_dir, trace_dir)
-    names = [info.session_id for info in store.sessions()] if all_traces else list(sessions or ["latest"])
-    head = _expected(expect, len(names))
-    checks = [(name, _verify(store, name, head)) for name in names]
-    ok = all(check.ok for _, check in checks)
-    if as_json:
-        emit_json({"ok": ok, "traces": [{"trace": name, **check.to_dict()} for name, check in checks]})
-    else:
-        for name, check in checks:
-            _tell(name, check)
-    raise typer.Exit(OK if ok else NO)
-
-
-def _expected(text: str | None, traces: int) -> "Head | None":
-    if text is None:
-        return None
-    from cra_mcp.trace.event import Head  # noqa: PLC0415 - not for --help
-
-    sequence, _, event_hash = text.partition(":")
-    if traces != 1:
-        raise typer.BadParameter("goes with one trace", param_hint="--expect")
-    if not sequence.isdecimal() or len(event_hash) != _HEAD_CHARS:
-        raise typer.BadParameter("must be the sequence of an event, a colon, and its hash", param_hint="--expect")
-    return Head(int(sequence), event_hash.lower(), "")
-
-
-def _verify(store: "TraceStore", name: str, head: "Head | None") -> "Verification":
-    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - not for --help
-
-    if name.endswith(".jsonl") or Path(name).is_file():
-        return verify_file(Path(name), head)
-    session_id = _find(store, name)
-    tail = store.unfinished(session_id)
-    return verify_lines(store.read(session_id), session_id=session_id, expect_head=head, tail=tail)
-
-
-def verify_file(path: Path, head: "Head | None" = None) -> "Verification":
-    """Check a trace in a file. A file named by a session must hold the trace of that session.
-
-    Raises:
-        UnknownTraceError: it can't be read.
-    """
-    from cra_mcp.trace.event import is_identifier, split_lines  # noqa: PLC0415 - not for --help
-    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - not for --help
-
-    try:
-        lines, rest = split_lines(path.read_bytes())
-    except OSError as error:
-        raise UnknownTraceError(f"can't read {path}: {error.strerror}", hint="check the path") from None
-    name = path.name.partition(".")[0]
-    return verify_lines(lines, session_id=name if is_identifier(name) else None, expect_head=head, tail=rest)
-
-
-def _tell(name: str, check: "Verification") -> None:
-    if check.ok:
-        head = check.head.event_hash if check.head is not None else "-"
-        emit(f"{paint('ok', 'green')}  {name}  {check.events} events, head {head}")
-        return
-    emit(f"{paint('BROKEN', 'red')}  {name}  event {check.bad_index}: {check.code}")
-    complain(f"{name}: event {check.bad_index}: {check.message} [{check.code}]")
-
-
 @app.command(epilog=epilog("cra-mcp trace recover 01a1fbca"))
 def recover(session: SessionId, data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False) -> None:
     """Set aside what follows the longest valid prefix.
 
     For a trace whose last write was cut off. Nothing is deleted; a trace that is being written is left alone.
     """
-    store = _open(data_dir, trace_dir)
-    done = store.recover(_find(store, session))
+    store = open_traces(data_dir, trace_dir)
+    done = store.recover(find_session(store, session))
     if as_json:
         emit_json(
             {
@@ -268,13 +175,19 @@ def recover(session: SessionId, data_dir: DataDir = None, trace_dir: TraceDir = 
         say(f"kept {done.kept} events; {done.set_aside_bytes} bytes set aside in {done.set_aside_to} ({done.code})")
 
 
-def _open(data_dir: Path | None, trace_dir: Path | None) -> "TraceStore":
+def open_traces(data_dir: Path | None, trace_dir: Path | None) -> "TraceStore":
+    """The store that the options and the environment name."""
     from cra_mcp.compose import open_store  # noqa: PLC0415 - not for --help
 
     return open_store(config_of(data_dir=data_dir, trace_dir=trace_dir))
 
 
-def _find(store: "TraceStore", text: str) -> str:
+def find_session(store: "TraceStore", text: str) -> str:
+    """The session whose id is, or begins with, ``text``.
+
+    Raises:
+        UnknownTraceError: there is none.
+    """
     found = [info.session_id for info in store.sessions()]
     if text == "latest" and found:
         return found[0]

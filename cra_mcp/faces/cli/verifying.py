@@ -1,0 +1,233 @@
+"""``trace verify``: chains, and checkpoints of them, are checked; what was done to one is named."""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cra_mcp.errors import TraceError, UnknownTraceError
+from cra_mcp.faces.cli.evidence import Evidence, Pool, beside, gather, keys_of
+from cra_mcp.faces.cli.exits import NO, OK, epilog
+from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
+from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, say
+from cra_mcp.faces.cli.traces import app, find_session, open_traces
+
+if TYPE_CHECKING:
+    from cra_mcp.trace.checkpoint import VerifierKey
+    from cra_mcp.trace.diagnosis import Diagnosis
+    from cra_mcp.trace.event import Head, Verification
+    from cra_mcp.trace.store import TraceStore
+
+Keys = Annotated[
+    list[str] | None,
+    typer.Option("--key", metavar="VKEY|FILE", help="Public key to trust, or a file of them. Can be repeated."),
+]
+
+_HEAD_CHARS = 64
+_SOURCES = {
+    "outside": "agree with checkpoints kept elsewhere",
+    "beside": "agree with the checkpoints beside them",
+    "none": "hold by their chain alone",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found of one trace. ``fault`` is what is wrong with the checkpoints themselves: code and message."""
+
+    name: str
+    check: "Verification"
+    diagnosis: "Diagnosis"
+    evidence: Evidence
+    guarantee: str | None
+
+    @property
+    def ok(self) -> bool:
+        return self.diagnosis.ok and self.evidence.fault is None
+
+    def to_dict(self) -> dict[str, object]:
+        """For ``--json``: the fields of a chain's verification, and what the checkpoints add."""
+        found, evidence = self.diagnosis, self.evidence
+        fault_code, fault_message = evidence.fault or (None, None)
+        return {
+            "trace": self.name,
+            **self.check.to_dict(),
+            "ok": self.ok,
+            "events": found.events,
+            "bad_index": found.bad_index,
+            "code": found.code or fault_code,
+            "kind": found.kind,
+            "message": found.message or fault_message,
+            "checkpoints": {
+                "source": evidence.source,
+                "signer": evidence.signer,
+                "agreeing": found.checkpoints,
+                "covered": found.covered,
+                "ended": found.ended,
+            },
+            "guarantee": self.guarantee,
+        }
+
+
+@app.command(
+    epilog=epilog(
+        "cra-mcp trace verify",
+        "cra-mcp trace verify --all --json",
+        "cra-mcp trace verify ./copy.trace.jsonl",
+        f"cra-mcp trace verify 01a1fbca --expect 24:4dcb1f0e{'0' * 56}",
+        "cra-mcp trace verify 01a1fbca --checkpoint /mnt/worm --key agents.vkey",
+    )
+)
+def verify(
+    sessions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SESSION|FILE]...", help="Session ids (or beginnings, or `latest`), or .trace.jsonl files."
+        ),
+    ] = None,
+    all_traces: Annotated[bool, typer.Option("--all", help="Every trace in the folder.")] = False,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="SEQUENCE:HASH", help="An event known from a receipt: the chain must hold it."),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE|DIR", help="Checkpoints kept elsewhere: the chain must agree. Can be repeated."),
+    ] = None,
+    key: Keys = None,
+    data_dir: DataDir = None,
+    trace_dir: TraceDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check traces, name the first bad event and say what was done.
+
+    A chain that holds shows that nothing in it was edited, removed or moved. Alone it can't show that its end was cut off or that
+    all of it was written anew; checkpoints kept elsewhere (--checkpoint) can, and so does an event hash from a receipt (--expect).
+    Without --checkpoint, those beside the trace are used; without --key, the public key in the data folder is trusted. What has
+    been shown, and what not, is said on stderr.
+    """
+    config = config_of(data_dir=data_dir, trace_dir=trace_dir)
+    store = open_traces(data_dir, trace_dir)
+    names = [info.session_id for info in store.sessions()] if all_traces else list(sessions or ["latest"])
+    head = _expected(expect, len(names))
+    keys = keys_of(key, config.data_path)
+    evidence = gather(checkpoint, keys) if checkpoint else None
+    look = _Look(evidence, keys, sure=bool(key))
+    found = [_examine(store, name, head, look, config.trace_path) for name in names]
+    ok = all(each.ok for each in found)
+    if as_json:
+        emit_json({"ok": ok, "traces": [each.to_dict() for each in found]})
+    else:
+        for each in found:
+            _tell(each)
+        _tell_how_far(found)
+    raise typer.Exit(OK if ok else NO)
+
+
+def _expected(text: str | None, traces: int) -> "Head | None":
+    if text is None:
+        return None
+    from cra_mcp.trace.event import Head  # noqa: PLC0415 - not for --help
+
+    sequence, _, event_hash = text.partition(":")
+    if traces != 1:
+        raise typer.BadParameter("goes with one trace", param_hint="--expect")
+    if not sequence.isdecimal() or len(event_hash) != _HEAD_CHARS:
+        raise typer.BadParameter("must be the sequence of an event, a colon, and its hash", param_hint="--expect")
+    return Head(int(sequence), event_hash.lower(), "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Where checkpoints are looked for: in what was given, or else beside the trace."""
+
+    pool: Pool | None
+    keys: "Sequence[VerifierKey]"
+    sure: bool
+
+    def of(self, session_id: str | None, kept: Path) -> Evidence:
+        if self.pool is not None:
+            return self.pool.of(session_id, "outside")
+        return beside(kept, session_id, self.keys, sure=self.sure)
+
+
+def _examine(store: "TraceStore", name: str, head: "Head | None", look: _Look, folder: Path) -> _Found:
+    """One trace, by its chain and by checkpoints, which are read before it grows on."""
+    from cra_mcp.trace.diagnosis import diagnose, guarantee  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
+    from cra_mcp.trace.keeping import SUFFIX  # noqa: PLC0415 - as said
+
+    if name.endswith(".jsonl") or Path(name).is_file():
+        path = Path(name)
+        lines, rest, session_id = _read(path)
+        evidence = look.of(session_id, path.with_name(path.name.removesuffix(".jsonl").removesuffix(".trace") + SUFFIX))
+    else:
+        session_id = find_session(store, name)
+        evidence = look.of(session_id, folder / f"{session_id}{SUFFIX}")
+        rest = store.unfinished(session_id)
+        lines = store.read(session_id)
+    check = verify_lines(lines, session_id=session_id, expect_head=head, tail=rest)
+    found = diagnose(lines, check, evidence.checkpoints)
+    shown = guarantee(found, evidence.source, evidence.signer) if found.ok and evidence.fault is None else None
+    return _Found(name, check, found, evidence, shown)
+
+
+def verify_file(path: Path, head: "Head | None" = None) -> "Verification":
+    """Check the chain of a trace in a file. A file named by a session must hold the trace of that session.
+
+    Raises:
+        UnknownTraceError: it can't be read.
+    """
+    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - not for --help
+
+    lines, rest, session_id = _read(path)
+    return verify_lines(lines, session_id=session_id, expect_head=head, tail=rest)
+
+
+def _read(path: Path) -> tuple[list[bytes], bytes, str | None]:
+    """Lines, unfinished rest, and the session: the one the file is named by, or else that of its first event."""
+    from cra_mcp.trace.event import is_identifier, parse, split_lines  # noqa: PLC0415 - not for --help
+
+    try:
+        lines, rest = split_lines(path.read_bytes())
+    except OSError as error:
+        raise UnknownTraceError(f"can't read {path}: {error.strerror}", hint="check the path") from None
+    name = path.name.partition(".")[0]
+    if is_identifier(name):
+        return lines, rest, name
+    with suppress(TraceError, IndexError):
+        return lines, rest, parse(lines[0]).session_id
+    return lines, rest, None
+
+
+def _tell(found: _Found) -> None:
+    name, diagnosis, evidence = found.name, found.diagnosis, found.evidence
+    if not diagnosis.ok:
+        emit(f"{paint('BROKEN', 'red')}  {name}  event {diagnosis.bad_index}: {diagnosis.code} ({diagnosis.kind})")
+        complain(f"{name}: event {diagnosis.bad_index}: {diagnosis.message} [{diagnosis.code}]")
+    elif evidence.fault is not None:
+        emit(f"{paint('BROKEN', 'red')}  {name}  {evidence.fault[0]}")
+    else:
+        head = found.check.head.event_hash if found.check.head is not None else "-"
+        signed = f", {diagnosis.covered} signed" if diagnosis.checkpoints else ""
+        emit(f"{paint('ok', 'green')}  {name}  {diagnosis.events} events{signed}, head {head}")
+    if evidence.fault is not None:
+        complain(f"{name}: {evidence.fault[1]} [{evidence.fault[0]}]")
+    if evidence.note is not None:
+        say(f"note: {evidence.note}")
+
+
+def _tell_how_far(found: Sequence[_Found]) -> None:
+    """What was shown of one trace; of several, what they were compared with."""
+    if len(found) == 1:
+        if found[0].guarantee is not None:
+            say(found[0].guarantee)
+        return
+    sources = Counter(each.evidence.source for each in found if each.ok)
+    parts = [f"{sources[source]} {text}" for source, text in _SOURCES.items() if sources[source]]
+    if parts:
+        say(f"{', '.join(parts)}; verify one by itself to be told what that shows")
