@@ -35,6 +35,26 @@ else:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def claim_chain(directory: Path, session_id: str) -> "Claim":
+    """The right to write a chain of the trace folder ``directory``. Raises as ``Claim.take``."""
+    path = _chain_lock(directory, session_id)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    return Claim.take(
+        path,
+        f"session {session_id} is being written",
+        "End that session, or stop the server it belongs to.",
+    )
+
+
+def is_chain_claimed(directory: Path, session_id: str) -> bool:
+    """Whether some process writes a chain now."""
+    return Claim.is_taken(_chain_lock(directory, session_id))
+
+
+def _chain_lock(directory: Path, session_id: str) -> Path:
+    return directory / ".locks" / f"{session_id}.lock"
+
+
 class Claim:
     """A claim this process has. Made by ``take``."""
 

@@ -16,13 +16,12 @@ from typing import BinaryIO, ClassVar
 
 from cra_mcp.errors import TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.chainfile import Bounds, ChainFile
-from cra_mcp.trace.claim import Claim
+from cra_mcp.trace.claim import Claim, claim_chain, is_chain_claimed
 from cra_mcp.trace.disk import Disk, unavailable
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
-from cra_mcp.trace.segments import FOLDER, SUFFIX, Segment, lines_of, open_to_read, segments_of
+from cra_mcp.trace.segments import FOLDER, SUFFIX, Segment, lines_of, open_to_read, segments_of, statement_path
 from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
 
-_LOCKS = ".locks"
 _TAIL_BYTES = 65_536
 
 
@@ -86,9 +85,14 @@ class FileStore:
             if known is not None:
                 known.trace_id = trace_id
                 return
+            if statement_path(self._directory, session_id).exists():
+                raise TraceUnavailableError(
+                    f"the trace of session {session_id} was pruned and can't be continued",
+                    hint="Start another session.",
+                )
             try:
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                claim = self._claim(session_id)
+                claim = claim_chain(self._directory, session_id)
                 try:
                     file = self._open(session_id)
                 except BaseException:
@@ -238,7 +242,7 @@ class FileStore:
                     f"session {session_id} is being written by this process", hint="End the session first."
                 )
             try:
-                claim = self._claim(session_id)
+                claim = claim_chain(self._directory, session_id)
                 try:
                     file = self._open(session_id)
                     file.close()
@@ -253,28 +257,20 @@ class FileStore:
     def _open(self, session_id: str) -> ChainFile:
         return ChainFile(self._directory, session_id, disk=self._disk, bounds=self._bounds, now_ns=self._clock_ns())
 
-    def _claim(self, session_id: str) -> Claim:
-        (self._directory / _LOCKS).mkdir(mode=0o700, exist_ok=True)
-        return Claim.take(
-            self._lock_path(session_id),
-            f"session {session_id} is being written",
-            "End that session, or stop the server it belongs to.",
-        )
-
-    def _lock_path(self, session_id: str) -> Path:
-        return self._directory / _LOCKS / f"{session_id}.lock"
-
     def _segments(self, session_id: str) -> Sequence[Segment]:
         """A trace's files, at least one. Ids come from outside: what isn't one never becomes a path."""
         if not is_identifier(session_id):
             raise UnknownTraceError(f"no trace of session {session_id[:80]!r}")
         segments = segments_of(self._directory, session_id)
         if not segments:
+            pruned = statement_path(self._directory, session_id)
+            if pruned.exists():
+                raise UnknownTraceError(f"the trace of session {session_id} was pruned", hint=f"See {pruned}.")
             raise UnknownTraceError(f"no trace of session {session_id}")
         return segments
 
     def _is_live(self, session_id: str) -> bool:
-        return session_id in self._chains or Claim.is_taken(self._lock_path(session_id))
+        return session_id in self._chains or is_chain_claimed(self._directory, session_id)
 
 
 @contextmanager

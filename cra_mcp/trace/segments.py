@@ -36,6 +36,11 @@ def later_segment(directory: Path, session_id: str, first: int) -> Segment:
     return Segment(first, directory / f"{session_id}{FOLDER}" / f"{first:016d}.jsonl")
 
 
+def statement_path(directory: Path, session_id: str) -> Path:
+    """Where it is said what went when a chain was pruned."""
+    return directory / f"{session_id}.pruned.json"
+
+
 def segments_of(directory: Path, session_id: str) -> list[Segment]:
     """The files of a chain that are there, in order.
 

@@ -6,7 +6,15 @@ from typing import Annotated, NoReturn
 import typer
 
 import cra_mcp
-from cra_mcp.faces.cli import approvals, atlases, checkpoints, govern, keys
+from cra_mcp.faces.cli import (
+    approvals,
+    atlases,
+    checkpoints,  # noqa: F401 - adds commands to traces.app
+    govern,
+    keys,
+    trace_upkeep,  # noqa: F401 - likewise
+    traces,
+)
 from cra_mcp.faces.cli.conformance import conformance
 from cra_mcp.faces.cli.doctor import doctor
 from cra_mcp.faces.cli.exits import end, epilog
@@ -60,7 +68,7 @@ def build(speaking: Iterable[Command]) -> typer.Typer:
     for function, examples in (*speaking, *_COMMANDS):
         app.command(epilog=epilog(*examples))(function)
     app.add_typer(atlases.app)
-    app.add_typer(checkpoints.app)
+    app.add_typer(traces.app)
     app.add_typer(keys.app)
     return app
 

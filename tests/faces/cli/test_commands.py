@@ -13,11 +13,29 @@ from tests.faces.mcp.conftest import MANIFEST, Place, environment, write_atlas
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = [
-    "serve", "demo", "resolve", "execute", "atlas validate", "atlas show", "atlas from-openapi",
-    "trace list", "trace show", "trace tail",
-    "trace verify", "trace recover", "trace key", "keys create", "keys list", "keys revoke",
-    "pending", "approve", "deny", "conformance", "doctor",
-]  # fmt: skip
+    "serve",
+    "demo",
+    "resolve",
+    "execute",
+    "atlas validate",
+    "atlas show",
+    "atlas from-openapi",
+    "trace list",
+    "trace show",
+    "trace tail",
+    "trace verify",
+    "trace recover",
+    "trace key",
+    "keys create",
+    "keys list",
+    "keys revoke",
+    "trace prune",
+    "pending",
+    "approve",
+    "deny",
+    "conformance",
+    "doctor",
+]
 
 
 def cra(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:

@@ -8,11 +8,29 @@ from tests.faces.cli.conftest import cra
 from tests.faces.mcp.conftest import Place, environment
 
 COMMANDS = [
-    "demo", "serve", "resolve", "execute", "atlas validate", "atlas show", "atlas from-openapi",
-    "trace list", "trace show", "trace tail",
-    "trace verify", "trace recover", "trace key", "keys create", "keys list", "keys revoke",
-    "pending", "approve", "deny", "conformance", "doctor",
-]  # fmt: skip
+    "demo",
+    "serve",
+    "resolve",
+    "execute",
+    "atlas validate",
+    "atlas show",
+    "atlas from-openapi",
+    "trace list",
+    "trace show",
+    "trace tail",
+    "trace verify",
+    "trace recover",
+    "trace key",
+    "keys create",
+    "keys list",
+    "keys revoke",
+    "trace prune",
+    "pending",
+    "approve",
+    "deny",
+    "conformance",
+    "doctor",
+]
 
 WALK = """
 import contextlib, io, json, shlex

@@ -1,0 +1,66 @@
+"""``trace prune``: letting old traces go."""
+
+import re
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cra_mcp.faces.cli.exits import epilog
+from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
+from cra_mcp.faces.cli.output import emit, emit_json, say
+from cra_mcp.faces.cli.traces import app
+
+if TYPE_CHECKING:
+    from cra_mcp.trace.retention import Pruning
+
+_UNITS_S = {"h": 3_600, "d": 86_400, "w": 604_800, "y": 31_536_000}
+_PERIOD = re.compile(r"([1-9][0-9]{0,4})([hdwy])")
+
+
+def _seconds(text: str) -> int:
+    match = _PERIOD.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter("must be a number and one of h, d, w, y: 12h, 30d, 7y", param_hint="--keep")
+    return int(match[1]) * _UNITS_S[match[2]]
+
+
+@app.command(epilog=epilog("cra-mcp trace prune --keep 30d --dry-run", "cra-mcp trace prune --keep 7y --json"))
+def prune(
+    keep: Annotated[str, typer.Option("--keep", metavar="PERIOD", help="What stays: 12h, 30d, 4w, 7y.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; change nothing.")] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Let traces that do not verify go as well.")] = False,
+    data_dir: DataDir = None,
+    trace_dir: TraceDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let go the traces of sessions that ended long ago.
+
+    Of each a statement stays, <session>.pruned.json: how many events, from when to when, and the hash of the last. Traces that are
+    being written stay, and so do those that do not verify.
+    """
+    keep_s = _seconds(keep)
+    from cra_mcp.trace import retention  # noqa: PLC0415 - not for --help
+
+    config = config_of(data_dir=data_dir, trace_dir=trace_dir)
+    found: list[Pruning] = []
+    rule = retention.Rule(keep_s, damaged=damaged, dry_run=dry_run)
+    for done in retention.prune(config.trace_path, rule, time.time_ns()):
+        found.append(done)
+        if not as_json:
+            _tell(done, dry_run=dry_run)
+    gone = sum(done.statement is not None for done in found)
+    if as_json:
+        statements = [done.statement for done in found if done.statement is not None]
+        kept = [{"session_id": done.session_id, "because": done.kept_because} for done in found if done.kept_because]
+        emit_json({"dry_run": dry_run, "pruned": statements, "kept": kept})
+    else:
+        say(f"{gone} traces {'would go' if dry_run else 'gone'}, {len(found) - gone} old ones kept")
+
+
+def _tell(done: "Pruning", *, dry_run: bool) -> None:
+    if done.statement is None:
+        emit(f"kept    {done.session_id}  {done.kept_because}")
+    else:
+        what = "would go" if dry_run else "pruned"
+        emit(f"{what}  {done.session_id}  {done.statement['events']} events until {done.statement['last_timestamp']}")

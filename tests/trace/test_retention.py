@@ -1,0 +1,185 @@
+"""Old chains go whole, and what is said of them stays."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cra_mcp.canonical import canonical_bytes
+from cra_mcp.errors import TraceUnavailableError, UnknownTraceError
+from cra_mcp.trace import retention
+from cra_mcp.trace.chainfile import Bounds
+from cra_mcp.trace.event import Draft
+from cra_mcp.trace.file import FileStore
+from cra_mcp.trace.retention import Rule, prune
+
+SESSION = "01980000-0000-7000-8000-00000000ab01"
+YOUNG = "01980000-0000-7000-8000-00000000ab02"
+TRACE = "01980000-0000-7000-8000-000000000004"
+NOTE = Draft("x.test.note", {"note": "a" * 40}, TRACE)
+DAY_S = 86_400
+START_NS = 1_767_323_045_000_000_000
+NOW_NS = START_NS + 40 * DAY_S * 1_000_000_000
+MONTH = Rule(30 * DAY_S)
+
+
+def make(folder: Path, session: str = SESSION, *, age_days: int = 40) -> FileStore:
+    """A chain of five events in three files, last written to so long before now."""
+    at_ns = NOW_NS - age_days * DAY_S * 1_000_000_000
+    store = FileStore(folder, bounds=Bounds(segment_bytes=901), clock_ns=lambda: at_ns)
+    store.begin(session, TRACE)
+    for _ in range(5):
+        store.append(session, [NOTE])
+    store.close()
+    for path in folder.rglob("*.jsonl"):
+        if session in str(path):
+            os.utime(path, ns=(at_ns, at_ns))
+    return store
+
+
+def age(path: Path) -> None:
+    os.utime(path, ns=(START_NS, START_NS))
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_old_chain_goes_whole_and_a_statement_says_what_went(tmp_path):
+    store = make(tmp_path)
+    make(tmp_path, YOUNG, age_days=29)
+    head, before = store.head(SESSION), everything(tmp_path)
+    (done,) = prune(tmp_path, MONTH, NOW_NS)
+    statement = json.loads((tmp_path / f"{SESSION}.pruned.json").read_bytes())
+    assert statement == done.statement
+    assert (statement["events"], statement["first_sequence"], statement["last_sequence"]) == (5, 0, 4)
+    assert statement["head_hash"] == head.event_hash
+    assert statement["first_timestamp"] == statement["last_timestamp"] == head.timestamp
+    assert (statement["code"], statement["signature"]) == (None, None)
+    assert {file["name"]: file["sha256"] for file in statement["files"]} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in before.items() if SESSION in name
+    }
+    assert sorted(everything(tmp_path)) == sorted(
+        [*(name for name in before if YOUNG in name), f"{SESSION}.pruned.json"]
+    )
+    assert len(FileStore(tmp_path).read(YOUNG)) == 5
+    assert list(prune(tmp_path, MONTH, NOW_NS)) == []
+
+
+def test_a_chain_that_went_is_known_as_such_and_not_begun_again(tmp_path):
+    store = make(tmp_path)
+    list(prune(tmp_path, MONTH, NOW_NS))
+    assert store.sessions() == []
+    store = FileStore(tmp_path)
+    with pytest.raises(UnknownTraceError, match="pruned"):
+        store.read(SESSION)
+    with pytest.raises(TraceUnavailableError, match="pruned"):
+        store.begin(SESSION, TRACE)
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(tmp_path):
+    make(tmp_path)
+    before = everything(tmp_path)
+    (would,) = prune(tmp_path, Rule(30 * DAY_S, dry_run=True), NOW_NS)
+    assert everything(tmp_path) == before
+    (done,) = prune(tmp_path, MONTH, NOW_NS)
+    assert {**would.statement, "signature": None} == done.statement
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_chain_that_is_written_stays(tmp_path, dry_run):
+    store = make(tmp_path)
+    store = FileStore(tmp_path)
+    store.begin(SESSION, TRACE)
+    before = everything(tmp_path)
+    (done,) = prune(tmp_path, Rule(30 * DAY_S, dry_run=dry_run), NOW_NS)
+    assert (done.statement, done.kept_because) == (None, "live")
+    assert everything(tmp_path) == before
+    store.close()
+
+
+def test_a_damaged_chain_stays_unless_it_is_asked_for(tmp_path):
+    make(tmp_path)
+    path = tmp_path / f"{SESSION}.trace.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"aaaa", b"aaab", 1))
+    aside = tmp_path / f"{SESSION}.torn-1"
+    aside.write_bytes(b"torn")
+    age(path)
+    (done,) = prune(tmp_path, MONTH, NOW_NS)
+    assert (done.statement, done.kept_because) == (None, "hash_mismatch")
+    (done,) = prune(tmp_path, Rule(30 * DAY_S, damaged=True), NOW_NS)
+    assert (done.statement["code"], done.statement["events"], done.statement["head_hash"]) == ("hash_mismatch", 0, None)
+    assert f"{SESSION}.torn-1" in {file["name"] for file in done.statement["files"]}
+    assert list(everything(tmp_path)) == [f"{SESSION}.pruned.json"]
+
+
+def test_a_chain_with_young_events_in_old_files_stays(tmp_path):
+    make(tmp_path, age_days=5)
+    for path in tmp_path.rglob("*.jsonl"):
+        age(path)
+    assert list(prune(tmp_path, MONTH, NOW_NS)) == []
+    assert len(FileStore(tmp_path).read(SESSION)) == 5
+
+
+def test_an_interrupted_run_is_finished_by_the_next_and_never_deletes_what_has_no_statement(tmp_path, monkeypatch):
+    make(tmp_path)
+    unlink = Path.unlink
+    for left in range(4):
+        calls = [left]
+
+        def stop(path: Path, *args: object, calls: list[int] = calls, **more: object) -> None:
+            if path.suffix == ".jsonl":
+                assert (tmp_path / f"{SESSION}.pruned.json").exists()
+                if calls[0] == 0:
+                    raise OSError(5, "Input/output error")
+                calls[0] -= 1
+            unlink(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", stop)
+            if left < 3:
+                with pytest.raises(TraceUnavailableError):
+                    list(prune(tmp_path, MONTH, NOW_NS))
+        if left < 3:  # of files with two, two and one events, the last goes first
+            assert len(FileStore(tmp_path).read(SESSION)) == (5, 4, 2)[left]
+        list(prune(tmp_path, MONTH, NOW_NS))
+        assert list(everything(tmp_path)) == [f"{SESSION}.pruned.json"]
+        unlink(tmp_path / f"{SESSION}.pruned.json")
+        make(tmp_path)
+
+
+def test_a_statement_deletes_nothing_but_files_of_its_session_as_they_were(tmp_path):
+    make(tmp_path)
+    other = tmp_path / "other"
+    other.write_text("precious")
+    path = tmp_path / f"{SESSION}.trace.jsonl"
+    names = ["other", f"../{tmp_path.name}/other", f"{SESSION}.x/../other", path.name]
+    sha256 = hashlib.sha256(b"precious").hexdigest()
+    files = [{"name": name, "bytes": 8, "sha256": sha256} for name in names]
+    (tmp_path / f"{SESSION}.pruned.json").write_text(json.dumps({"session_id": SESSION, "files": files}))
+    list(prune(tmp_path, MONTH, NOW_NS))
+    assert other.exists()
+    assert path.exists()
+
+
+def test_a_statement_is_signed_where_there_is_a_key(tmp_path):
+    make(tmp_path)
+    signed: list[bytes] = []
+
+    def sign(data: bytes) -> dict[str, str]:
+        signed.append(data)
+        return {"key": "k", "value": "v"}
+
+    (done,) = prune(tmp_path, MONTH, NOW_NS, sign=sign)
+    statement = dict(done.statement)
+    assert statement.pop("signature") == {"key": "k", "value": "v"}
+    assert signed == [canonical_bytes(statement)]
+    stored = (tmp_path / f"{SESSION}.pruned.json").read_bytes()
+    assert stored == canonical_bytes(dict(done.statement)) + b"\n"
+    assert statement["statement"] == retention.FORM
+
+
+def test_a_folder_that_is_not_there_has_nothing_to_prune(tmp_path):
+    assert list(prune(tmp_path / "none", MONTH, NOW_NS)) == []
