@@ -4,6 +4,7 @@ Rule: concrete stores and back ends are named here and nowhere else; a new one i
 """
 
 import os
+from pathlib import Path
 
 from cra_mcp.approval.ledger import SCHEMA, ApprovalLedger
 from cra_mcp.atlas.archive import FOLDER, AtlasArchive
@@ -19,7 +20,7 @@ from cra_mcp.gate.binding import Bindings
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.counters import Counters
 from cra_mcp.runtime import Runtime
-from cra_mcp.settings import RuntimeConfig
+from cra_mcp.settings import SQLITE, RuntimeConfig
 from cra_mcp.state.database import Database
 from cra_mcp.trace.chainfile import Bounds
 from cra_mcp.trace.checkpointing import Checkpointer
@@ -28,6 +29,7 @@ from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.keeping import KeptCheckpoints
 from cra_mcp.trace.keyfile import load_key
 from cra_mcp.trace.memory import MemoryStore
+from cra_mcp.trace.sqlite import SqliteStore
 from cra_mcp.trace.store import TraceStore
 
 
@@ -74,6 +76,9 @@ def open_store(config: RuntimeConfig) -> TraceStore:
     """The trace store of a configuration. Touches nothing until it is used."""
     if config.store == "memory":
         return MemoryStore(clock_ns=config.clock_ns, new_id=config.new_id)
+    if config.store.startswith(SQLITE):
+        path = Path(config.store.removeprefix(SQLITE)).expanduser()
+        return SqliteStore(path, clock_ns=config.clock_ns, new_id=config.new_id)
     return FileStore(
         config.trace_path,
         clock_ns=config.clock_ns,

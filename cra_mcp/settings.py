@@ -14,11 +14,13 @@ from uuid_utils import uuid7
 from cra_mcp.errors import SettingsError
 
 Recording = Literal["none", "hash", "redacted", "full"]
-StoreKind = Literal["file", "memory"]
 Durability = Literal["atlas", "risk", "durable"]
 
 _RECORDINGS: tuple[Recording, ...] = ("none", "hash", "redacted", "full")
-_STORES: tuple[StoreKind, ...] = ("file", "memory")
+_STORES = ("file", "memory")
+SQLITE = "sqlite:"
+"""What the setting of a store in one SQLite file begins with; its path follows."""
+
 _DURABILITIES: tuple[Durability, ...] = ("atlas", "risk", "durable")
 _ROLES = ("admin", "operator", "approver", "agent", "auditor")
 _MAX_NAME = 256
@@ -44,7 +46,7 @@ class RuntimeConfig:
     Attributes:
         data_dir: folder of everything that is kept; None means the platform's per-user data folder.
         trace_dir: folder of traces; None means ``data_dir/traces``.
-        store: ``file`` (default) or ``memory`` (nothing outlives the process, approvals included).
+        store: ``file`` (default), ``sqlite:PATH`` (one file) or ``memory`` (nothing outlives the process, approvals included).
         agent_id: who calls, where the caller does not say.
         tenant: whom this process belongs to, and whom calls are counted for in limits of scope ``tenant``.
         subject: who runs this process: the principal of what comes over standard input (specs/identity.md).
@@ -75,7 +77,7 @@ class RuntimeConfig:
 
     data_dir: Path | None = None
     trace_dir: Path | None = None
-    store: StoreKind = "file"
+    store: str = "file"
     agent_id: str = "local"
     tenant: str = "default"
     subject: str = "local"
@@ -108,7 +110,8 @@ class RuntimeConfig:
         Raises:
             SettingsError: the first of them, by name.
         """
-        _require(self.store in _STORES, "store", f"must be one of {', '.join(_STORES)}")
+        known = self.store in _STORES or (self.store.startswith(SQLITE) and self.store != SQLITE)
+        _require(known, "store", f"must be one of {', '.join(_STORES)}, {SQLITE}PATH")
         _require(self.recording in _RECORDINGS, "recording", f"must be one of {', '.join(_RECORDINGS)}")
         _require(self.durability in _DURABILITIES, "durability", f"must be one of {', '.join(_DURABILITIES)}")
         _require(1 <= len(self.agent_id) <= _MAX_NAME, "agent_id", "must have 1 to 256 characters")

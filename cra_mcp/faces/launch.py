@@ -15,7 +15,7 @@ import typer
 
 from cra_mcp.errors import SettingsError
 from cra_mcp.faces.cli.app import build, run
-from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, TraceDir, config_of
+from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import emit_json, flush, say
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def serve(
     ] = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    store: Store = None,
     watch: Annotated[
         bool, typer.Option("--watch/--no-watch", help="Load atlases again when their files are edited.")
     ] = True,
@@ -133,6 +134,7 @@ def serve(
     config = config_of(
         data_dir=data_dir,
         trace_dir=trace_dir,
+        store=store,
         recording=record,
         agent_id=agent_id,
         allow_private_hosts=tuple(allow_private_host) if allow_private_host else None,

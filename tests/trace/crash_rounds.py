@@ -1,4 +1,6 @@
-"""Kills writers: ``crash_rounds.py FOLDER ROUNDS RATE_HZ SEED``; rate 0 is flat out. Prints a JSON object of what came of it.
+"""Kills writers: ``crash_rounds.py STORE FOLDER ROUNDS RATE_HZ SEED``; STORE is file or sqlite, and rate 0 flat out.
+
+Prints a JSON object of what came of it.
 
 Each writer is a fork that reports every sequence it got acknowledged, over files so small that they follow each other; it is killed
 (signal 9) after a random number of reports. Then the chain is recovered, held to the writer's word, and continued.
@@ -15,15 +17,23 @@ from pathlib import Path
 from cra_mcp.trace.chainfile import Bounds
 from cra_mcp.trace.event import Draft, verify
 from cra_mcp.trace.file import FileStore
+from cra_mcp.trace.sqlite import SqliteStore
+from cra_mcp.trace.store import TraceStore
 
 SESSION = "01980000-0000-7000-8000-00000000ab01"
 SPAN = "01980000-0000-7000-8000-000000000002"
 BOUNDS = Bounds(segment_bytes=20_000)
 
 
+def open_store(folder: Path) -> TraceStore:
+    if sys.argv[1] == "sqlite":
+        return SqliteStore(folder / "traces.sqlite3")
+    return FileStore(folder, flush_interval_s=0.005, bounds=BOUNDS)
+
+
 def write(folder: Path, report: int, rate_hz: int, chance: random.Random) -> None:
     """Until killed."""
-    store = FileStore(folder, flush_interval_s=0.005, bounds=BOUNDS)
+    store = open_store(folder)
     store.begin(SESSION, SPAN)
     while True:
         drafts = [Draft("x.test.note", {"n": "a" * chance.randrange(900)}, SPAN)] * chance.randrange(1, 5)
@@ -51,7 +61,7 @@ def one_round(folder: Path, rate_hz: int, chance: random.Random) -> dict[str, ob
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
     acknowledged = [line.split() for line in heard if line.endswith(b"\n")]
-    store = FileStore(folder, bounds=BOUNDS)
+    store = open_store(folder)
     assert [info.live for info in store.sessions()] == [False]
     done = store.recover(SESSION)
     lines = store.read(SESSION)
@@ -63,16 +73,16 @@ def one_round(folder: Path, rate_hz: int, chance: random.Random) -> dict[str, ob
     store.begin(SESSION, SPAN)
     assert store.append(SESSION, [Draft("x.test.note", {}, SPAN)]).sequence == len(lines)
     store.close()
-    assert list((folder / ".locks").iterdir()) == []
+    assert list(folder.rglob("*.lock")) == []
     return {
         "acknowledged": len(acknowledged),
         "torn": done.code is not None,
-        "files": len(list(folder.rglob("*.jsonl"))),
+        "files": len(list(folder.rglob("*.*"))),
     }
 
 
 def main() -> None:
-    folder, rounds, rate_hz, seed = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    folder, rounds, rate_hz, seed = Path(sys.argv[2]), *map(int, sys.argv[3:])
     chance = random.Random(seed)
     found = [one_round(folder / str(number // 2), rate_hz, chance) for number in range(rounds)]
     total = {name: sum(int(each[name]) for each in found) for name in found[0]}

@@ -1,4 +1,7 @@
-"""Fills a disk: ``full_disk.py FOLDER`` where FOLDER is on one that is small. Room comes and goes three times."""
+"""Fills a disk: ``full_disk.py STORE FOLDER``; STORE is file or sqlite, FOLDER on a disk that is small.
+
+Room comes and goes three times.
+"""
 
 import json
 import sys
@@ -8,16 +11,24 @@ from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.trace.chainfile import Bounds
 from cra_mcp.trace.event import Draft, parse, verify
 from cra_mcp.trace.file import FileStore
+from cra_mcp.trace.sqlite import SqliteStore
+from cra_mcp.trace.store import TraceStore
 
 SESSION = "01980000-0000-7000-8000-00000000ab01"
 SPAN = "01980000-0000-7000-8000-000000000002"
 
 
+def open_store(folder: Path) -> TraceStore:
+    if sys.argv[1] == "sqlite":
+        return SqliteStore(folder / "traces" / "traces.sqlite3")
+    return FileStore(folder / "traces", flush_interval_s=0.005, bounds=Bounds(segment_bytes=30_000))
+
+
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[2])
     for turn in range(3):
-        (folder / f"filler-{turn}").write_bytes(b"x" * 100_000)
-    store = FileStore(folder / "traces", flush_interval_s=0.005, bounds=Bounds(segment_bytes=30_000))
+        (folder / f"filler-{turn}").write_bytes(b"x" * 400_000)
+    store = open_store(folder)
     store.begin(SESSION, SPAN)
     acknowledged, refused = [], 0
     for turn in range(3):
@@ -40,12 +51,12 @@ def main() -> None:
         more = Draft("x.test.note", {"n": "more"}, SPAN)
         acknowledged.extend(store.append(SESSION, [more]) for _ in range(10))
     store.close()
-    reader = FileStore(folder / "traces")
+    reader = open_store(folder)
     lines = reader.read(SESSION)
     assert verify(lines, session_id=SESSION, tail=reader.unfinished(SESSION)).ok
     assert len(lines) == acknowledged[-1].sequence + 1
     assert all(parse(lines[head.sequence]).event_hash == head.event_hash for head in acknowledged)
-    print(json.dumps({"refused": refused, "files": len(list((folder / "traces").rglob("*.jsonl")))}))  # noqa: T201
+    print(json.dumps({"refused": refused, "files": len(list((folder / "traces").rglob("*.*")))}))  # noqa: T201
 
 
 if __name__ == "__main__":

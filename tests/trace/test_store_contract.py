@@ -11,6 +11,7 @@ from cra_mcp.trace.chainfile import Bounds
 from cra_mcp.trace.event import Draft, format_timestamp, parse, verify
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.memory import MemoryStore
+from cra_mcp.trace.sqlite import SqliteStore
 from cra_mcp.trace.store import TraceStore
 
 SESSION = "01980000-0000-7000-8000-00000000ab01"
@@ -31,6 +32,7 @@ class Clock:
 STORES: dict[str, Callable[..., TraceStore]] = {
     "memory": lambda path, **given: MemoryStore(**given),
     "file": lambda path, **given: FileStore(path / "traces", **given),
+    "sqlite": lambda path, **given: SqliteStore(path / "traces.sqlite3", **given),
     "small files": lambda path, **given: FileStore(path / "traces", bounds=Bounds(segment_bytes=500), **given),
 }
 

@@ -9,10 +9,10 @@ import cra_mcp
 from cra_mcp.faces.cli import (
     approvals,
     atlases,
-    checkpoints,  # noqa: F401 - adds commands to traces.app
+    checkpoints,  # noqa: F401  # pyright: ignore[reportUnusedImport] - adds commands to traces.app
     govern,
     keys,
-    trace_upkeep,  # noqa: F401 - likewise
+    trace_upkeep,  # noqa: F401  # pyright: ignore[reportUnusedImport] - likewise
     traces,
 )
 from cra_mcp.faces.cli.conformance import conformance

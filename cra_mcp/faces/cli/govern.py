@@ -10,7 +10,7 @@ import typer
 from cra_mcp.errors import CanonicalError
 from cra_mcp.faces.cli.approvals import agrees, show_approval, who
 from cra_mcp.faces.cli.exits import NO, OK
-from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, TraceDir, config_of, runtime_of
+from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, Store, TraceDir, config_of, runtime_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, say, table
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ def resolve(
     agent_id: AgentId = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what an agent may know and do.
 
     Resolves a goal as an agent would, in a session of its own, and records it. Exit code 1 if nothing is usable.
     """
-    with runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir), atlas) as runtime:
+    with runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir, store=store), atlas) as runtime:
         session = runtime.create_session(agent_id, goal, risk_tier=risk_tier)
         resolution = runtime.resolve(
             session.session_id, context_hints=hint or (), required_capabilities=capability or ()
@@ -104,6 +105,7 @@ def execute(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for approval from another terminal.")] = False,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Have an action carried out, through the gate.
@@ -112,7 +114,7 @@ def execute(
     made, unless --wait lets `cra-mcp approve` answer.
     """
     parameters = _parameters(args)
-    with runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir), atlas) as runtime:
+    with runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir, store=store), atlas) as runtime:
         session = runtime.create_session(agent_id, goal, risk_tier=risk_tier)
         outcome = runtime.execute_blocking(session.session_id, action, parameters)
         if (

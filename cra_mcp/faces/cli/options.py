@@ -28,6 +28,10 @@ TraceDir = Annotated[
     Path | None,
     typer.Option("--trace-dir", help="Folder of traces. Default: CRA_TRACE_DIR, or traces/ in the data folder."),
 ]
+Store = Annotated[
+    str | None,
+    typer.Option("--store", metavar="STORE", help="Where traces are: `file` (default), `memory`, or `sqlite:PATH`."),
+]
 AgentId = Annotated[str | None, typer.Option("--agent-id", help="Who the agent is, for policies and traces.")]
 Goal = Annotated[str, typer.Option("--goal", metavar="TEXT", help="What the work is for.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -10,7 +10,7 @@ import typer
 
 from cra_mcp.errors import TraceError, UnknownTraceError
 from cra_mcp.faces.cli.exits import CODES, NO, epilog
-from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, TraceDir, config_of
+from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, flush, say, table
 
 if TYPE_CHECKING:
@@ -36,13 +36,14 @@ def list_traces(
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="List at most so many; 0 lists all.")] = 50,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """List traces, the last written first."""
-    store = open_traces(data_dir, trace_dir)
-    found = store.sessions()
+    traces = open_traces(data_dir, trace_dir, store)
+    found = traces.sessions()
     shown = found[: limit or None]
-    entries = [_entry(store, info) for info in shown]
+    entries = [_entry(traces, info) for info in shown]
     if as_json:
         emit_json({"sessions": entries, "total": len(found)})
     elif entries:
@@ -83,16 +84,20 @@ def _entry(store: "TraceStore", info: "TraceInfo") -> dict[str, object]:
 
 @app.command(epilog=epilog("cra-mcp trace show", "cra-mcp trace show 01a1fbca --json | jq .event_type"))
 def show(
-    session: SessionId = "latest", data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False
+    session: SessionId = "latest",
+    data_dir: DataDir = None,
+    trace_dir: TraceDir = None,
+    store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show the events of a session.
 
     With --json: the stored lines, byte for byte as they were hashed. An event that can't be read is shown as such, with exit
     code 1; `verify` says what is wrong.
     """
-    store = open_traces(data_dir, trace_dir)
-    session_id = find_session(store, session)
-    lines = store.read(session_id)
+    traces = open_traces(data_dir, trace_dir, store)
+    session_id = find_session(traces, session)
+    lines = traces.read(session_id)
     if as_json:
         for line in lines:
             emit_line(line)
@@ -120,18 +125,19 @@ def tail(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last events to begin with.")] = 10,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the last events, and with -f each new one."""
-    store = open_traces(data_dir, trace_dir)
-    session_id = find_session(store, session)
-    fresh = store.read(session_id)
+    traces = open_traces(data_dir, trace_dir, store)
+    session_id = find_session(traces, session)
+    fresh = traces.read(session_id)
     seen = len(fresh)
     _print(fresh[max(0, seen - lines) :], as_json=as_json)
     while follow and not _has_ended(fresh):
         time.sleep(_POLL_S)
-        head = store.head(session_id)  # reads the end of a file only
-        fresh = store.read(session_id, after=seen - 1) if head is not None and head.sequence >= seen else []
+        head = traces.head(session_id)  # reads the end of a file only
+        fresh = traces.read(session_id, after=seen - 1) if head is not None and head.sequence >= seen else []
         seen += len(fresh)
         _print(fresh, as_json=as_json)
 
@@ -152,13 +158,19 @@ def _has_ended(lines: Sequence[bytes]) -> bool:
 
 
 @app.command(epilog=epilog("cra-mcp trace recover 01a1fbca"))
-def recover(session: SessionId, data_dir: DataDir = None, trace_dir: TraceDir = None, as_json: AsJson = False) -> None:
+def recover(
+    session: SessionId,
+    data_dir: DataDir = None,
+    trace_dir: TraceDir = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
     """Set aside what follows the longest valid prefix.
 
     For a trace whose last write was cut off. Nothing is deleted; a trace that is being written is left alone.
     """
-    store = open_traces(data_dir, trace_dir)
-    done = store.recover(find_session(store, session))
+    traces = open_traces(data_dir, trace_dir, store)
+    done = traces.recover(find_session(traces, session))
     if as_json:
         emit_json(
             {
@@ -175,11 +187,11 @@ def recover(session: SessionId, data_dir: DataDir = None, trace_dir: TraceDir = 
         say(f"kept {done.kept} events; {done.set_aside_bytes} bytes set aside in {done.set_aside_to} ({done.code})")
 
 
-def open_traces(data_dir: Path | None, trace_dir: Path | None) -> "TraceStore":
+def open_traces(data_dir: Path | None, trace_dir: Path | None, store: str | None = None) -> "TraceStore":
     """The store that the options and the environment name."""
     from cra_mcp.compose import open_store  # noqa: PLC0415 - not for --help
 
-    return open_store(config_of(data_dir=data_dir, trace_dir=trace_dir))
+    return open_store(config_of(data_dir=data_dir, trace_dir=trace_dir, store=store))
 
 
 def find_session(store: "TraceStore", text: str) -> str:

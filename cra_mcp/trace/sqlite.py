@@ -1,0 +1,372 @@
+"""Traces in one SQLite file, for those who want one file.
+
+Rule: one process writes, over one connection, which also does the checkpoints (before SQLite 3.51.3, several writers could
+corrupt a database with a write-ahead log); all others only read. A commit reaches the kernel before ``append`` returns; a durable
+one the disk. After an error of the disk the file is opened anew, and must still hold every event it acknowledged.
+Source: ``store.TraceStore``; specs/trace.md, "SQLite".
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cra_mcp.errors import TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
+from cra_mcp.trace.claim import Claim
+from cra_mcp.trace.disk import Disk
+from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
+from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS chains (
+  session_id TEXT PRIMARY KEY, modified TEXT NOT NULL, size_bytes INTEGER NOT NULL, writing INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS events (
+  session_id TEXT NOT NULL REFERENCES chains,
+  sequence INTEGER NOT NULL CHECK (sequence >= 0),
+  line BLOB NOT NULL,
+  PRIMARY KEY (session_id, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS set_aside (
+  session_id TEXT NOT NULL, number INTEGER NOT NULL, line BLOB NOT NULL, PRIMARY KEY (session_id, number)
+) STRICT;
+"""
+_BUSY_S = 5.0
+_FREE = "Free some disk space, or look at the disk; recording goes on by itself."
+
+
+@dataclass(slots=True)
+class _Chain:
+    """A chain this store is writing."""
+
+    head: Head | None
+    trace_id: str
+
+
+class SqliteStore:
+    """Meets ``TraceStore``. Nothing is created before the first ``begin``.
+
+    Args:
+        path: the database; beside it ``.lock`` names the process that writes.
+        clock_ns: wall clock, nanoseconds since the epoch.
+        new_id: source of event ids.
+    """
+
+    remote: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock_ns: Callable[[], int] = time.time_ns,
+        new_id: Callable[[], str] = new_identifier,
+    ) -> None:
+        self._path = path
+        self._clock_ns = clock_ns
+        self._new_id = new_id
+        self._lock = threading.RLock()  # over the chains and the connection that writes
+        self._read_lock = threading.RLock()  # over the one that reads
+        self._claim: Claim | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._is_full: bool | None = None  # the writer's setting
+        self._chains: dict[str, _Chain] = {}
+        self._closed = False
+        self.tap: Tap | None = None
+
+    # --- write -----------------------------------------------------------------------------------------------------
+
+    def begin(self, session_id: str, trace_id: str) -> None:
+        """See ``TraceStore.begin``. The first makes this process the one that writes the file."""
+        check_identifiers(session_id, trace_id)
+        with self._lock:
+            if self._closed:
+                raise TraceUnavailableError("the trace store is closed")
+            known = self._chains.get(session_id)
+            if known is not None:
+                known.trace_id = trace_id
+                return
+            with self._transaction("begin a trace") as writer:
+                recovery, head = _recover(writer, session_id)
+                writer.execute(
+                    "INSERT INTO chains VALUES (?, ?, 0, 1) ON CONFLICT DO UPDATE SET writing = 1",
+                    (session_id, format_timestamp(self._clock_ns())),
+                )
+                if recovery.code is not None:
+                    _measure(writer, session_id)
+            self._chains[session_id] = _Chain(head, trace_id)
+
+    def append(self, session_id: str, drafts: Sequence[Draft], *, durable: bool = False) -> Head:
+        """See ``TraceStore.append``."""
+        with self._lock:
+            chain = self._chains.get(session_id)
+            if chain is None:
+                raise _not_written(session_id)
+            head, lines = link_all(
+                chain.head,
+                drafts,
+                session_id=session_id,
+                trace_id=chain.trace_id,
+                now_ns=self._clock_ns(),
+                new_id=self._new_id,
+            )
+            first = head.sequence - len(lines) + 1
+            with self._transaction("record an event", durable=durable) as writer:
+                writer.executemany(
+                    "INSERT INTO events VALUES (?, ?, ?)",
+                    [(session_id, first + number, line) for number, line in enumerate(lines)],
+                )
+                writer.execute(
+                    "UPDATE chains SET modified = ?, size_bytes = size_bytes + ? WHERE session_id = ?",
+                    (head.timestamp, sum(map(len, lines)) + len(lines), session_id),
+                )
+            chain.head = head
+            if self.tap is not None:
+                self.tap.grown(session_id, head, lines)
+            return head
+
+    def release(self, session_id: str) -> None:
+        """See ``TraceStore.release``."""
+        with self._lock:
+            if self._chains.pop(session_id, None) is not None:
+                with self._transaction("end a trace", durable=True) as writer:
+                    writer.execute("UPDATE chains SET writing = 0 WHERE session_id = ?", (session_id,))
+                if self.tap is not None:
+                    self.tap.released(session_id)
+
+    def flush(self, session_id: str) -> None:
+        """See ``TraceStore.flush``. A flush of the log takes all of it to the disk."""
+        with self._lock:
+            if session_id not in self._chains:
+                raise _not_written(session_id)
+            with self._transaction("flush a trace", durable=True) as writer:
+                # A transaction that writes nothing flushes nothing.
+                writer.execute("UPDATE chains SET writing = 1 WHERE session_id = ?", (session_id,))
+
+    def close(self) -> None:
+        """See ``TraceStore.close``."""
+        with self._lock:
+            self._closed = True
+            failed: TraceUnavailableError | None = None
+            for session_id in list(self._chains):
+                try:
+                    self.release(session_id)
+                except TraceUnavailableError as error:
+                    failed = failed or error
+            with self._read_lock:
+                if self._reader is not None:
+                    self._reader.close()
+                self._reader = None
+            self._drop_writer()
+            if self._claim is not None:
+                self._claim.give_up()
+                self._claim = None
+            if failed is not None:
+                raise failed
+
+    # --- read ------------------------------------------------------------------------------------------------------
+
+    def head(self, session_id: str) -> Head | None:
+        """See ``TraceStore.head``."""
+        with self._lock:
+            chain = self._chains.get(session_id)
+        if chain is not None:
+            return chain.head
+        with self._reading(session_id) as reader:
+            line = _last_line(reader, session_id)
+        if line is None:
+            return None
+        try:
+            event = parse(line)
+        except TraceError:
+            return verify(self.read(session_id), session_id=session_id).head
+        return Head(event.sequence, event.event_hash, event.timestamp)
+
+    def read(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
+        """See ``TraceStore.read``."""
+        count = -1 if limit is None else max(limit, 0)
+        with self._reading(session_id) as reader:
+            rows = reader.execute(
+                "SELECT line FROM events WHERE session_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+                (session_id, min(max(after, -1), 2**53), count),
+            )
+            return [line for (line,) in rows]
+
+    def unfinished(self, session_id: str) -> bytes:
+        """See ``TraceStore.unfinished``; a transaction leaves nothing unfinished."""
+        with self._reading(session_id):
+            return b""
+
+    def sessions(self) -> list[TraceInfo]:
+        """See ``TraceStore.sessions``."""
+        try:
+            with self._reading(None) as reader:
+                rows = reader.execute(
+                    "SELECT session_id, size_bytes, modified, writing FROM chains ORDER BY modified DESC, session_id DESC"
+                ).fetchall()
+        except UnknownTraceError:  # there is no file yet
+            return []
+        if self._claim is not None:
+            return [TraceInfo(name, size, modified, live=name in self._chains) for name, size, modified, _ in rows]
+        is_written = Claim.is_taken(self._lock_path)
+        return [TraceInfo(name, size, modified, live=is_written and writing) for name, size, modified, writing in rows]
+
+    def recover(self, session_id: str) -> Recovery:
+        """See ``TraceStore.recover``. What is set aside goes to the table ``set_aside``."""
+        with self._reading(session_id):
+            pass
+        with self._lock:
+            if session_id in self._chains:
+                raise TraceLockedError(
+                    f"session {session_id} is being written by this process", hint="End the session first."
+                )
+            with self._transaction("recover a trace", durable=True) as writer:
+                recovery, _ = _recover(writer, session_id)
+                if recovery.code is not None:
+                    _measure(writer, session_id)
+                return recovery
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _lock_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.lock")
+
+    @contextmanager
+    def _transaction(self, what: str, *, durable: bool = False) -> Generator[sqlite3.Connection]:
+        """All of it is stored, or nothing; durable: and on disk.
+
+        Raises:
+            TraceLockedError: another process writes the file.
+            TraceUnavailableError: nothing was stored.
+        """
+        try:
+            writer = self._open_writer()
+            if durable != self._is_full:
+                # A commit leaves the log with the kernel; FULL flushes the log as well, and with it all that came before.
+                writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._is_full = durable
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield writer
+                writer.execute("COMMIT")
+            except BaseException:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, OSError) as error:
+            self._drop_writer()
+            raise TraceUnavailableError(f"can't {what}: {error}", hint=_FREE) from error
+
+    def _open_writer(self) -> sqlite3.Connection:
+        if self._writer is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._claim is None:
+                self._claim = Claim.take(
+                    self._lock_path,
+                    "the trace database is being written",
+                    "One process writes it at a time: end that one, or give this one another file.",
+                )
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                Disk().sync_folder(self._path.parent)
+            writer = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            try:
+                writer.execute("PRAGMA journal_mode = WAL")
+                writer.executescript(_SCHEMA)
+                # Whatever the last process that wrote it did not get to say.
+                writer.execute("UPDATE chains SET writing = 0")
+                for session_id, chain in self._chains.items():
+                    _check(writer, session_id, chain.head)
+                    writer.execute("UPDATE chains SET writing = 1 WHERE session_id = ?", (session_id,))
+            except BaseException:
+                writer.close()
+                raise
+            self._writer = writer
+        return self._writer
+
+    def _drop_writer(self) -> None:
+        """Forget what the connection believes; the claim stays."""
+        writer, self._writer, self._is_full = self._writer, None, None
+        if writer is not None:
+            with suppress(sqlite3.Error):
+                writer.close()
+
+    @contextmanager
+    def _reading(self, session_id: str | None) -> Generator[sqlite3.Connection]:
+        """A connection to read with, and to read a chain that is there, if one is named."""
+        with self._read_lock:
+            try:
+                if self._reader is None and self._path.exists():
+                    uri = f"{self._path.absolute().as_uri()}?mode=ro"
+                    self._reader = sqlite3.connect(
+                        uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+                    )
+                reader = self._reader
+                if reader is None or not (session_id is None or _is_there(reader, session_id)):
+                    raise UnknownTraceError(f"no trace of session {(session_id or '')[:80]!r}")
+                yield reader
+            except sqlite3.Error as error:
+                raise TraceUnavailableError(f"can't read a trace: {error}", hint=_FREE) from error
+
+
+def _is_there(reader: sqlite3.Connection, session_id: str) -> bool:
+    query = "SELECT 1 FROM chains WHERE session_id = ?"
+    return is_identifier(session_id) and reader.execute(query, (session_id,)).fetchone() is not None
+
+
+def _last_line(connection: sqlite3.Connection, session_id: str) -> bytes | None:
+    query = "SELECT line FROM events WHERE session_id = ? ORDER BY sequence DESC LIMIT 1"
+    row = connection.execute(query, (session_id,)).fetchone()
+    return row[0] if row is not None else None
+
+
+def _check(connection: sqlite3.Connection, session_id: str, head: Head | None) -> None:
+    """Refuse to go on with a chain whose end is not the one that was acknowledged."""
+    line = _last_line(connection, session_id)
+    if (parse(line).event_hash if line is not None else None) != (head.event_hash if head is not None else None):
+        raise TraceUnavailableError(
+            f"the database lost events of session {session_id}", hint="End the session and start another."
+        )
+
+
+def _recover(writer: sqlite3.Connection, session_id: str) -> tuple[Recovery, Head | None]:
+    """Keep the longest valid prefix of a chain; the rest goes to ``set_aside``, in the transaction under way."""
+    rows = writer.execute("SELECT line FROM events WHERE session_id = ? ORDER BY sequence", (session_id,))
+    check = verify((line for (line,) in rows), session_id=session_id)
+    rest = writer.execute(
+        "SELECT line FROM events WHERE session_id = ? ORDER BY sequence LIMIT -1 OFFSET ?", (session_id, check.events)
+    ).fetchall()
+    if not rest:
+        return Recovery(session_id, check.events, 0, None), check.head
+    (number,) = writer.execute(
+        "SELECT COALESCE(MAX(number), 0) FROM set_aside WHERE session_id = ?", (session_id,)
+    ).fetchone()
+    writer.executemany(
+        "INSERT INTO set_aside VALUES (?, ?, ?)",
+        [(session_id, number + place, line) for place, (line,) in enumerate(rest, 1)],
+    )
+    writer.execute(
+        "DELETE FROM events WHERE session_id = ?1 AND sequence NOT IN "
+        "(SELECT sequence FROM events WHERE session_id = ?1 ORDER BY sequence LIMIT ?2)",
+        (session_id, check.events),
+    )
+    size = sum(len(line) + 1 for (line,) in rest)
+    return Recovery(session_id, check.events, size, "table set_aside", check.code), check.head
+
+
+def _measure(writer: sqlite3.Connection, session_id: str) -> None:
+    writer.execute(
+        "UPDATE chains SET size_bytes = (SELECT COALESCE(SUM(LENGTH(line) + 1), 0) FROM events WHERE session_id = ?1) "
+        "WHERE session_id = ?1",
+        (session_id,),
+    )
+
+
+def _not_written(session_id: str) -> UnknownTraceError:
+    return UnknownTraceError(f"session {session_id[:80]!r} is not being written")
