@@ -5,12 +5,13 @@ Source: specs/identity.md.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from cra_mcp.approval.ledger import unknown_approval
 from cra_mcp.approval.model import Approval, Channel
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import may, require
-from cra_mcp.errors import UnknownTraceError
+from cra_mcp.errors import ForbiddenError, RequestError, TraceError, UnknownTraceError
 from cra_mcp.resolution import Permission
 from cra_mcp.runtime import Runtime
 from cra_mcp.trace.event import Verification
@@ -65,27 +66,74 @@ class Access:
 
     # --- approvals -------------------------------------------------------------------------------------------------
 
+    @property
+    def may_approve(self) -> bool:
+        """Whether it may see and settle approvals. Somebody nobody knows may not, whatever the roles of the process."""
+        return may(self.principal, "approve") and self.principal.credential != "anonymous"
+
     def pending_approvals(self) -> list[Approval]:
         """Approvals of its tenant that wait for an answer, the oldest first.
 
         Raises:
             ForbiddenError: none of its roles may approve.
         """
-        require(self.principal, "approve")
+        self._require_approver()
         return [each for each in self._runtime.pending_approvals() if self._concerns(each)]
 
-    def settle_approval(self, approval_id: str, *, granted: bool, channel: Channel = "library") -> Approval:
-        """Grant or reject a pending approval of its tenant.
+    def may_settle(self, approval: Approval) -> bool:
+        """Whether it may settle an approval of its tenant: not that of a call of its own, unless the operator allows that."""
+        return self._runtime.config.allow_self_approval or not self._is_own(approval)
+
+    def settle_approval(self, approval_id: str, *, granted: bool, comment: str | None = None) -> Approval:
+        """Grant or reject a pending approval of its tenant. A session under way here records it.
 
         Raises:
             ApprovalError: ``unknown_approval``, ``approval_settled`` or ``approval_expired``.
-            ForbiddenError: none of its roles may approve.
+            ForbiddenError: none of its roles may approve; or ``self_approval``.
         """
-        require(self.principal, "approve")
-        if not self._concerns(self._runtime.approval(approval_id)):
+        self._require_approver()
+        approval = self._runtime.approval(approval_id)
+        if not self._concerns(approval):
             raise unknown_approval()
-        return self._runtime.settle_approval(approval_id, granted=granted, by=self.principal.subject, channel=channel)
+        if not self.may_settle(approval):
+            raise ForbiddenError(
+                "nobody settles the approval of their own call",
+                code="self_approval",
+                hint="somebody else with a role that may approve can; the operator can allow it (CRA_ALLOW_SELF_APPROVAL)",
+            )
+        settled = self._runtime.settle_approval(
+            approval_id, granted=granted, by=self.principal.subject, channel=self._channel(approval), comment=comment
+        )
+        # The call records it too, when it comes. A session that has ended, or is another process's, can't.
+        with suppress(RequestError, TraceError):
+            self._runtime.record(approval.session_id, "x.cra.approval.settled", _settlement(settled))
+        return settled
+
+    def _require_approver(self) -> None:
+        require(self.principal, "approve")
+        if not self.may_approve:
+            raise ForbiddenError("approvals are settled by callers with a credential", hint="use a key or a token")
+
+    def _channel(self, approval: Approval) -> Channel:
+        """Over a credential of their own, and for somebody else, it is worth more than what any client says."""
+        known = self.principal.credential in {"api_key", "jwt"}
+        return "approver" if known and not self._is_own(approval) else "client"
 
     def _concerns(self, approval: Approval) -> bool:
         owner = self._runtime.owner_of(approval.session_id)
         return owner is not None and owner[0] == self.principal.tenant
+
+    def _is_own(self, approval: Approval) -> bool:
+        return self._runtime.owner_of(approval.session_id) == self.principal.owner
+
+
+def _settlement(approval: Approval) -> dict[str, object]:
+    return {
+        "approval_id": approval.approval_id,
+        "action_id": approval.action_id,
+        "granted": approval.status == "granted",
+        "by": approval.decided_by,
+        "channel": approval.channel,
+        "grade": approval.grade,
+        "comment": approval.comment,
+    }

@@ -59,6 +59,7 @@ class RuntimeConfig:
         max_concurrency: actions running at once; further ones wait within their timeout.
         approval_ttl_s: seconds a pending or granted approval stays usable.
         elicitation_timeout_s: seconds an asked client has to answer before the call fails closed.
+        allow_self_approval: whether a principal whose role may approve may settle approvals of its own calls too.
         allow_private_hosts: ``HOST`` or ``HOST:PORT`` that requests of atlases may be sent to at private addresses.
         http_ca_bundle: file of certificates (PEM) trusted in requests besides the operating system's.
         durability: which calls have what approves them on disk before they run: as their ``atlas`` says (default); at least those
@@ -90,6 +91,7 @@ class RuntimeConfig:
     max_concurrency: int = 32
     approval_ttl_s: int = 600
     elicitation_timeout_s: float = 120.0
+    allow_self_approval: bool = False
     allow_private_hosts: tuple[str, ...] = ()
     http_ca_bundle: Path | None = None
     durability: Durability = "atlas"
@@ -174,7 +176,20 @@ class List(tuple[str, ...]):
         return super().__new__(cls, (part.strip() for part in text.split(",") if part.strip()))
 
 
-_VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[List]] = {
+class Flag(int):
+    """``1`` or ``true``, ``0`` or ``false``; nothing else, so that no slip turns something on."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> "Flag":
+        """Read it."""
+        words = {"1": True, "true": True, "0": False, "false": False}
+        if text.lower() not in words:
+            raise ValueError(text)
+        return super().__new__(cls, words[text.lower()])
+
+
+_VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[List] | type[Flag]] = {
     "data_dir": Path,
     "trace_dir": Path,
     "store": str,
@@ -190,6 +205,7 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "max_concurrency": int,
     "approval_ttl_s": int,
     "elicitation_timeout_s": float,
+    "allow_self_approval": Flag,
     "allow_private_hosts": List,
     "http_ca_bundle": Path,
     "durability": str,

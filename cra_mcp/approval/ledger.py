@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS approvals (
   channel TEXT,
   decided_at_us INTEGER
 ) STRICT;
+CREATE TABLE IF NOT EXISTS approval_comments (approval_id TEXT PRIMARY KEY, comment TEXT NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS approvals_by_call ON approvals (session_id, action_id, parameters_hash, requested_at_us);
 CREATE INDEX IF NOT EXISTS approvals_by_status ON approvals (status, expires_at_us);
 """
@@ -40,6 +41,8 @@ _COLUMNS = (
     "approval_id, session_id, agent_id, action_id, parameters_hash, parameters, policy_id, reason, risk_tier, "
     "requested_at_us, expires_at_us, status, decided_by, channel, decided_at_us"
 )
+_COMMENT = "(SELECT comment FROM approval_comments WHERE approval_id = approvals.approval_id) AS comment"
+_READ = f"{_COLUMNS}, {_COMMENT}"
 
 
 class ApprovalLedger:
@@ -98,13 +101,15 @@ class ApprovalLedger:
         with self._database.transaction() as connection:
             self._expire(connection)
             row = connection.execute(
-                f"SELECT {_COLUMNS} FROM approvals WHERE session_id = ? AND action_id = ? AND parameters_hash = ? "  # noqa: S608
+                f"SELECT {_READ} FROM approvals WHERE session_id = ? AND action_id = ? AND parameters_hash = ? "  # noqa: S608
                 "ORDER BY requested_at_us DESC, approval_id DESC LIMIT 1",
                 (session_id, action_id, parameters_hash),
             ).fetchone()
         return _approval(row) if row is not None else None
 
-    def settle(self, approval_id: str, *, granted: bool, by: str, channel: Channel) -> Approval:
+    def settle(
+        self, approval_id: str, *, granted: bool, by: str, channel: Channel, comment: str | None = None
+    ) -> Approval:
         """Grant or reject a pending approval.
 
         Raises:
@@ -130,6 +135,8 @@ class ApprovalLedger:
                 "UPDATE approvals SET status = ?, decided_by = ?, channel = ?, decided_at_us = ? WHERE approval_id = ?",
                 ("granted" if granted else "rejected", by, channel, self._now_us(), approval_id),
             )
+            if comment is not None:
+                connection.execute("INSERT INTO approval_comments VALUES (?, ?)", (approval_id, comment))
             settled = self._get(connection, approval_id)
         self.tell(settled)
         return settled
@@ -195,7 +202,7 @@ class ApprovalLedger:
         with self._database.transaction() as connection:
             self._expire(connection)
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM approvals WHERE status = 'pending' ORDER BY requested_at_us, approval_id"  # noqa: S608
+                f"SELECT {_READ} FROM approvals WHERE status = 'pending' ORDER BY requested_at_us, approval_id"  # noqa: S608
             ).fetchall()
         return [_approval(row) for row in rows]
 
@@ -211,7 +218,7 @@ class ApprovalLedger:
 
     def _get(self, connection: sqlite3.Connection, approval_id: str) -> Approval:
         row = connection.execute(
-            f"SELECT {_COLUMNS} FROM approvals WHERE approval_id = ?",  # noqa: S608
+            f"SELECT {_READ} FROM approvals WHERE approval_id = ?",  # noqa: S608
             (approval_id,),
         ).fetchone()
         if row is None:

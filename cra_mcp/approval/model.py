@@ -10,21 +10,25 @@ from typing import Literal, Protocol
 from cra_mcp.policy.model import EVIDENCE
 
 Status = Literal["pending", "granted", "rejected", "expired", "consumed"]
-Channel = Literal["elicitation", "cli", "library"]
-Grade = Literal["client_elicitation", "application", "local_cli"]
+Channel = Literal["elicitation", "client", "cli", "library", "approver"]
+Grade = Literal["client_elicitation", "application", "local_cli", "authenticated_approver"]
 Answer = Literal["granted", "rejected", "unanswered", "unavailable"]
 """``unanswered``: asked, and no answer came. ``unavailable``: the client put the question aside, so it may be asked elsewhere."""
 
 GRADES: dict[Channel, Grade] = {
     "elicitation": "client_elicitation",
+    "client": "client_elicitation",
     "library": "application",
     "cli": "local_cli",
+    "approver": "authenticated_approver",
 }
 """What an answer over each channel is worth, weakest first.
 
-``client_elicitation``: the MCP client said so; a hook or a model may have answered for the person.
+``client_elicitation``: the MCP client said so, when it was asked or by calling a tool; a hook or a model may have answered for
+the person.
 ``application``: the program that embeds the runtime said so.
 ``local_cli``: somebody with this user's account ran ``cra-mcp approve``.
+``authenticated_approver``: somebody else than whose call it is, with a credential of their own and a role that may approve.
 """
 
 
@@ -55,6 +59,8 @@ class Approval:
     decided_by: str | None = None
     channel: Channel | None = None
     decided_at_us: int | None = None
+    comment: str | None = None
+    """What whoever decided had to say."""
 
     @property
     def grade(self) -> Grade | None:
@@ -80,6 +86,7 @@ class Approval:
             "channel": self.channel,
             "grade": self.grade,
             "decided_at_us": self.decided_at_us,
+            "comment": self.comment,
         }
 
 

@@ -160,7 +160,7 @@ class ApprovalParameters(ReasonParameters):
 
     min_evidence: Absent[
         Annotated[
-            Literal["client_elicitation", "application", "local_cli"],
+            Literal["client_elicitation", "application", "local_cli", "authenticated_approver"],
             Field(description="Weakest grade of evidence that counts as a person's consent; default: any."),
         ]
     ] = None

@@ -208,4 +208,5 @@ def _approval_payload(approval: Approval) -> dict[str, object]:
         "by": approval.decided_by,
         "channel": approval.channel,
         "grade": approval.grade,
+        **({"comment": approval.comment} if approval.comment is not None else {}),
     }

@@ -75,7 +75,7 @@ class Limit:
     scope: Scope = "agent"
 
 
-EVIDENCE = ("client_elicitation", "application", "local_cli")
+EVIDENCE = ("client_elicitation", "application", "local_cli", "authenticated_approver")
 """Grades of evidence that a person consented, weakest first (specs/policy.md, "Evidence")."""
 
 

@@ -22,6 +22,7 @@ from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, CRAError, Requ
 from cra_mcp.gate.call import Call, ExecutionOutcome
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.model import Facts, RiskTier
+from cra_mcp.ranking import Choice, rank, within
 from cra_mcp.resolution import Permission, Query, Resolution
 from cra_mcp.runtime.calls import Calls
 from cra_mcp.runtime.observing import Observer
@@ -509,6 +510,16 @@ class Runtime:
         }
         self.record(session_id, "context.injected", payload)
 
+    def choose_context(
+        self, session_id: str, need: str, *, hints: Sequence[str] = (), max_tokens: int
+    ) -> tuple[Resolution, Choice]:
+        """The documents that fit a need best, within a budget; each that is given is recorded. Raises as ``resolve``."""
+        resolution = self.resolve(session_id, goal=need, context_hints=hints)
+        choice = within(rank(resolution.context_blocks, need, hints), max_tokens)
+        for each in choice.given:
+            self.record_context(session_id, each.block)
+        return resolution, choice
+
     # --- approvals -------------------------------------------------------------------------------------------------
 
     def pending_approvals(self) -> list[Approval]:
@@ -523,13 +534,21 @@ class Runtime:
         """
         return self._ledger.get(approval_id)
 
-    def settle_approval(self, approval_id: str, *, granted: bool, by: str, channel: Channel = "library") -> Approval:
+    def settle_approval(
+        self,
+        approval_id: str,
+        *,
+        granted: bool,
+        by: str,
+        channel: Channel = "library",
+        comment: str | None = None,
+    ) -> Approval:
         """Grant or reject a pending approval. The call it was asked for is then made again by the agent.
 
         Raises:
             ApprovalError: ``unknown_approval``, ``approval_settled`` or ``approval_expired``.
         """
-        return self._ledger.settle(approval_id, granted=granted, by=by, channel=channel)
+        return self._ledger.settle(approval_id, granted=granted, by=by, channel=channel, comment=comment)
 
     def withdraw_approval(self, approval_id: str, *, by: str, channel: Channel = "library") -> bool:
         """Take back a granted approval that was not used; it is a rejected one then. False if there was none."""

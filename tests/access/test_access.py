@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cra_mcp import CRARuntime, RuntimeConfig
 from cra_mcp.access import Access
-from cra_mcp.auth.principal import Principal, Role
+from cra_mcp.auth.principal import Credential, Principal, Role
 from cra_mcp.auth.roles import PERMISSIONS, ROLES, may, require, roles_of
 from cra_mcp.errors import ApprovalError, ForbiddenError, UnknownTraceError
 
@@ -144,6 +145,92 @@ def test_approvals_are_settled_by_approvers_of_the_tenant(runtime: CRARuntime) -
     approver = Access(runtime, who("zoe", "approver"))
     assert [each.approval_id for each in approver.pending_approvals()] == [approval_id]
     assert approver.settle_approval(approval_id, granted=True).decided_by == "zoe"
+
+
+def known(principal: Principal) -> Principal:
+    return replace(principal, credential="api_key")
+
+
+@pytest.mark.parametrize("roles", [("approver",), ("agent", "approver"), ("operator",), ("admin",)])
+def test_nobody_settles_the_approval_of_their_own_call_whatever_their_roles(
+    runtime: CRARuntime, roles: tuple[Role, ...]
+) -> None:
+    approval_id = pending(runtime, who("ann"))
+    own = Access(runtime, known(replace(who("ann", *roles), agent_id="another agent of hers")))
+    (seen,) = own.pending_approvals()
+    assert not own.may_settle(seen)
+    for granted in (True, False):
+        with pytest.raises(ForbiddenError) as refused:
+            own.settle_approval(approval_id, granted=granted)
+        assert refused.value.code == "self_approval"
+    assert runtime.approval(approval_id).status == "pending"
+
+
+@pytest.mark.parametrize(
+    ("subject", "credential", "channel", "grade"),
+    [
+        ("zoe", "api_key", "approver", "authenticated_approver"),
+        ("zoe", "jwt", "approver", "authenticated_approver"),
+        ("zoe", "local", "client", "client_elicitation"),
+        ("ann", "api_key", "client", "client_elicitation"),
+    ],
+)
+def test_where_the_operator_allows_it_ones_own_approval_is_worth_what_a_client_says(
+    tmp_path: Path, subject: str, credential: Credential, channel: str, grade: str
+) -> None:
+    with CRARuntime(RuntimeConfig(data_dir=tmp_path, allow_self_approval=True)) as runtime:
+        runtime.load_atlas_from_json(json.dumps(ATLAS))
+        approval_id = pending(runtime, who("ann"))
+        settled = Access(runtime, replace(who(subject, "approver"), credential=credential)).settle_approval(
+            approval_id, granted=True
+        )
+    assert (settled.channel, settled.grade) == (channel, grade)
+
+
+def test_a_settlement_is_in_the_trace_with_who_how_and_why_at_once_and_again_when_it_counts(
+    runtime: CRARuntime,
+) -> None:
+    session_id = session_of(runtime, who("ann"))
+
+    def events(kind: str) -> list[dict[str, object]]:
+        return [dict(event.payload) for event in runtime.get_trace(session_id) if event.event_type == kind]
+
+    for number, (granted, kind) in enumerate(((False, "approval.rejected"), (True, "approval.granted"))):
+        asked = runtime.execute_blocking(session_id, "do.pay", {"n": number}).approval
+        assert asked is not None
+        zoe = Access(runtime, known(who("zoe", "approver")))
+        settled = zoe.settle_approval(asked.approval_id, granted=granted, comment="seen the invoice")
+        expected = {
+            "by": "zoe",
+            "channel": "approver",
+            "grade": "authenticated_approver",
+            "comment": "seen the invoice",
+            "approval_id": asked.approval_id,
+        }
+        assert (settled.decided_by, settled.comment) == ("zoe", "seen the invoice")
+        assert expected.items() <= events("x.cra.approval.settled")[-1].items()
+        assert events("x.cra.approval.settled")[-1]["granted"] is granted
+        runtime.execute_blocking(session_id, "do.pay", {"n": number})
+        assert expected.items() <= events(kind)[-1].items()
+
+
+def test_a_settlement_counts_where_its_session_has_ended(runtime: CRARuntime) -> None:
+    session_id = session_of(runtime, who("ann"))
+    asked = runtime.execute_blocking(session_id, "do.pay", {}).approval
+    assert asked is not None
+    runtime.end_session(session_id)
+    settled = Access(runtime, known(who("zoe", "approver"))).settle_approval(asked.approval_id, granted=False)
+    assert (settled.status, settled.comment) == ("rejected", None)
+
+
+def test_somebody_nobody_knows_settles_nothing(runtime: CRARuntime) -> None:
+    approval_id = pending(runtime, who("ann"))
+    nobody = Access(runtime, replace(who("anonymous", "operator"), credential="anonymous"))
+    assert not nobody.may_approve
+    with pytest.raises(ForbiddenError):
+        nobody.pending_approvals()
+    with pytest.raises(ForbiddenError):
+        nobody.settle_approval(approval_id, granted=True)
 
 
 def test_every_role_has_its_permissions_and_no_other_word_is_a_role() -> None:

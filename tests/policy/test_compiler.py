@@ -180,7 +180,7 @@ def test_evidence_is_for_approvals_only_and_is_in_the_digest():
     asks = {"policy_id": "ask", "type": "require_approval"}
     grades = [policy_from_manifest({**asks, "parameters": {"min_evidence": grade}}, 0) for grade in EVIDENCE]
     assert [policy.min_evidence for policy in grades] == list(EVIDENCE)
-    assert len({digest(policy) for policy in [policy_from_manifest(asks, 0), *grades]}) == 4
+    assert len({digest(policy) for policy in [policy_from_manifest(asks, 0), *grades]}) == 5
     for kind, grade in (("deny", "local_cli"), ("allow", "application"), ("require_approval", "notary")):
         with pytest.raises(ValueError, match=r"^parameters\.min_evidence"):
             policy_from_manifest({"policy_id": "p", "type": kind, "parameters": {"min_evidence": grade}}, 0)

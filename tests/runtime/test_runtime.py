@@ -338,7 +338,17 @@ def test_settings_come_from_the_environment_and_are_checked() -> None:
     )
     assert RuntimeConfig(trace_dir=Path("/t")).trace_path == Path("/t")
     assert "cra-mcp" in str(RuntimeConfig().data_path)
-    for wrong in ({"CRA_TTL_SECONDS": "soon"}, {"CRA_STORE": "tape"}, {"CRA_FLUSH_INTERVAL_S": "0"}):
+    assert [bool(from_environment({"CRA_ALLOW_SELF_APPROVAL": text}).allow_self_approval) for text in "10"] == [
+        True,
+        False,
+    ]
+    assert RuntimeConfig().allow_self_approval is False
+    for wrong in (
+        {"CRA_TTL_SECONDS": "soon"},
+        {"CRA_STORE": "tape"},
+        {"CRA_FLUSH_INTERVAL_S": "0"},
+        {"CRA_ALLOW_SELF_APPROVAL": "yes"},
+    ):
         with pytest.raises(SettingsError) as caught:
             from_environment(wrong)
         assert next(iter(wrong)).removeprefix("CRA_").lower() in str(caught.value).lower()

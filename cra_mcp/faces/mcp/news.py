@@ -5,7 +5,7 @@ once. What nobody wants to know costs a call one look-up.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from cra_mcp.runtime import Runtime
@@ -13,9 +13,6 @@ from cra_mcp.runtime.watching import Change
 
 CATALOGUE: Final = "catalogue"
 """The topic of the loaded atlases and their policies; that of a trace is its session id."""
-APPROVALS: Final = "approvals"
-"""The topic of approvals that are asked for and settled."""
-_TOPICS: Final = {"catalogue": CATALOGUE, "approval": APPROVALS}
 
 
 class Post:
@@ -74,25 +71,37 @@ class News:
             post.items.setdefault(topic, {})[item] = None
             self._wanted.setdefault(topic, set()).add(post)
 
-    def drop(self, post: Post, items: Sequence[tuple[str, str]] | None = None) -> None:
-        """Tell ``post`` no more of these (item, topic); of nothing at all where None."""
-        dropped = [(item, topic) for topic in post.items for item in post.items[topic]] if items is None else items
-        for item, topic in dropped:
-            left = post.items.get(topic, {})
-            left.pop(item, None)
-            if not left:
-                post.items.pop(topic, None)
-                posts = self._wanted.get(topic, set())
+    def drop(self, post: Post, item: str | None = None) -> None:
+        """Tell ``post`` no more of this item; of nothing at all where None."""
+        for topic, items in list(post.items.items()):
+            if item is not None:
+                items.pop(item, None)
+            if item is None or not items:
+                del post.items[topic]
+                posts = self._wanted[topic]
                 posts.discard(post)
                 if not posts:
-                    self._wanted.pop(topic, None)
+                    del self._wanted[topic]
 
     def _changed(self, change: Change) -> None:
         """On any thread."""
-        topic = change.session_id if change.kind == "trace" else _TOPICS[change.kind]
-        if topic is not None and topic in self._wanted and self._loop is not None and not self._loop.is_closed():
+        topic = self._topic(change)
+        if topic in self._wanted and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._tell, topic)
+
+    def _topic(self, change: Change) -> str | None:
+        if change.kind == "catalogue" or change.session_id is None:
+            return CATALOGUE
+        if change.kind == "trace":
+            return change.session_id
+        owner = self._runtime.owner_of(change.session_id)
+        return approvals_of(owner[0]) if owner is not None else None
 
     def _tell(self, topic: str) -> None:
         for post in self._wanted.get(topic, ()):
             post.changed(topic)
+
+
+def approvals_of(tenant: str) -> str:
+    """The topic of the approvals of a tenant: they are asked for and settled."""
+    return f"approvals of {tenant}"

@@ -17,9 +17,10 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import UriTemplate
 
 from cra_mcp.access import Access
+from cra_mcp.atlas.model import ContextBlock
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
-from cra_mcp.faces.mcp import app, names, traces
+from cra_mcp.faces.mcp import app, control_approvals, names, traces
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.runtime import Runtime
@@ -51,7 +52,7 @@ _TEMPLATES: dict[str, tuple[str, str, str, str]] = {
     _ATLAS: ("atlas", "Atlas", "What an atlas lets this agent do.", names.ATLAS_JSON),
     _CONTEXT: ("context", "Context document", "A document of a context pack.", names.MARKDOWN),
 }
-_READS_TRACE = ("cra://trace/", "cra://chain/")  # whole traces, and nothing that belongs to a request
+_READS_TRACE = ("cra://trace/", "cra://chain/")  # whole traces, and nothing that belongs to the event loop
 _PARSED = {template: UriTemplate.parse(template) for template in _TEMPLATES}
 
 T = TypeVar("T")
@@ -75,8 +76,10 @@ class Resources:
 
     # --- list ------------------------------------------------------------------------------------------------------
 
-    def listing(self, cursor: str | None, more: Sequence[t.Resource] = ()) -> tuple[list[t.Resource], str | None]:
-        """One page of resources, ``more`` of them last, and the cursor of the next.
+    def listing(
+        self, ctx: RequestContext, cursor: str | None, more: Sequence[t.Resource] = ()
+    ) -> tuple[list[t.Resource], str | None]:
+        """One page of what a caller could be given, ``more`` of it last, and the cursor of the next.
 
         Raises:
             MCPError: the cursor is not one of ours.
@@ -105,6 +108,17 @@ class Resources:
                 _meta=app.resource_meta(),
             ),
         ]
+        if self._access(ctx).may_approve:
+            fixed.append(
+                t.Resource(
+                    uri=control_approvals.URI,
+                    name="approvals",
+                    title="Approvals",
+                    description="Calls of your tenant that wait for a person's approval.",
+                    mime_type=names.JSON,
+                )
+            )
+        blocks = self._blocks(ctx)
         for atlas in self._runtime.atlases():
             fixed.append(
                 t.Resource(
@@ -117,13 +131,14 @@ class Resources:
             )
             fixed.extend(
                 t.Resource(
-                    uri=f"cra://context/{atlas.atlas_id}/{block.block_id}",
-                    name=f"context:{block.block_id}",
+                    uri=f"cra://context/{atlas.atlas_id}/{block_id}",
+                    name=f"context:{block_id}",
                     title=block.name,
                     mime_type=block.content_type,
                     size=len(block.content.encode()),
                 )
-                for block in atlas.context_blocks
+                for (atlas_id, block_id), block in blocks.items()
+                if atlas_id == atlas.atlas_id
             )
         return _page([*fixed, *more], cursor)
 
@@ -146,7 +161,7 @@ class Resources:
             MCPError: there is no such resource, with the code of the caller's era.
         """
         try:
-            if uri.startswith(_READS_TRACE):
+            if uri.startswith(_READS_TRACE) or uri == control_approvals.URI:
                 found = await traces.off_loop(partial(self._read, ctx, uri))
             else:
                 found = self._read(ctx, uri)
@@ -163,6 +178,8 @@ class Resources:
             return _json(uri, {"sessions": self._all_sessions(ctx)})
         if uri == app.URI:
             return _app(uri)
+        if uri == control_approvals.URI and self._access(ctx).may_approve:
+            return _json(uri, control_approvals.pending(self._access(ctx)))
         for template, parsed in _PARSED.items():
             match = parsed.match(uri)
             if match is not None:
@@ -246,18 +263,30 @@ class Resources:
                 for permission in self._access(ctx).permissions()
                 if permission.atlas.atlas_id == atlas_id
             ],
-            "context": [f"cra://context/{atlas.atlas_id}/{block.block_id}" for block in atlas.context_blocks],
+            "context": [
+                f"cra://context/{atlas_id}/{block_id}"
+                for atlas_id, block_id in self._blocks(ctx)
+                if atlas_id == atlas.atlas_id
+            ],
         }
 
     def _context(self, ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
-        atlas = self._runtime.atlas(values["atlas_id"])
-        for block in atlas.context_blocks:
-            if block.block_id == values["block_id"]:
-                session = self._sessions.of(ctx).current()
-                self._runtime.record_context(session.session_id, block)
-                content = t.TextResourceContents(uri=uri, mime_type=block.content_type, text=block.content)
-                return t.ReadResourceResult(contents=[content])
-        return None
+        block = self._blocks(ctx).get((values["atlas_id"], values["block_id"]))
+        if block is None:
+            return None
+        session = self._sessions.of(ctx).current()
+        self._runtime.record_context(session.session_id, block)
+        content = t.TextResourceContents(uri=uri, mime_type=block.content_type, text=block.content)
+        return t.ReadResourceResult(contents=[content])
+
+    def _blocks(self, ctx: RequestContext) -> dict[tuple[str, str], ContextBlock]:
+        """The documents the caller could be given, by atlas and block, in the order of their atlas."""
+        known = self._runtime.context(principal_of(ctx))
+        given = {(block.source.split("/", 1)[0], block.block_id): block for block in known}
+        every = [
+            (atlas.atlas_id, block.block_id) for atlas in self._runtime.atlases() for block in atlas.context_blocks
+        ]
+        return {key: given[key] for key in every if key in given}
 
     # --- complete --------------------------------------------------------------------------------------------------
 
@@ -267,21 +296,17 @@ class Resources:
         if not isinstance(reference, t.ResourceTemplateReference):
             return t.Completion(values=[])
         chosen = (params.context.arguments or {}) if params.context is not None else {}
-        return completion(self._candidates(self._access(ctx), params.argument.name, chosen), params.argument.value)
+        return completion(self._candidates(ctx, params.argument.name, chosen), params.argument.value)
 
-    def _candidates(self, access: Access, name: str, chosen: dict[str, str]) -> Sequence[str]:
+    def _candidates(self, ctx: RequestContext, name: str, chosen: dict[str, str]) -> Sequence[str]:
+        access = self._access(ctx)
         if name == "session_id":
             return [info.session_id for info in access.traces()]
         if name == "atlas_id":
             return [atlas.atlas_id for atlas in self._runtime.atlases()]
         if name == "block_id":
             wanted = chosen.get("atlas_id")
-            return [
-                block.block_id
-                for atlas in self._runtime.atlases()
-                if wanted is None or atlas.atlas_id == wanted
-                for block in atlas.context_blocks
-            ]
+            return [block_id for atlas_id, block_id in self._blocks(ctx) if wanted is None or atlas_id == wanted]
         if name == "sequence" and "session_id" in chosen:
             return _sequences(access, chosen["session_id"])
         return []

@@ -155,13 +155,13 @@ class GovernedServer(Server[Principal]):
 
     async def _list_tools(self, ctx: RequestContext, _params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
         self.subscriptions.listed(ctx)
-        tools = [*self._control.listing(), *self._actions.listing(ctx)]
+        tools = [*self._control.listing(ctx), *self._actions.listing(ctx)]
         return t.ListToolsResult(tools=sorted(tools, key=lambda tool: tool.name), ttl_ms=self._ttl_ms())
 
     async def _call_tool(
         self, ctx: RequestContext, params: t.CallToolRequestParams
     ) -> t.CallToolResult | t.InputRequiredResult:
-        if self._control.has(params.name):
+        if self._control.has(ctx, params.name):
             return await self._control.call(ctx, params.name, params.arguments)
         return await self._actions.call(ctx, params)
 
@@ -189,7 +189,7 @@ class GovernedServer(Server[Principal]):
     ) -> t.ListResourcesResult:
         self.subscriptions.listed(ctx)
         more = self._published.listing(ctx)
-        resources, cursor = self._resources.listing(params.cursor if params is not None else None, more)
+        resources, cursor = self._resources.listing(ctx, params.cursor if params is not None else None, more)
         return t.ListResourcesResult(resources=resources, next_cursor=cursor, ttl_ms=self._ttl_ms())
 
     async def _list_templates(

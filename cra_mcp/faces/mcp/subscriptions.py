@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern
 from cra_mcp.faces.mcp.news import CATALOGUE, News, Post
 from cra_mcp.faces.mcp.resources import not_found
-from cra_mcp.faces.mcp.watchable import MAX_WATCHED, Watchable, topic_of
+from cra_mcp.faces.mcp.watchable import MAX_WATCHED, Watchable
 
 _STATE: Final = "cra.watched"
 _LISTS: Final = ""  # no URI: tools, prompts and resources together
@@ -57,7 +57,7 @@ class Subscriptions:
     async def unsubscribe(self, ctx: RequestContext, params: t.UnsubscribeRequestParams) -> t.EmptyResult:
         """Watch a resource no more; nothing happens if it wasn't watched."""
         uri = str(params.uri)
-        self._news.drop(self._of(ctx).post, [(uri, topic_of(uri))])
+        self._news.drop(self._of(ctx).post, uri)
         return t.EmptyResult()
 
     def _of(self, ctx: RequestContext) -> "_Connection":

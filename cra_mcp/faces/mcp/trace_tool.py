@@ -13,6 +13,7 @@ import mcp_types as t
 
 from cra_mcp.errors import ForbiddenError, UnknownTraceError
 from cra_mcp.faces.mcp import app, traces
+from cra_mcp.faces.mcp.control_tool import ControlTool, Later
 from cra_mcp.faces.mcp.sessions import Caller
 from cra_mcp.gate.refusing import UNDECLARED
 from cra_mcp.runtime import Runtime
@@ -147,13 +148,18 @@ class Reading:
         )
 
 
+def trace_tool(runtime: Runtime) -> ControlTool:
+    """The tool of this module."""
+    return ControlTool(TOOL, TraceTool(runtime).run, "read_own")
+
+
 class TraceTool:
     """What ``cra_trace`` answers."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    def run(self, caller: Caller, arguments: Mapping[str, Any]) -> Reading:
+    def run(self, caller: Caller, arguments: Mapping[str, Any]) -> Later:
         """What was asked for; the arguments fit ``TOOL.input_schema``.
 
         Raises:
@@ -169,7 +175,7 @@ class TraceTool:
                 code="not_disclosed",
                 hint=f"use the table; a person reads cra://trace/{session_id} or runs `cra-mcp trace show {session_id}`",
             )
-        return Reading(
+        reading = Reading(
             source=caller.access,
             session_id=session_id,
             after=cast("int | None", arguments.get("after")),
@@ -177,6 +183,7 @@ class TraceTool:
             as_lines=as_lines,
             hidden=hidden,
         )
+        return Later(reading.answer, reads=True)
 
     def _hidden_policies(self) -> frozenset[str]:
         return frozenset(

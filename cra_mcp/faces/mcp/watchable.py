@@ -10,9 +10,9 @@ from functools import partial
 from typing import Final
 
 from cra_mcp.access import Access
-from cra_mcp.faces.mcp import traces
+from cra_mcp.faces.mcp import control_approvals, traces
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of
-from cra_mcp.faces.mcp.news import CATALOGUE
+from cra_mcp.faces.mcp.news import CATALOGUE, approvals_of
 from cra_mcp.faces.mcp.published import PublishedResources
 from cra_mcp.runtime import Runtime
 
@@ -35,16 +35,12 @@ class Watchable:
         known = self._published.known(ctx, uris)
         access = Access(self._runtime, principal_of(ctx))
         atlases = {atlas.atlas_id for atlas in self._runtime.atlases()}
-        wanted = {uri: topic_of(uri) for uri in uris if uri in known or _atlas_of(uri) in atlases}
+        wanted = {uri: CATALOGUE for uri in uris if uri in known or _atlas_of(uri) in atlases}
         sessions = {uri: match["session_id"] for uri in uris if (match := _OF_A_TRACE.fullmatch(uri)) is not None}
         readable = await traces.off_loop(partial(_readable, access, sessions)) if sessions else {}
+        if control_approvals.URI in uris and access.may_approve:
+            wanted[control_approvals.URI] = approvals_of(access.principal.tenant)
         return {uri: topic for uri in uris if (topic := wanted.get(uri, readable.get(uri))) is not None}
-
-
-def topic_of(uri: str) -> str:
-    """With which news a resource that can be watched changes."""
-    match = _OF_A_TRACE.fullmatch(uri)
-    return match["session_id"] if match is not None else CATALOGUE
 
 
 def _atlas_of(uri: str) -> str | None:

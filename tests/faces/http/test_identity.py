@@ -132,6 +132,34 @@ def test_what_is_anothers_looks_like_what_is_not_there(guarded: HttpServer, read
     )
 
 
+def test_an_approver_settles_over_http_what_an_agent_asks_for(guarded: HttpServer) -> None:
+    agent, _ = key(guarded.place, "ann")
+    approver, _ = key(guarded.place, "zoe", "approver")
+    own, _ = key(guarded.place, "ann", "approver")
+
+    def tool(token: str, name: str, **arguments: object) -> dict[str, Any]:
+        return modern(guarded, "tools/call", {"name": name, "arguments": arguments}, bearer(token))[1]
+
+    def listed(token: str) -> set[str]:
+        tools = modern(guarded, "tools/list", {}, bearer(token))[1]["result"]["tools"]
+        return {each["name"] for each in tools}
+
+    assert "cra_settle_approval" not in listed(agent)
+    assert listed(approver) == {"cra_pending_approvals", "cra_settle_approval", "cra_trace"}
+    asked = tool(agent, "tool_pay", to="bob")["result"]["_meta"]["dev.cra/receipt"]
+    approval_id = asked["details"]["approval_id"]
+    settle = {"approval_id": approval_id, "decision": "approve", "comment": "fine"}
+    assert tool(agent, "cra_settle_approval", **settle)["error"]["message"] == "Unknown tool: cra_settle_approval"
+    refused = tool(own, "cra_settle_approval", **settle)["result"]
+    assert refused["_meta"]["dev.cra/receipt"]["error"] == "self_approval"
+    (waiting,) = tool(approver, "cra_pending_approvals")["result"]["structuredContent"]["approvals"]
+    assert waiting["approval_id"] == approval_id
+    settled = tool(approver, "cra_settle_approval", **settle)["result"]["structuredContent"]
+    assert (settled["by"], settled["grade"]) == ("zoe", "authenticated_approver")
+    assert tool(agent, "tool_pay", to="bob")["result"]["isError"] is False
+    assert tool(agent, "tool_pay", to="bob")["result"]["isError"] is True, "an approval counts once"
+
+
 def test_an_auditor_reads_its_tenants_traces_and_calls_nothing(guarded: HttpServer) -> None:
     agent, _ = key(guarded.place, "ann")
     auditor, _ = key(guarded.place, "eve", "auditor")
