@@ -21,6 +21,9 @@ from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
 
+import orjson
+
+from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.event import Draft, verify
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.store import new_identifier
@@ -162,6 +165,20 @@ def recording(folder: Path) -> list[Figure]:
         os.close(fd)
 
 
+def redacting() -> list[Figure]:
+    """Searching what a call sends for secrets, which every call pays; with one found; and the most that is kept of one."""
+    detectors = Detectors(key=lambda: b"k" * 32)
+    plain = CALL[0][1]["parameters"]
+    mail = {"id": 1042, "to": "ann@example.com", "note": "customer called again"}
+    prose = {"text": "the customer called again about order 1042 " * 1_500}
+    data = orjson.dumps(prose)
+    return [
+        paired("redaction, nothing found", lambda: detectors.value(plain), lambda: orjson.dumps(plain), samples=1_500),
+        paired("redaction, one found", lambda: detectors.value(mail), lambda: orjson.dumps(mail), samples=500),
+        paired("redaction, 64 KiB of prose", lambda: detectors.value(prose), data.lower, samples=20),
+    ]
+
+
 def verifying(folder: Path) -> Figure:
     events = 4_000
     store = FileStore(folder / "verify")
@@ -218,7 +235,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=None, help="where to write (default: the temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        figures = [*recording(Path(folder)), verifying(Path(folder))]
+        figures = [*recording(Path(folder)), *redacting(), verifying(Path(folder))]
     if options.json:
         print(json.dumps({"machine": machine(), "figures": [asdict(figure) for figure in figures]}, indent=2))
     else:

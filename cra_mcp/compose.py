@@ -25,10 +25,14 @@ from cra_mcp.state.database import Database
 from cra_mcp.trace.chainfile import Bounds
 from cra_mcp.trace.checkpointing import Checkpointer
 from cra_mcp.trace.delivery import Sink
+from cra_mcp.trace.detect.detectors import Detectors
+from cra_mcp.trace.detect.key import TokenKey
+from cra_mcp.trace.detect.own import load_patterns
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.keeping import KeptCheckpoints
 from cra_mcp.trace.keyfile import load_key
 from cra_mcp.trace.memory import MemoryStore
+from cra_mcp.trace.redacting import RedactingStore
 from cra_mcp.trace.sqlite import SqliteStore
 from cra_mcp.trace.store import TraceStore
 
@@ -42,10 +46,12 @@ class CRARuntime(Runtime):
 
     def __init__(self, config: RuntimeConfig | None = None) -> None:
         config = config or RuntimeConfig()
-        store = open_store(config)
-        self.checkpointer = open_checkpointer(config, store)
+        stored = open_store(config)
+        self.checkpointer = open_checkpointer(config, stored)
         """Makes checkpoints of what is recorded; None where that is turned off."""
-        ledger = open_ledger(config)
+        detectors = open_detectors(config)
+        store = RedactingStore(stored, detectors)
+        ledger = open_ledger(config, detectors)
         backends: list[Backend] = [
             PythonBackend(max_threads=config.max_concurrency),
             CommandBackend(),
@@ -127,13 +133,32 @@ def open_sinks(config: RuntimeConfig) -> list[Sink]:
     return [sink_of(text, os.environ, hidden=hidden) for text in config.checkpoint_to]
 
 
+def open_detectors(config: RuntimeConfig) -> Detectors:
+    """What hides secrets in what is recorded.
+
+    Raises:
+        SettingsError: the patterns of the configuration can't be used.
+    """
+    path = None if config.store == "memory" else config.data_path / "redaction.key"
+    own = load_patterns(config.redact_patterns) if config.redact_patterns is not None else {}
+    return Detectors(config.detectors, own=own, key=TokenKey(path).get)
+
+
 def open_keys(config: RuntimeConfig) -> KeyStore:
     """The API keys of a configuration. Touches nothing until it is used."""
     path = None if config.store == "memory" else config.data_path / "state.sqlite3"
     return KeyStore(Database(path, keys.SCHEMA), lambda: config.clock_ns() // 1_000)
 
 
-def open_ledger(config: RuntimeConfig) -> ApprovalLedger:
-    """The approvals of a configuration. Touches nothing until it is used."""
+def open_ledger(config: RuntimeConfig, detectors: Detectors | None = None) -> ApprovalLedger:
+    """The approvals of a configuration. Touches nothing until it is used.
+
+    ``detectors`` hide secrets in the parameters it keeps; e-mail addresses stay, since whoever approves must see them.
+    """
     path = None if config.store == "memory" else config.data_path / "state.sqlite3"
-    return ApprovalLedger(Database(path, SCHEMA), lambda: config.clock_ns() // 1_000)
+    shown = detectors.without_emails() if detectors is not None and config.recording != "full" else None
+
+    def redact(parameters: object) -> object:
+        return parameters if shown is None else shown.value(parameters)[0]
+
+    return ApprovalLedger(Database(path, SCHEMA), lambda: config.clock_ns() // 1_000, redact=redact)

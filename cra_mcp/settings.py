@@ -22,6 +22,9 @@ SQLITE = "sqlite:"
 """What the setting of a store in one SQLite file begins with; its path follows."""
 
 _DURABILITIES: tuple[Durability, ...] = ("atlas", "risk", "durable")
+DETECTORS = ("private_key", "secret", "named", "card", "email", "entropy")
+"""What can be found in recorded texts (specs/trace.md, "Detectors")."""
+
 _ROLES = ("admin", "operator", "approver", "agent", "auditor")
 _MAX_NAME = 256
 _DAY_S = 86_400
@@ -53,8 +56,11 @@ class RuntimeConfig:
         roles: what that principal may do.
         ttl_seconds: life of a resolution, 1-86400; cut at the next boundary of a time window.
         recording: what traces keep of parameters: ``none``, ``hash``, ``redacted`` (default) or ``full``.
+        result_recording: the same of results; ``hash`` is the default.
+        detectors: what is hidden in recorded texts and values; ``("none",)`` turns it off.
+        redact_patterns: JSON file of further patterns (names and RE2 expressions) to hide.
         max_parameters_bytes: canonical size of one call's parameters; larger ones are refused.
-        max_recorded_bytes: canonical size up to which a trace keeps parameters; of larger ones only the hash is kept.
+        max_recorded_bytes: canonical size up to which a trace keeps parameters and results; of larger ones only the hash is kept.
         max_result_bytes: size of a result handed on; larger ones are cut with a marker.
         max_concurrency: actions running at once; further ones wait within their timeout.
         approval_ttl_s: seconds a pending or granted approval stays usable.
@@ -85,6 +91,9 @@ class RuntimeConfig:
     roles: tuple[str, ...] = ("agent",)
     ttl_seconds: int = 300
     recording: Recording = "redacted"
+    result_recording: Recording = "hash"
+    detectors: tuple[str, ...] = DETECTORS
+    redact_patterns: Path | None = None
     max_parameters_bytes: int = 1_048_576
     max_recorded_bytes: int = 65_536
     max_result_bytes: int = 524_288
@@ -114,8 +123,11 @@ class RuntimeConfig:
         """
         known = self.store in _STORES or (self.store.startswith(SQLITE) and self.store != SQLITE)
         _require(known, "store", f"must be one of {', '.join(_STORES)}, {SQLITE}PATH")
-        _require(self.recording in _RECORDINGS, "recording", f"must be one of {', '.join(_RECORDINGS)}")
+        for name in ("recording", "result_recording"):
+            _require(getattr(self, name) in _RECORDINGS, name, f"must be one of {', '.join(_RECORDINGS)}")
         _require(self.durability in _DURABILITIES, "durability", f"must be one of {', '.join(_DURABILITIES)}")
+        known = self.detectors == ("none",) or (bool(self.detectors) and set(self.detectors) <= set(DETECTORS))
+        _require(known, "detectors", f"must be none, or some of {', '.join(DETECTORS)}")
         _require(1 <= len(self.agent_id) <= _MAX_NAME, "agent_id", "must have 1 to 256 characters")
         _require(1 <= len(self.tenant) <= _MAX_NAME, "tenant", "must have 1 to 256 characters")
         _require(1 <= len(self.subject) <= _MAX_NAME, "subject", "must have 1 to 256 characters")
@@ -199,6 +211,9 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "roles": List,
     "ttl_seconds": int,
     "recording": str,
+    "result_recording": str,
+    "detectors": List,
+    "redact_patterns": Path,
     "max_parameters_bytes": int,
     "max_recorded_bytes": int,
     "max_result_bytes": int,

@@ -7,6 +7,7 @@ Every step is one transaction, so two processes can't both take it.
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import orjson
 
@@ -46,14 +47,27 @@ _READ = f"{_COLUMNS}, {_COMMENT}"
 
 
 class ApprovalLedger:
-    """Approvals in a database; ``now_us`` gives the time in microseconds since the epoch."""
+    """Approvals in a database.
 
-    def __init__(self, database: Database, now_us: Callable[[], int]) -> None:
+    Args:
+        database: opened with ``SCHEMA``.
+        now_us: the time, microseconds since the epoch.
+        redact: what the ledger may keep and show of recorded parameters; all of them where it is left out.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        now_us: Callable[[], int],
+        *,
+        redact: Callable[[object], object] = lambda parameters: parameters,
+    ) -> None:
         self._database = database
         self._now_us = now_us
         self._lock = threading.Lock()
         self._changes = 0
         self._listeners: tuple[Callable[[Approval], None], ...] = ()
+        self._redact = redact
 
     def listen(self, listener: Callable[[Approval], None]) -> None:
         """Tell ``listener``, on any thread, of every approval that this object has requested, settled or found settled."""
@@ -67,11 +81,12 @@ class ApprovalLedger:
             listener(approval)
 
     def request(self, approval: Approval) -> Approval:
-        """Record a new pending approval.
+        """Record a new pending approval; what is returned is what was recorded.
 
         Raises:
             StateUnavailableError: it could not be recorded.
         """
+        approval = replace(approval, parameters=self._redact(approval.parameters))
         with self._database.transaction() as connection:
             connection.execute(
                 f"INSERT INTO approvals ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608 - constant

@@ -81,6 +81,10 @@ def serve(
         Literal["none", "hash", "redacted", "full"] | None,
         typer.Option(help="What traces keep of parameters. Default: CRA_RECORDING, or redacted."),
     ] = None,
+    record_results: Annotated[
+        Literal["none", "hash", "redacted", "full"] | None,
+        typer.Option(help="What traces keep of results. Default: CRA_RESULT_RECORDING, or hash."),
+    ] = None,
     allow_private_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -136,6 +140,7 @@ def serve(
         trace_dir=trace_dir,
         store=store,
         recording=record,
+        result_recording=record_results,
         agent_id=agent_id,
         allow_private_hosts=tuple(allow_private_host) if allow_private_host else None,
         checkpoint_to=tuple(checkpoint_to) if checkpoint_to else None,

@@ -21,6 +21,7 @@ class Binding:
     parameters: Validator
     returns: Validator | None
     redactor: Redactor | None
+    result_redactor: Redactor | None
     run: BoundAction | None
 
     def faults(self, parameters: Mapping[str, object]) -> list[SchemaFault]:
@@ -72,6 +73,7 @@ class Bindings:
             parameters=compile_schema(action.parameters_schema),
             returns=compile_schema(action.returns_schema) if action.returns_schema is not None else None,
             redactor=redactor_for(action.parameters_schema),
+            result_redactor=redactor_for(action.returns_schema),
             run=run,
         )
 

@@ -4,7 +4,9 @@ Rule: what approves a call is stored before the call is carried out; whatever be
 take an event, nothing is carried out. Source: specs/carp.md, "Execution"; specs/trace.md, "Record before acting".
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, cast
 
 import anyio
@@ -23,7 +25,7 @@ from cra_mcp.gate.binding import Binding, Bindings, no_executor
 from cra_mcp.gate.call import Call, ExecutionOutcome, Fault
 from cra_mcp.gate.intake import check_parameters, receive
 from cra_mcp.gate.refusing import UNDECLARED, evaluated, refuse, refuse_parameters
-from cra_mcp.gate.results import Measured, measure
+from cra_mcp.gate.results import Measured, measure, recorded_result
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.model import Decision
 from cra_mcp.settings import RuntimeConfig
@@ -220,8 +222,15 @@ class Gate:
             return self._failed(attempt, started_ns, fault, measured=measured)
         if result.is_error:
             fault = Fault("tool_error", "the tool reported an error")
-            return self._failed(attempt, started_ns, fault, measured=measured, result=measured.result)
-        return self._succeeded(attempt, started_ns, measured)
+            return self._failed(
+                attempt,
+                started_ns,
+                fault,
+                measured=measured,
+                result=measured.result,
+                kept=self._kept(binding, measured),
+            )
+        return self._succeeded(attempt, started_ns, measured, self._kept(binding, measured))
 
     async def _run(self, attempt: Attempt, binding: Binding) -> Result:
         action = binding.action
@@ -255,13 +264,16 @@ class Gate:
             "busy", f"{self._config.max_concurrency} actions are running already", hint="call it again later"
         )
 
-    def _succeeded(self, attempt: Attempt, started_ns: int, measured: Measured) -> ExecutionOutcome:
+    def _succeeded(
+        self, attempt: Attempt, started_ns: int, measured: Measured, kept: Mapping[str, object]
+    ) -> ExecutionOutcome:
         payload: dict[str, object] = {
             "action_id": attempt.call.action_id,
             "execution_id": attempt.call.execution_id,
             "duration_ms": self._elapsed_ms(started_ns),
             "result_hash": measured.hash,
             "result_bytes": measured.size,
+            **kept,
         }
         if measured.cut:
             payload["result_cut"] = True
@@ -280,6 +292,7 @@ class Gate:
         *,
         measured: Measured | None = None,
         result: Result | None = None,
+        kept: Mapping[str, object] = MappingProxyType({}),
     ) -> ExecutionOutcome:
         payload: dict[str, object] = {
             "action_id": attempt.call.action_id,
@@ -287,6 +300,7 @@ class Gate:
             "error_code": fault.code,
             "error_message": fault.message,
             "duration_ms": self._elapsed_ms(started_ns),
+            **kept,
         }
         if measured is not None:
             payload["result_hash"] = measured.hash
@@ -297,6 +311,10 @@ class Gate:
         except TraceUnavailableError as error:
             return self._unrecorded(attempt, error)
         return self._recorder.outcome(attempt, "error", head, fault=fault, result=result)
+
+    def _kept(self, binding: Binding, measured: Measured) -> Mapping[str, object]:
+        """What the event of the outcome keeps of a result."""
+        return recorded_result(measured, binding.result_redactor, self._config)
 
     def _unrecorded(self, attempt: Attempt, error: TraceUnavailableError) -> ExecutionOutcome:
         """The action ran, and its outcome could not be stored: what isn't in the trace is not handed on."""

@@ -12,6 +12,8 @@ import orjson
 from cra_mcp.canonical import canonical_bytes, lossy, sha256_hex
 from cra_mcp.errors import CanonicalError
 from cra_mcp.execution.backend import Result
+from cra_mcp.settings import RuntimeConfig
+from cra_mcp.trace.redact import Redactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,27 @@ def measure(result: Result, max_bytes: int) -> Measured:
     if size <= max_bytes:
         return Measured(result, sha256_hex(data), size, cut=False)
     return Measured(_cut(result, size, max_bytes), sha256_hex(data), size, cut=True)
+
+
+def recorded_result(measured: Measured, redactor: Redactor | None, config: RuntimeConfig) -> dict[str, object]:
+    """What the event of an outcome keeps of a result besides hash and size: by default nothing.
+
+    ``redactor`` hides what the action's schema marks; the detectors see the event on its way into the store. ``recording`` in
+    what is returned tells how ``result`` was kept: ``redacted`` or ``full``.
+    """
+    mode = config.result_recording
+    if mode in {"none", "hash"} or measured.size > config.max_recorded_bytes or measured.cut:
+        return {}
+    result = measured.result
+    value = lossy(result.value)
+    hidden = redactor if mode == "redacted" else None
+    if hidden is not None:
+        value = hidden.apply(value)
+    if result.content is None:
+        return {"result": value, "recording": mode}
+    # Content says the same in words, where a schema can't reach: of an action that marks something it is left out.
+    content = lossy(list(result.content)) if hidden is None else None
+    return {"result": {"content": content, "structured": value}, "recording": mode}
 
 
 def _cut(result: Result, size: int, max_bytes: int) -> Result:

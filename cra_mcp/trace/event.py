@@ -49,7 +49,7 @@ REQUIRED_FIELDS: Mapping[str, tuple[str, ...]] = {
     "approval.rejected": ("approval_id", "action_id", "by", "channel"),
     "approval.expired": ("approval_id", "action_id"),
     "context.injected": ("block_id", "source", "token_count"),
-    "context.redacted": (),
+    "context.redacted": ("event_type", "found"),
     "context.expired": (),
     "atlas.loaded": ("atlas_id", "version", "digest"),
     "atlas.unloaded": ("atlas_id", "version", "digest"),

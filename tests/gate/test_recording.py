@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cra_mcp.canonical import digest
-from cra_mcp.execution.backend import Result
-from cra_mcp.gate.results import measure
+from cra_mcp.execution.backend import Invocation, Result
+from cra_mcp.gate.results import measure, recorded_result
+from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.redact import REDACTED, redactor_for
 from tests.gate.conftest import make_world
 
@@ -39,6 +40,41 @@ async def test_large_parameters_are_kept_as_a_hash() -> None:
         await world.runtime.execute(world.session, "do.plain", {"text": "x" * 200})
         (payload,) = world.payloads("action.requested")
         assert (payload["parameters"], payload["recording"], payload["parameters_bytes"]) == (None, "hash", 211)
+
+
+CONTENT = ({"type": "text", "text": "seven"},)
+
+
+@pytest.mark.parametrize(
+    ("mode", "result", "kept"),
+    [
+        ("none", Result({"x": 1}), None),
+        ("hash", Result({"x": 1}), None),
+        ("redacted", Result({"x": 1, "code": "seven"}), {"x": 1, "code": REDACTED}),
+        ("full", Result({"x": 1, "code": "seven"}), {"x": 1, "code": "seven"}),
+        ("redacted", Result({"x": 1}, CONTENT), {"content": None, "structured": {"x": 1}}),
+        ("full", Result({"x": 1}, CONTENT), {"content": [dict(CONTENT[0])], "structured": {"x": 1}}),
+        ("full", Result({"x": "y" * 300}), None),
+    ],
+)
+async def test_a_trace_keeps_of_results_what_it_is_set_to(mode: str, result: Result, kept: object) -> None:
+    schema = {"type": "object", "properties": {"code": {"writeOnly": True}}}
+    config = RuntimeConfig(result_recording=mode, max_recorded_bytes=200)
+    payload = recorded_result(measure(result, 1_000), redactor_for(schema), config)
+    assert payload == ({} if kept is None else {"result": kept, "recording": mode})
+
+
+async def test_results_of_both_outcomes_are_kept_where_that_is_set() -> None:
+    async def fail(_: Invocation) -> Result:
+        return Result({"why": "no"}, is_error=True)
+
+    world = make_world(result_recording="redacted")
+    async with world.runtime:
+        await world.runtime.execute(world.session, "do.plain")
+        world.backend.behaviour["do.plain"] = fail
+        await world.runtime.execute(world.session, "do.plain")
+        assert world.payloads("action.executed")[0]["result"] == {"ok": True}
+        assert world.payloads("action.failed")[0]["result"] == {"why": "no"}
 
 
 async def test_faults_of_an_action_with_secrets_show_no_value() -> None:

@@ -1,0 +1,1 @@
+"""Secrets and personal data found in texts and values, and what stands in their place."""

@@ -1,0 +1,129 @@
+"""A trace store behind which nothing is stored that the detectors find.
+
+Rule: every event passes here on its way into a store, whoever recorded it; what others wrote (parameters, results, goals,
+messages, facts) is searched, what the runtime itself makes (ids, hashes, decisions) is not. What is hidden leaves a
+``context.redacted`` event just before the event it was hidden in. Source: specs/trace.md, "What is recorded".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from cra_mcp.trace.detect.detectors import Detectors, Found
+from cra_mcp.trace.event import Draft, Head
+from cra_mcp.trace.store import Recovery, Tap, TraceInfo, TraceStore
+
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "session.started": ("goal", "context"),
+    "carp.request.received": ("goal", "query"),
+    "action.requested": ("parameters",),
+    "policy.violated": ("faults",),
+    "action.executed": ("result",),
+    "action.failed": ("error_message", "result"),
+    "error.occurred": ("error_message",),
+}
+_WHOLE = frozenset(("input.received", "output.produced", "action.reported", "feedback.received"))
+_BY_SETTING = frozenset(("parameters", "result"))  # kept in full where the operator says so
+_MAX_FOUND = 64
+
+
+class RedactingStore:
+    """Meets ``TraceStore``: hands everything on to ``store``, what is appended without what ``detectors`` find."""
+
+    remote: ClassVar[bool] = False
+
+    def __init__(self, store: TraceStore, detectors: Detectors) -> None:
+        if store.remote:
+            raise ValueError("a remote store needs a redacting one that says it is remote")
+        self._store = store
+        self._detectors = detectors
+
+    def append(self, session_id: str, drafts: Sequence[Draft], *, durable: bool = False) -> Head:
+        """See ``TraceStore.append``. Where something was hidden, more events than ``drafts`` are stored; the last is the same."""
+        changed: list[Draft] | None = None
+        for place, draft in enumerate(drafts):
+            event_type = draft.event_type
+            if event_type in _FIELDS or event_type in _WHOLE or event_type.startswith("x."):
+                clean, found = self._clean(draft)
+                if found:
+                    changed = list(drafts[:place]) if changed is None else changed
+                    changed.append(_marker(draft, found))
+                    draft = clean  # noqa: PLW2901 - what is stored in its place
+            if changed is not None:
+                changed.append(draft)
+        return self._store.append(session_id, drafts if changed is None else changed, durable=durable)
+
+    def _clean(self, draft: Draft) -> tuple[Draft, list[Found]]:
+        payload = draft.payload
+        if isinstance(payload, bytes):  # canonical already: made by the runtime of ids and digits
+            return draft, []
+        in_full = payload.get("recording") == "full"
+        found: list[Found] = []
+        clean: dict[str, object] = {}
+        for field in _FIELDS.get(draft.event_type, payload):
+            value = payload.get(field)
+            if value is None or (in_full and field in _BY_SETTING):
+                continue
+            kept, hidden = self._detectors.value(value)
+            if hidden:
+                clean[field] = kept
+                found.extend(each._replace(pointer=f"/{field}{each.pointer}") for each in hidden)
+        return (draft._replace(payload={**payload, **clean}), found) if found else (draft, found)
+
+    # --- handed on -------------------------------------------------------------------------------------------------
+
+    @property
+    def tap(self) -> Tap | None:
+        """See ``TraceStore.tap``: told of what is stored, without what was hidden."""
+        return self._store.tap
+
+    @tap.setter
+    def tap(self, tap: Tap | None) -> None:
+        self._store.tap = tap
+
+    def begin(self, session_id: str, trace_id: str) -> None:
+        """See ``TraceStore.begin``."""
+        self._store.begin(session_id, trace_id)
+
+    def head(self, session_id: str) -> Head | None:
+        """See ``TraceStore.head``."""
+        return self._store.head(session_id)
+
+    def read(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
+        """See ``TraceStore.read``."""
+        return self._store.read(session_id, after=after, limit=limit)
+
+    def unfinished(self, session_id: str) -> bytes:
+        """See ``TraceStore.unfinished``."""
+        return self._store.unfinished(session_id)
+
+    def sessions(self) -> list[TraceInfo]:
+        """See ``TraceStore.sessions``."""
+        return self._store.sessions()
+
+    def flush(self, session_id: str) -> None:
+        """See ``TraceStore.flush``."""
+        self._store.flush(session_id)
+
+    def release(self, session_id: str) -> None:
+        """See ``TraceStore.release``."""
+        self._store.release(session_id)
+
+    def recover(self, session_id: str) -> Recovery:
+        """See ``TraceStore.recover``."""
+        return self._store.recover(session_id)
+
+    def close(self) -> None:
+        """See ``TraceStore.close``."""
+        self._store.close()
+
+
+def _marker(draft: Draft, found: list[Found]) -> Draft:
+    """The event that says what was hidden in the one after it, and where; never what it was."""
+    payload: dict[str, object] = {
+        "event_type": draft.event_type,
+        "found": [{"pointer": each.pointer, "detector": each.detector} for each in found[:_MAX_FOUND]],
+    }
+    action_id = draft.payload.get("action_id") if isinstance(draft.payload, Mapping) else None
+    if isinstance(action_id, str):
+        payload["action_id"] = action_id
+    return Draft("context.redacted", payload, draft.span_id, draft.parent_span_id)

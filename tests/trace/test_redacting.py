@@ -1,0 +1,193 @@
+"""Nothing that the detectors find gets into a store, whatever event it comes in."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cra_mcp import CRARuntime, RuntimeConfig
+from cra_mcp.errors import SettingsError
+from cra_mcp.trace.detect.detectors import Detectors
+from cra_mcp.trace.event import REQUIRED_FIELDS, Draft
+from cra_mcp.trace.memory import MemoryStore
+from cra_mcp.trace.redacting import RedactingStore
+from cra_mcp.trace.store import new_identifier
+
+MAIL = "ann.lee@example.com"
+CARD = "4111 1111 1111 1111"
+ATLAS = {
+    "atlas_version": "1.0",
+    "atlas_id": "com.example.redacting",
+    "version": "1.0.0",
+    "name": "Redacting",
+    "description": "For tests.",
+    "actions": [
+        {
+            "action_id": f"mail.{name}",
+            "name": name,
+            "description": "sends",
+            "parameters_schema": {"type": "object"},
+            "returns_schema": {"type": "object", "properties": {"code": {"type": "string", "x-cra-sensitive": True}}},
+            "executor": {"type": "python", "callable": f"action:{name}"},
+        }
+        for name in ("send", "ask")
+    ],
+    "policies": [
+        {"policy_id": "ask", "type": "require_approval", "actions": ["mail.ask"], "reason": "people first"},
+    ],
+}
+FUNCTION = """
+def send(**parameters):
+    return {"sent": parameters, "code": "se" + "ven"}
+ask = send
+"""
+
+
+@pytest.fixture
+def atlas(tmp_path: Path) -> Path:
+    folder = tmp_path / "atlas"
+    (folder / "python").mkdir(parents=True)
+    (folder / "atlas.json").write_text(json.dumps(ATLAS))
+    (folder / "python" / "action.py").write_text(FUNCTION)
+    return folder
+
+
+def runtime(tmp_path: Path, atlas: Path, **settings: object) -> CRARuntime:
+    made = CRARuntime(RuntimeConfig(data_dir=tmp_path / "data", **settings))
+    made.load_atlas(atlas)
+    return made
+
+
+def stored(tmp_path: Path) -> str:
+    return "".join(
+        path.read_bytes().decode("utf-8", "replace")
+        for path in (tmp_path / "data").rglob("*")
+        if path.is_file() and path.name != "redaction.key"
+    )
+
+
+def test_no_file_of_a_data_folder_holds_what_a_caller_sent(tmp_path: Path, atlas: Path) -> None:
+    with runtime(tmp_path, atlas, result_recording="redacted") as made:
+        session = made.create_session("agent", f"Write to {MAIL}", context={"card": CARD}).session_id
+        made.resolve(session, goal=f"Refund {CARD}")
+        outcome = made.execute_blocking(session, "mail.send", {"to": MAIL, "password": "hunter22"})
+        assert outcome.value["sent"] == {"to": MAIL, "password": "hunter22"}, "the call itself is as it was sent"
+        assert made.execute_blocking(session, "mail.ask", {"card": CARD}).status == "pending_approval"
+        assert made.verify_chain(session).ok
+        events = made.get_trace(session)
+        text = stored(tmp_path)
+    for secret in (MAIL, CARD, "hunter22", "seven"):
+        assert secret not in text
+    types = [event.event_type for event in events]
+    for place, event in enumerate(events):
+        if event.event_type == "context.redacted":
+            assert types[place + 1] == event.payload["event_type"]
+            assert event.span_id == events[place + 1].span_id
+    requested = next(event for event in events if event.event_type == "action.requested")
+    told = events[requested.sequence - 1].payload
+    assert told["action_id"] == "mail.send"
+    assert told["found"] == [
+        {"pointer": "/parameters/password", "detector": "named"},
+        {"pointer": "/parameters/to", "detector": "email"},
+    ] or sorted(each["pointer"] for each in told["found"]) == ["/parameters/password", "/parameters/to"]
+    executed = next(event for event in events if event.event_type == "action.executed").payload
+    assert executed["recording"] == "redacted"
+    assert executed["result"]["code"] == "[redacted]"
+    assert executed["result"]["sent"]["to"] == requested.payload["parameters"]["to"], "equal secrets are seen equal"
+
+
+def test_who_approves_sees_whom_a_call_concerns_but_no_secret(tmp_path: Path, atlas: Path) -> None:
+    with runtime(tmp_path, atlas) as made:
+        session = made.create_session().session_id
+        asked = made.execute_blocking(session, "mail.ask", {"to": MAIL, "card": CARD}).approval
+        assert asked is not None
+        assert asked.parameters["to"] == MAIL
+        assert asked.parameters["card"].startswith("[redacted:card:")
+        assert made.pending_approvals() == [asked]
+
+
+def test_what_is_kept_in_full_and_what_is_not_looked_for_stay(tmp_path: Path, atlas: Path) -> None:
+    with runtime(tmp_path, atlas, recording="full", result_recording="full") as made:
+        session = made.create_session(goal=f"Write to {MAIL}").session_id
+        made.execute_blocking(session, "mail.send", {"to": MAIL})
+        made.execute_blocking(session, "mail.ask", {"to": CARD})
+        assert made.pending_approvals()[0].parameters == {"to": CARD}
+        events = {event.event_type: event.payload for event in made.get_trace(session)}
+        assert events["action.executed"]["result"]["sent"] == {"to": MAIL}
+        assert MAIL not in events["session.started"]["goal"]
+    with runtime(tmp_path, atlas, detectors=("none",)) as made:
+        session = made.create_session(goal=f"Write to {MAIL}").session_id
+        assert made.get_trace(session)[0].payload["goal"] == f"Write to {MAIL}"
+
+
+def test_detectors_that_do_not_exist_are_refused() -> None:
+    for names in ((), ("none", "email"), ("emails",)):
+        with pytest.raises(SettingsError):
+            RuntimeConfig(detectors=names)
+
+
+def test_every_event_with_foreign_text_is_searched() -> None:
+    inner = MemoryStore()
+    store = RedactingStore(inner, Detectors())
+    session, span = new_identifier(), new_identifier()
+    store.begin(session, new_identifier())
+    for event_type in (*REQUIRED_FIELDS, "x.example.note"):
+        text = {
+            name: {"deep": MAIL}
+            for name in ("parameters", "result", "goal", "context", "query", "faults", "error_message")
+        }
+        store.append(session, [Draft(event_type, {**text, "data": MAIL}, span)])
+    seen = [json.loads(line) for line in store.read(session)]
+    untouched = {event["event_type"] for event in seen if MAIL in str(event["payload"].get("data"))}
+    leaks = {
+        event["event_type"]: [name for name in event["payload"] if MAIL in str(event["payload"][name])]
+        for event in seen
+    }
+    assert leaks["x.example.note"] == leaks["input.received"] == []
+    assert "goal" not in leaks["session.started"]
+    assert "parameters" not in leaks["action.requested"]
+    assert "error_message" not in {*leaks["action.failed"], *leaks["error.occurred"]}
+    assert {"approval.granted", "policy.evaluated", "atlas.loaded"} <= untouched, (
+        "the runtime's own words are not searched"
+    )
+
+
+def test_the_head_after_an_append_is_of_the_last_draft_and_nothing_is_added_without_need() -> None:
+    store = RedactingStore(MemoryStore(), Detectors())
+    session, span = new_identifier(), new_identifier()
+    store.begin(session, new_identifier())
+    plain = Draft("action.requested", {"parameters": {"n": 1}}, span)
+    secret = Draft("action.requested", {"parameters": {"to": MAIL}, "action_id": "a.b"}, span)
+    made = Draft("carp.resolution.cached", b"{}", span)
+    note = Draft("x.example.note", b'{"to":"ann@example.com"}', span)
+    assert store.append(session, (plain, made)).sequence == 1
+    assert store.append(session, (plain, secret, plain, secret)).sequence == 7
+    types = [json.loads(line)["event_type"] for line in store.read(session)]
+    assert types[2:] == [
+        "action.requested",
+        "context.redacted",
+        "action.requested",
+        "action.requested",
+        "context.redacted",
+        "action.requested",
+    ]
+    assert store.append(session, (note,)).sequence == 8
+
+
+def test_the_rest_of_a_store_is_as_it_was() -> None:
+    inner = MemoryStore()
+    store = RedactingStore(inner, Detectors())
+    session = new_identifier()
+    store.begin(session, new_identifier())
+    head = store.append(session, [Draft("x.a", {}, new_identifier())])
+    assert (store.head(session), store.unfinished(session)) == (head, b"")
+    assert [info.live for info in store.sessions()] == [True]
+    store.release(session)
+    assert store.recover(session).kept == 1
+    store.close()
+    with pytest.raises(ValueError, match="remote"):
+        RedactingStore(_Remote(), Detectors())
+
+
+class _Remote(MemoryStore):
+    remote = True
