@@ -65,8 +65,13 @@ class TraceStore(Protocol):
     remote: ClassVar[bool]
     """True where a call waits on a network: the runtime then calls it on its own worker limiter."""
 
-    tap: Tap | None
-    """Told of everything that is stored; None: nobody is."""
+    @property
+    def tap(self) -> Tap | None:
+        """Told of everything that is stored; None: nobody is."""
+        ...
+
+    @tap.setter
+    def tap(self, tap: Tap | None) -> None: ...
 
     def begin(self, session_id: str, trace_id: str) -> None:
         """Open a chain for writing; an existing one is recovered and continued.
