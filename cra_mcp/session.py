@@ -90,6 +90,14 @@ class Session:
         with self.lock:
             self.active_calls -= 1
 
+    def let_go(self) -> None:
+        """The session has ended: drop what only calls need."""
+        with self.lock:
+            self.resolution = None
+            self.resolutions.clear()
+            self.recorded_answers.clear()
+            self.seen_requests.clear()
+
     def to_dict(self) -> Mapping[str, object]:
         """As plain JSON, for people and programs."""
         return {

@@ -154,6 +154,7 @@ class Sessions:
         with suppress(TraceError):
             self.record(session, "session.ended", payload)
         self._release(session.session_id)
+        session.let_go()
         self._forget_oldest(session)
 
     def _release(self, session_id: str) -> None:

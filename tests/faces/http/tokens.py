@@ -1,9 +1,12 @@
 """A server whose callers say who they are by a token, and whose limits a test chooses.
 
 python tokens.py ATLAS DATA_DIR LIMITS(JSON)
+
+SIGUSR1 makes it say how much memory its objects take up.
 """
 
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +36,12 @@ class Tokens:
         return Principal(subject, tenant=tenant or "default", agent_id=f"agent-of-{subject}", credential="api_key")
 
 
+def tell_what_is_held(*_: object) -> None:
+    """Say how many blocks of memory Python objects take up: what the process keeps of the system's is the allocator's."""
+    sys.stdout.write(json.dumps({"blocks": sys.getallocatedblocks()}) + "\n")
+    sys.stdout.flush()
+
+
 def announce(listening: Listening) -> None:
     sys.stdout.write(json.dumps(listening.to_dict()) + "\n")
     sys.stdout.flush()
@@ -46,4 +55,5 @@ async def main(atlas: str, data: str, limits: str) -> None:
         await serve_http(runtime, ServeOptions(control_tools="all"), http, authenticator=Tokens(), on_ready=announce)
 
 
+signal.signal(signal.SIGUSR1, tell_what_is_held)
 anyio.run(main, *sys.argv[1:4])

@@ -33,6 +33,7 @@ from cra_mcp.runtime import Runtime
 MCP_PATH = "/mcp"
 SSE_PATH = "/sse"
 _SHORTEST_SWEEP_S = 1.0
+_LONGEST_SWEEP_S = 10.0
 
 
 class HttpApp:
@@ -111,8 +112,10 @@ class HttpApp:
                 group.cancel_scope.cancel()
 
     async def _end_idle_sessions(self) -> None:
-        while True:  # noqa: ASYNC110 - waits for time to pass, not for an event
-            await anyio.sleep(max(self._sessions.end_idle(), _SHORTEST_SWEEP_S))
+        while True:
+            wait_s = self._sessions.end_idle()
+            self._sessions.collect()
+            await anyio.sleep(min(max(wait_s, _SHORTEST_SWEEP_S), _LONGEST_SWEEP_S))
 
     def _protected(self, app: ASGIApp) -> ASGIApp:
         """An app behind what every MCP request passes; the last named here is passed first."""

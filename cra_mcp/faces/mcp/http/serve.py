@@ -27,7 +27,7 @@ from cra_mcp.runtime import Runtime
 
 _CLOSE_S: Final = 0.1
 _FILES: Final = 65_536
-_COLLECT_AFTER: Final = (20_000, 20, 20)
+_COLLECT_AFTER: Final = (20_000, 10, 10)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Rule: a session is used by its own principal only; another's answers exactly as 
 Source: specs/mcp.md, "Connection and session".
 """
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from typing import Final, cast
@@ -23,6 +24,7 @@ from cra_mcp.session import EndReason, Session
 CONNECTION_SCOPE: Final = "cra.connection"
 """Where the id of a request's MCP session is, in its ASGI scope."""
 
+_WORTH_COLLECTING: Final = 100
 _RETRY_S: Final = "30"
 _FULL: Final = Refusal(503, "too_many_sessions", "the server has too many sessions open", "try again later")
 _TOO_MANY: Final = Refusal(429, "too_many_sessions", "you have too many sessions open", "end one with DELETE")
@@ -41,11 +43,12 @@ class HttpSessions:
         self._limits = limits
         self._clock = clock
         self._connections: dict[str, tuple[Owner, ConnectionSession | None]] = {}
-        self._live: dict[Owner, list[Session]] = {}
+        self._live: dict[Owner, list[str]] = {}
         self._begin = runtime_begins(runtime)
         self._used: dict[str, float] = {}
         self._current: dict[Owner, Session] = {}
         self._stopped = False
+        self._closed = 0
 
     def of(self, ctx: RequestContext) -> SessionHolder:
         """See ``SessionFinder``."""
@@ -74,6 +77,7 @@ class HttpSessions:
     def close(self, connection: str, reason: EndReason) -> None:
         """A connection has gone, and its session ends. Safe to repeat."""
         _, session = self._connections.pop(connection, (None, None))
+        self._closed += 1
         if session is not None:
             session.close(reason)
 
@@ -117,15 +121,19 @@ class HttpSessions:
         self._live = {
             whose: kept
             for whose, theirs in self._live.items()
-            if (kept := [session for session in theirs if session.status == "active"])
+            if (kept := [session_id for session_id in theirs if self._is_active(session_id)])
         }
         if len(self._live.get(owner, ())) >= self._limits.max_sessions_per_principal:
             raise LimitError("you have too many sessions open", hint="end one with cra_end_session")
         if sum(map(len, self._live.values())) >= self._limits.max_sessions:
             raise LimitError("the server has too many sessions open", hint="try again later")
         session = self._begin(principal, goal, parent)
-        self._live.setdefault(owner, []).append(session)
+        self._live.setdefault(owner, []).append(session.session_id)
         return session
+
+    def _is_active(self, session_id: str) -> bool:
+        session = self._runtime.get_session(session_id)
+        return session is not None and session.status == "active"
 
     def end_idle(self) -> float:
         """End the sessions of the 2026 era that were unused for too long; seconds until the next may be.
@@ -149,6 +157,16 @@ class HttpSessions:
             if session.status != "active":
                 del self._current[owner]
         return max(wait, 0.0)
+
+    def collect(self) -> None:
+        """Give back what closed connections took up, once it is as much as what is open takes.
+
+        What the SDK keeps for a connection are cycles, which Python would find after many thousands of further calls: an idle
+        server would keep them for good.
+        """
+        if self._closed >= max(len(self._connections), _WORTH_COLLECTING):
+            self._closed = 0
+            gc.collect()
 
     def stop(self) -> None:
         """End all sessions; none starts any more."""
