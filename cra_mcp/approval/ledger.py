@@ -73,6 +73,14 @@ class ApprovalLedger:
         """Tell ``listener``, on any thread, of every approval that this object has requested, settled or found settled."""
         self._listeners = (*self._listeners, listener)
 
+    def check(self) -> None:
+        """Open the database, if it isn't open, and ask it something.
+
+        Raises:
+            StateUnavailableError: it can't be opened or read.
+        """
+        self._database.version()
+
     def tell(self, approval: Approval) -> None:
         """An approval is no longer as it was."""
         with self._lock:

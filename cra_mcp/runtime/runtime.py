@@ -578,6 +578,16 @@ class Runtime:
         await self._gate.__aexit__(kind, error, trace)
         self.close()
 
+    def check(self) -> None:
+        """Whether a call could be recorded, and an approval looked up, now. It waits for the disk.
+
+        Raises:
+            StateUnavailableError: the state database can't be opened.
+            TraceUnavailableError: traces can't be written.
+        """
+        self._store.check()
+        self._ledger.check()
+
     def close(self) -> None:
         """End all sessions, flush and close. Safe to call twice.
 

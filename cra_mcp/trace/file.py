@@ -17,7 +17,7 @@ from typing import BinaryIO, ClassVar
 from cra_mcp.errors import TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.chainfile import Bounds, ChainFile
 from cra_mcp.trace.claim import Claim, claim_chain, is_chain_claimed
-from cra_mcp.trace.disk import Disk, unavailable
+from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
 from cra_mcp.trace.segments import FOLDER, SUFFIX, Segment, lines_of, open_to_read, segments_of, statement_path
 from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
@@ -144,6 +144,22 @@ class FileStore:
                     chain.claim.give_up()
             if self.tap is not None:
                 self.tap.released(session_id)
+
+    def check(self) -> None:
+        """See ``TraceStore.check``."""
+        if self._closed:
+            raise TraceUnavailableError("the trace store is closed")
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            probe = self._directory / f".probe-{os.getpid()}"
+            fd = self._disk.open(probe, os.O_WRONLY | os.O_CREAT | PLAIN, 0o600)
+            try:
+                write_all(self._disk, fd, b"\n")
+            finally:
+                self._disk.close(fd)
+                self._disk.unlink(probe)
+        except OSError as error:
+            raise unavailable("record an event", error) from error
 
     def close(self) -> None:
         """See ``TraceStore.close``."""

@@ -131,6 +131,11 @@ class MemoryStore:
                 raise TraceLockedError(f"session {session_id} is being written")
             return Recovery(session_id, kept=chain.events, set_aside_bytes=0, set_aside_to=None)
 
+    def check(self) -> None:
+        """See ``TraceStore.check``."""
+        if self._closed:
+            raise TraceUnavailableError("the trace store is closed")
+
     def close(self) -> None:
         """See ``TraceStore.close``. What was written stays readable."""
         with self._lock:

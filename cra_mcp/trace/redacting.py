@@ -104,6 +104,10 @@ class RedactingStore:
         """See ``TraceStore.flush``."""
         self._store.flush(session_id)
 
+    def check(self) -> None:
+        """See ``TraceStore.check``."""
+        self._store.check()
+
     def release(self, session_id: str) -> None:
         """See ``TraceStore.release``."""
         self._store.release(session_id)

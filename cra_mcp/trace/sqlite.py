@@ -148,6 +148,14 @@ class SqliteStore:
                 # A transaction that writes nothing flushes nothing.
                 writer.execute("UPDATE chains SET writing = 1 WHERE session_id = ?", (session_id,))
 
+    def check(self) -> None:
+        """See ``TraceStore.check``. Takes the file for this process, as ``begin`` does."""
+        with self._lock:
+            if self._closed:
+                raise TraceUnavailableError("the trace store is closed")
+            with self._transaction("record events") as writer:
+                writer.execute("PRAGMA user_version = 1")  # the least that is written
+
     def close(self) -> None:
         """See ``TraceStore.close``."""
         with self._lock:

@@ -159,6 +159,14 @@ class TraceStore(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Try whether something could be written now, without touching a chain.
+
+        Raises:
+            TraceUnavailableError: it could not, or the store was closed.
+        """
+        ...
+
     def close(self) -> None:
         """Flush and release every chain. Safe to call twice. Raises as ``release``, once all are released."""
         ...

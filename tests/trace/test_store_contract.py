@@ -56,6 +56,14 @@ def test_a_new_chain_is_empty(store):
     assert store.unfinished(SESSION) == b""
 
 
+def test_a_store_says_whether_it_could_write_and_leaves_no_chain_for_it(store):
+    store.check()
+    assert store.sessions() == []
+    store.close()
+    with pytest.raises(TraceUnavailableError):
+        store.check()
+
+
 def test_events_appended_together_are_linked_in_order_and_share_a_timestamp(store, draft):
     store.begin(SESSION, TRACE)
     head = store.append(SESSION, [draft(1), draft(2), draft(3)])

@@ -7,7 +7,11 @@ import socket
 import time
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from cra_mcp.faces.mcp.http.answers import RefusedError
+from cra_mcp.faces.mcp.http.limits import Failures
+from cra_mcp.faces.mcp.http.options import Limits
 from tests.faces.http.conftest import HttpServer, Servers
 from tests.faces.http.test_front_door import ACCEPT, META, initialize, legacy, modern, refusal, request
 from tests.faces.http.test_sessions import bearer
@@ -43,6 +47,56 @@ def test_too_many_requests_wait_as_long_as_they_are_told(servers: Servers) -> No
         assert (status, refusal(body)["error"]) == (429, "rate_limited")
         assert 90 <= int(headers["retry-after"]) <= 100
     assert modern(server, "tools/list", {}, bearer("bob"))[0] == 200, "somebody else's pace is their own"
+
+
+def test_whoever_guesses_waits_before_the_next_guess_is_looked_at(servers: Servers) -> None:
+    server = servers.start_with_tokens(failures_per_second=0.01, failure_burst=3)
+
+    def status_from(address: str, *headers: str) -> tuple[int, bytes]:
+        with socket.create_connection(("127.0.0.1", server.port), 30, source_address=(address, 0)) as client:
+            lines = ["POST /messages/ HTTP/1.1", f"Host: 127.0.0.1:{server.port}", "Connection: close", *headers]
+            client.sendall("\r\n".join([*lines, "Content-Length: 0", "", ""]).encode())
+            answer = b"".join(iter(lambda: client.recv(65_536), b""))
+            return int(answer.split()[1]), answer
+
+    right, wrong = "Authorization: Bearer ann", "Authorization: Basic ann"
+    for _ in range(5):
+        assert status_from("127.0.0.1", right)[0] == 415, "let in, and a right credential costs nothing"
+    assert [status_from("127.0.0.1", guess)[0] for guess in (wrong, wrong, wrong)] == [401] * 3
+    for guess in (wrong, right):
+        status, answer = status_from("127.0.0.1", guess)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert (status, refusal(body)["error"]) == (429, "too_many_failures")
+        assert 90 <= int(head.lower().partition(b"retry-after: ")[2].split()[0]) <= 100
+    assert status_from("127.0.0.2", right)[0] == 415, "another address is another's"
+    assert status_from("127.0.0.2", wrong)[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+    ],
+)
+@pytest.mark.anyio
+async def test_an_ipv6_network_guesses_as_one(one: str, other: str, same: bool) -> None:
+    async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+
+    async def nothing(_message: Message) -> None: ...
+
+    async def never() -> Message:
+        raise AssertionError("no body is asked for")
+
+    app = Failures(Limits(failures_per_second=0.01, failure_burst=1)).over(refuse)
+    await app({"type": "http", "client": (one, 1)}, never, nothing)
+    if same:
+        with pytest.raises(RefusedError):
+            await app({"type": "http", "client": (other, 1)}, never, nothing)
+    else:
+        await app({"type": "http", "client": (other, 1)}, never, nothing)
 
 
 def test_too_many_streams_are_refused_to_one_and_not_to_others(servers: Servers) -> None:

@@ -1,6 +1,7 @@
 """The app: routes, and what every request passes on its way.
 
-In this order: the Host and Origin check, for every path; then, for all that speaks MCP: who is calling, and how much.
+In this order: the Host and Origin check, for every path; then, for all that speaks MCP: whether that address has been guessing,
+who is calling, and how much.
 Health answers need no credential and say nothing but that.
 """
 
@@ -20,9 +21,10 @@ from cra_mcp.auth.bearer import METADATA_PATH, Resource
 from cra_mcp.auth.principal import Authenticator, Principal
 from cra_mcp.faces.mcp.http.answers import AnswerRefused
 from cra_mcp.faces.mcp.http.identity import Authenticate
-from cra_mcp.faces.mcp.http.limits import LimitBody, LimitStreams, Rate
+from cra_mcp.faces.mcp.http.limits import Failures, LimitBody, LimitStreams, Rate
 from cra_mcp.faces.mcp.http.options import HttpOptions
 from cra_mcp.faces.mcp.http.origin import CheckOrigin
+from cra_mcp.faces.mcp.http.readiness import Readiness
 from cra_mcp.faces.mcp.http.sessions import HttpSessions
 from cra_mcp.faces.mcp.http.sse import MESSAGES_PATH, SseTransport
 from cra_mcp.faces.mcp.http.streamable import StreamableHttp
@@ -74,6 +76,8 @@ class HttpApp:
         self._open_streams: Counter[tuple[str, str, str]] = Counter()
         self._under_way = UnderWay(http.limits.stop_s)
         self._rate = Rate(http.limits)
+        self._failures = Failures(http.limits)
+        self._readiness = Readiness(runtime)
         self._mcp = _checked(self._protected(self._streamable), http)
         others = Starlette(
             routes=[
@@ -125,6 +129,8 @@ class HttpApp:
         app = Authenticate(
             app, authenticator=self._authenticator, anonymous=self._anonymous, recheck_s=self._limits.recheck_s
         )
+        if self._authenticator is not None:
+            app = self._failures.over(app)
         app = AnswerRefused(app)
         return self._under_way.over(app)
 
@@ -132,8 +138,12 @@ class HttpApp:
         return JSONResponse({"status": "ok"}, headers={"cache-control": "no-store"})
 
     async def _ready(self, _request: Request) -> Response:
-        status = ("stopping", 503) if self._under_way.stopping else ("ready", 200)
-        return JSONResponse({"status": status[0]}, status[1], headers={"cache-control": "no-store"})
+        said = {"status": "ready"}
+        if self._under_way.stopping:
+            said = {"status": "stopping"}
+        elif (code := await self._readiness.problem()) is not None:
+            said = {"status": "not_ready", "error": code}
+        return JSONResponse(said, 200 if said["status"] == "ready" else 503, headers={"cache-control": "no-store"})
 
 
 class _Endpoint:

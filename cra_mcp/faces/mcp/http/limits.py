@@ -4,10 +4,12 @@ Rule: what is refused costs next to nothing, says when to come back, and is nobo
 kept (``sessions``), waiting for a client where its connection is (``protocol``).
 """
 
+import ipaddress
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from http import HTTPStatus
 from typing import Final
 
 import anyio
@@ -23,6 +25,12 @@ _BODIES_AT_ONCE: Final = 32
 _DISCARDED: Final = 4
 _CLOSE: Final = {"connection": "close"}
 _TOO_FAST: Final = Refusal(429, "rate_limited", "you send requests too fast", "wait as long as Retry-After says")
+_TOO_MANY_FAILURES: Final = Refusal(
+    429,
+    "too_many_failures",
+    "too many credentials from your address were refused",
+    "wait as long as Retry-After says, then bring a credential that is accepted",
+)
 _TOO_LARGE: Final = Refusal(413, "body_too_large", "the message is too large", "send less in one call")
 _TOO_SLOW: Final = Refusal(408, "body_too_slow", "the message did not arrive in time", "send it again")
 _TOO_MANY_BODIES: Final = Refusal(503, "busy", "the server is taking too much in already", "try again soon")
@@ -30,37 +38,87 @@ _TOO_MANY_STREAMS: Final = Refusal(429, "too_many_streams", "you have too many s
 _STREAMS_FULL: Final = Refusal(503, "too_many_streams", "the server has too many streams open", "try again later")
 
 
+class Buckets:
+    """How much is left to each of many, the ten thousand last seen: ``burst`` at once, then ``per_second``."""
+
+    def __init__(self, per_second: float, burst: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = per_second
+        self._burst = burst
+        self._clock = clock
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def wait_s(self, key: Hashable) -> float:
+        """Seconds until one is left; 0 if one is."""
+        left = self._left(key, self._clock())
+        return 0.0 if left >= 1 else (1 - left) / self._rate
+
+    def take(self, key: Hashable) -> None:
+        """Take one, on credit where none is left, which makes the wait longer."""
+        now = self._clock()
+        self._buckets[key] = (max(self._left(key, now) - 1, -self._burst), now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > _MAX_CALLERS:
+            self._buckets.popitem(last=False)
+
+    def _left(self, key: Hashable, now: float) -> float:
+        left, at = self._buckets.get(key, (self._burst, now))
+        return min(self._burst, left + (now - at) * self._rate)
+
+
 class Rate:
     """Bounds the requests of a principal, over all apps: ``burst`` at once, then ``requests_per_second``."""
 
-    def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = limits.requests_per_second
-        self._burst = float(limits.burst)
-        self._clock = clock
-        self._buckets: OrderedDict[tuple[str, str, str], tuple[float, float]] = OrderedDict()
+    def __init__(self, limits: Limits) -> None:
+        self._buckets = Buckets(limits.requests_per_second, limits.burst)
 
     def over(self, app: ASGIApp) -> ASGIApp:
         """``app`` with this bound; it raises ``RefusedError`` where a request comes too soon."""
 
         async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
-            wait = self._take(bound_to(scope[PRINCIPAL_SCOPE]))
-            if wait > 0:
-                raise RefusedError(_TOO_FAST, {"retry-after": str(math.ceil(wait))})
+            owner = bound_to(scope[PRINCIPAL_SCOPE])
+            wait_s = self._buckets.wait_s(owner)
+            if wait_s > 0:
+                raise RefusedError(_TOO_FAST, {"retry-after": str(math.ceil(wait_s))})
+            self._buckets.take(owner)
             await app(scope, receive, send)
 
         return bounded
 
-    def _take(self, owner: tuple[str, str, str]) -> float:
-        """Take one from the owner's bucket; seconds to wait where it is empty."""
-        now = self._clock()
-        left, at = self._buckets.get(owner, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._rate)
-        wait = 0.0 if left >= 1 else (1 - left) / self._rate
-        self._buckets[owner] = (left if wait else left - 1, now)
-        self._buckets.move_to_end(owner)
-        if len(self._buckets) > _MAX_CALLERS:
-            self._buckets.popitem(last=False)
-        return wait
+
+class Failures:
+    """Bounds the guesses of an address, over all apps: whose credentials are refused too often is not looked at for a while.
+
+    What is accepted costs nothing, so that many may share an address; while one of them guesses, all of them wait.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._buckets = Buckets(limits.failures_per_second, limits.failure_burst)
+
+    def over(self, app: ASGIApp) -> ASGIApp:
+        """``app``, which authenticates, with this bound before it; it raises ``RefusedError``."""
+
+        async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
+            address = _address(scope)
+            wait_s = self._buckets.wait_s(address)
+            if wait_s > 0:
+                raise RefusedError(_TOO_MANY_FAILURES, {"retry-after": str(math.ceil(wait_s))})
+
+            async def watched(message: Message) -> None:
+                if message["type"] == "http.response.start" and message["status"] == HTTPStatus.UNAUTHORIZED:
+                    self._buckets.take(address)
+                await send(message)
+
+            await app(scope, receive, watched)
+
+        return bounded
+
+
+def _address(scope: Scope) -> str:
+    """Where a request comes from; of IPv6 addresses the network, since who has one address there has all of them."""
+    host = scope["client"][0] if scope.get("client") else ""
+    if ":" not in host:
+        return host
+    return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
 
 
 class LimitStreams:

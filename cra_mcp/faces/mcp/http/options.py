@@ -27,6 +27,8 @@ class Limits:
         max_streams_per_principal: of these, by one principal.
         requests_per_second: sustained rate of one principal; ``burst`` more at once.
         burst: requests a principal may make at once after a pause.
+        failures_per_second: sustained rate of requests of one address whose credential is refused; ``failure_burst`` more at once.
+        failure_burst: such requests an address may make at once after a pause.
         session_idle_s: seconds a session may go unused before it ends.
         receive_s: seconds a client has for the head of a request, and again for its body.
         send_s: seconds a client may leave an answer unread once buffers are full.
@@ -43,6 +45,8 @@ class Limits:
     max_streams_per_principal: int = 512
     requests_per_second: float = 200.0
     burst: int = 400
+    failures_per_second: float = 1.0
+    failure_burst: int = 60
     session_idle_s: float = 1_800.0
     receive_s: float = 30.0
     send_s: float = 30.0
