@@ -12,6 +12,7 @@ from cra_mcp.faces.cli import (
     checkpoints,  # noqa: F401  # pyright: ignore[reportUnusedImport] - adds commands to traces.app
     govern,
     keys,
+    trace_export,
     trace_upkeep,  # noqa: F401  # pyright: ignore[reportUnusedImport] - likewise
     traces,
 )
@@ -68,6 +69,7 @@ def build(speaking: Iterable[Command]) -> typer.Typer:
     for function, examples in (*speaking, *_COMMANDS):
         app.command(epilog=epilog(*examples))(function)
     app.add_typer(atlases.app)
+    traces.app.command("export", epilog=epilog(*trace_export.EXAMPLES))(trace_export.export)
     app.add_typer(traces.app)
     app.add_typer(keys.app)
     return app

@@ -49,6 +49,19 @@ def emit_line(line: bytes) -> None:
     emit(line.decode("utf-8", "surrogateescape"))
 
 
+def emit_bytes(data: bytes) -> None:
+    """Give bytes as they are (stdout).
+
+    Raises:
+        SettingsError: ``output_unavailable``: they can't be written.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+    except OSError as error:
+        _give_up(error)
+
+
 def emit_json(value: object, *, indent: bool = True) -> None:
     """Give data as JSON (stdout); without ``indent`` on one line."""
     import orjson  # noqa: PLC0415 - not for --help

@@ -3,15 +3,15 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cra_mcp.errors import TraceError, UnknownTraceError
+from cra_mcp.errors import TraceError
 from cra_mcp.faces.cli.exits import CODES, NO, epilog
-from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, Store, TraceDir, config_of
+from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, Store, TraceDir
 from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, flush, say, table
+from cra_mcp.faces.cli.stores import find_session, open_traces
 
 if TYPE_CHECKING:
     from cra_mcp.trace.store import TraceInfo, TraceStore
@@ -185,28 +185,3 @@ def recover(
         say(f"nothing to do: all {done.kept} events are whole")
     else:
         say(f"kept {done.kept} events; {done.set_aside_bytes} bytes set aside in {done.set_aside_to} ({done.code})")
-
-
-def open_traces(data_dir: Path | None, trace_dir: Path | None, store: str | None = None) -> "TraceStore":
-    """The store that the options and the environment name."""
-    from cra_mcp.compose import open_store  # noqa: PLC0415 - not for --help
-
-    return open_store(config_of(data_dir=data_dir, trace_dir=trace_dir, store=store))
-
-
-def find_session(store: "TraceStore", text: str) -> str:
-    """The session whose id is, or begins with, ``text``.
-
-    Raises:
-        UnknownTraceError: there is none.
-    """
-    found = [info.session_id for info in store.sessions()]
-    if text == "latest" and found:
-        return found[0]
-    matching = [session_id for session_id in found if text and session_id.startswith(text)]
-    if len(matching) > 1:
-        raise typer.BadParameter(f"{len(matching)} sessions begin with {text}", param_hint="SESSION")
-    if matching:
-        return matching[0]
-    what = "there are no traces here" if text == "latest" else f"no session begins with {text[:80]!r}"
-    raise UnknownTraceError(what, hint="see `cra-mcp trace list`; --data-dir and --trace-dir say where to look")

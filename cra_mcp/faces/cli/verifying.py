@@ -14,7 +14,8 @@ from cra_mcp.faces.cli.evidence import Evidence, Pool, beside, gather, keys_of
 from cra_mcp.faces.cli.exits import NO, OK, epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, say
-from cra_mcp.faces.cli.traces import app, find_session, open_traces
+from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.faces.cli.traces import app
 
 if TYPE_CHECKING:
     from cra_mcp.trace.checkpoint import VerifierKey

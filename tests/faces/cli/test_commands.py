@@ -23,6 +23,7 @@ COMMANDS = [
     "trace list",
     "trace show",
     "trace tail",
+    "trace export",
     "trace verify",
     "trace recover",
     "trace key",

@@ -1,0 +1,1 @@
+"""Traces in the forms other systems take in."""
