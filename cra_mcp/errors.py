@@ -48,15 +48,18 @@ class Problem:
         pointer: RFC 6901 JSON pointer into that file ("" for the whole of it).
         code: stable identifier (specs/atlas.md lists them).
         message: one line for people.
+        column: 1-based position, in characters, in the text that stands there, if it is an expression.
     """
 
     file: str
     pointer: str
     code: str
     message: str
+    column: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.pointer}: {self.message}"
+        column = "" if self.column is None else f"{self.column}:"
+        return f"{self.file}:{self.pointer}:{column} {self.message}"
 
 
 class AtlasInvalidError(CRAError):

@@ -7,9 +7,11 @@ Source: specs/carp.md, "Resolution".
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
+
+import orjson
 
 from cra_mcp.atlas.model import Action, Atlas, ContextBlock
 from cra_mcp.atlas.registry import Catalogue
@@ -17,7 +19,7 @@ from cra_mcp.canonical import canonical_bytes, sha256_hex
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.conditions import TRUE, Test, compile_conditions
 from cra_mcp.policy.engine import PolicySet
-from cra_mcp.policy.model import Conditions, Decision, Facts, Limit
+from cra_mcp.policy.model import MICRO, Charge, Conditions, Decision, Facts, Limit, Waiting
 from cra_mcp.policy.windows import Schedule
 
 DecisionType = Literal["allow", "partial", "requires_approval", "deny"]
@@ -327,7 +329,7 @@ def _build_outcome(scope: _Scope, facts: Facts, now_us: int) -> Outcome:
     hidden = tuple(item for item in permissions if item.decision.effect == "deny" and not item.decision.disclose)
     approvals = [item for item in allowed if item.decision.effect == "require_approval"]
     decision_type, reason = _summarise(len(allowed), len(approvals), len(denied))
-    constraints = _constraints(allowed)
+    constraints = (*_constraints(allowed), *_waiting(allowed))
     recorded: dict[str, object] = {
         "allowed": [item.action.action_id for item in allowed],
         "denied": [
@@ -365,8 +367,11 @@ def _summarise(usable: int, approvals: int, denied: int) -> tuple[DecisionType, 
 def _constraints(allowed: Iterable[Permission]) -> tuple[Mapping[str, object], ...]:
     """Rules that wait for the call: limits and approvals, in order of first appearance."""
     limits: dict[str, tuple[Limit, list[str]]] = {}
+    budgets: dict[str, tuple[Charge, list[str]]] = {}
     approvals: dict[str, tuple[Decision, list[str]]] = {}
     for item in allowed:
+        for charge in item.decision.charges:
+            budgets.setdefault(charge.budget.budget_id, (charge, []))[1].append(item.action.action_id)
         for limit in item.decision.limits:
             limits.setdefault(limit.limit_id, (limit, []))[1].append(item.action.action_id)
         if item.decision.effect == "require_approval":
@@ -386,6 +391,20 @@ def _constraints(allowed: Iterable[Permission]) -> tuple[Mapping[str, object], .
     ]
     found.extend(
         {
+            "constraint_id": budget_id,
+            "type": "budget",
+            "parameters": {
+                "max_cost": charge.budget.max_cost / MICRO,
+                "unit": charge.budget.unit,
+                "window_seconds": charge.budget.window_us // 1_000_000,
+                "scope": charge.budget.scope,
+                "actions": actions,
+            },
+        }
+        for budget_id, (charge, actions) in budgets.items()
+    )
+    found.extend(
+        {
             "constraint_id": policy_id,
             "type": "require_approval",
             "parameters": {"reason": decision.reason, "actions": actions},
@@ -393,6 +412,23 @@ def _constraints(allowed: Iterable[Permission]) -> tuple[Mapping[str, object], .
         for policy_id, (decision, actions) in approvals.items()
     )
     return tuple(found)
+
+
+def _waiting(allowed: Iterable[Permission]) -> Iterator[Mapping[str, object]]:
+    """What the arguments of a call decide, in order of first appearance."""
+    found: dict[str, tuple[Waiting, list[str]]] = {}
+    for item in allowed:
+        for waiting in item.decision.waiting:
+            found.setdefault(f"{item.atlas.atlas_id}/{waiting.policy_id}", (waiting, []))[1].append(
+                item.action.action_id
+            )
+    for waiting, actions in found.values():
+        parameters: dict[str, object] = {"policy_type": waiting.type, "reason": waiting.reason, "actions": actions}
+        if waiting.expression:
+            parameters["when"] = waiting.expression
+        if waiting.arguments:
+            parameters["arguments"] = orjson.loads(waiting.arguments)
+        yield {"constraint_id": waiting.policy_id, "type": "arguments", "parameters": parameters}
 
 
 def _rank(scope: _Scope, query: Query, left_out: frozenset[tuple[str, str]]) -> tuple[ContextBlock, ...]:

@@ -62,7 +62,7 @@ def build(parts: Parts, head: ManifestHead) -> Atlas:
     actions = tuple(_action(item.part, capabilities, head.durability) for item in parts.actions)
     policies = tuple(_policies(parts, actions, head.atlas_id))
     blocks = tuple(_context_blocks(parts, head.atlas_id))
-    facts = [ActionFacts(action.action_id, action.risk_tier, action.capabilities) for action in actions]
+    facts = [facts_of(action) for action in actions]
     return Atlas(
         atlas_id=head.atlas_id,
         version=head.version,
@@ -79,6 +79,11 @@ def build(parts: Parts, head: ManifestHead) -> Atlas:
         manifest=parts.manifest,
         cases=tuple(_case(case) for item in parts.tests for case in item.part.cases),
     )
+
+
+def facts_of(action: Action) -> ActionFacts:
+    """What the policy engine knows of an action."""
+    return ActionFacts(action.action_id, action.risk_tier, action.capabilities, action.parameters_schema, action.cost)
 
 
 def _capabilities(parts: Parts) -> Iterator[Capability]:
@@ -268,6 +273,7 @@ def _case(part: CasePart) -> PolicyCase:
             context=facts.context,
         ),
         at_us=instant_us(part.at),
+        args=part.args,
         approved=part.approved,
         calls_before=part.calls_before,
         effect=part.expect.effect,

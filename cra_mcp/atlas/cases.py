@@ -34,13 +34,15 @@ def _run(atlas: Atlas, case: PolicyCase) -> CaseResult:
     counters = Counters()
 
     def decide() -> Decision:
-        return atlas.policy_set.decide(case.action_id, case.facts, counters, case.at_us, approved=case.approved)
+        return atlas.policy_set.decide(
+            case.action_id, case.facts, counters, case.at_us, approved=case.approved, args=case.args
+        )
 
     for _ in range(case.calls_before):
         earlier = decide()
         if earlier.effect == "deny":
             break  # a denied call costs nothing, so more of them change nothing
-        counters.take(earlier.limits, case.facts, case.at_us)
+        counters.take(earlier.limits, case.facts, case.at_us, earlier.charges)
     decision = decide()
     expected = (
         ("effect", case.effect, decision.effect),

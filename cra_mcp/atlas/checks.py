@@ -4,7 +4,7 @@ Rule: what is written but would have no effect, or could be read two ways, is re
 Source: specs/atlas.md, "Problems".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import cast
@@ -27,7 +27,11 @@ from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, published_name
 from cra_mcp.atlas.placeholders import is_scalar, placeholders
 from cra_mcp.atlas.publication import check_publication
 from cra_mcp.atlas.shape import Place, steps_in
-from cra_mcp.policy.compiler import conditions_from_manifest, policy_from_manifest
+from cra_mcp.policy.calls import program_for, unknown_everywhere
+from cra_mcp.policy.compiler import PolicyError, conditions_from_manifest, policy_from_manifest
+from cra_mcp.policy.conditions import compile_globs
+from cra_mcp.policy.expression import Expression, ExpressionError, Kind
+from cra_mcp.policy.model import ActionFacts, Policy
 
 CONTENT_TYPES: Mapping[str, str] = {
     ".md": "text/markdown",
@@ -35,6 +39,7 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".json": "application/json",
 }
 DEFAULT_INSTANT = "2026-01-05T12:00:00Z"
+_ANY_ACTION = ActionFacts("any.action", parameters={"type": "object", "additionalProperties": True})
 _EMPTY: Mapping[str, object] = {}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -51,8 +56,12 @@ def check(parts: Parts) -> None:
         _check_capability(capability, parts)
     for pack in parts.context_packs:
         _check_pack(pack, parts)
+    facts = [
+        ActionFacts(item.part.action_id, parameters=item.part.parameters_schema, cost=item.part.cost)
+        for item in parts.actions
+    ]
     for policy in parts.policies:
-        _check_policy(policy, parts)
+        _check_policy(policy, parts, facts)
     for upstream in parts.upstreams.values():
         _check_upstream(upstream)
     for test in parts.tests:
@@ -137,13 +146,50 @@ def _check_capability(item: Item[CapabilityPart], parts: Parts) -> None:
             item.place.below("context_packs", index).add("unknown_context_pack", f"no context pack is called {pack}")
 
 
-def _check_policy(item: Item[PolicyPart], parts: Parts) -> None:
+def _check_policy(item: Item[PolicyPart], parts: Parts, actions: Sequence[ActionFacts]) -> None:
     _check_actions(item.part.actions or (), item.place.below("actions"), parts)
     _check_conditions(item, parts)
+    check_policy(item, actions)
+
+
+def check_policy(item: Item[PolicyPart], actions: Sequence[ActionFacts]) -> None:
+    """Report what is wrong with a policy by itself, and with what its expressions take the parameters of ``actions`` for."""
+    conditions = item.part.conditions
+    if conditions is not None and conditions.arguments is not None:
+        check_schema(conditions.arguments, item.place.below("conditions", "arguments"))
     try:
-        policy_from_manifest(item.raw, 0)
-    except ValueError as error:
-        _refuse(item, str(error))
+        policy = policy_from_manifest(item.raw, 0)
+    except PolicyError as error:
+        _refuse(item, error)
+        return
+    matches = compile_globs(policy.actions)
+    concerned = [action for action in actions if matches(action.action_id)]
+    if policy.when is not None:
+        _check_expression(policy.when, "when", concerned, item.place.below("when"))
+    if policy.budget is not None and policy.budget.cost is not None:
+        _check_expression(policy.budget.cost, "cost", concerned, item.place.below("parameters", "cost"))
+    _check_cost(policy, concerned, item.place)
+
+
+def _check_expression(expression: Expression, kind: Kind, actions: Sequence[ActionFacts], place: Place) -> None:
+    unknown = unknown_everywhere(expression, actions)
+    if unknown is not None:
+        place.add("invalid_expression", f"no action it is about has an argument {unknown[1]}", unknown[0].start + 1)
+        return
+    try:
+        for action in actions or (_ANY_ACTION,):
+            program_for(expression, kind, action)
+    except ExpressionError as error:
+        place.add("invalid_expression", error.message, error.column)
+
+
+def _check_cost(policy: Policy, actions: Sequence[ActionFacts], place: Place) -> None:
+    budget = policy.budget
+    if budget is None or budget.cost is not None or budget.unit == "calls" or not actions:
+        return
+    if all(action.cost is None for action in actions):
+        message = "no action it is about declares a cost: give them one, or give the budget a cost expression"
+        place.below("parameters").add("invalid_value", message)
 
 
 def _check_actions(actions: Iterable[str], place: Place, parts: Parts) -> None:
@@ -161,18 +207,21 @@ def _check_conditions(item: Item[PolicyPart] | Item[ContextPackPart], parts: Par
             place.add("unknown_capability", f"no capability is called {capability}")
     try:
         conditions_from_manifest(cast("Mapping[str, object]", item.raw.get("conditions", _EMPTY)))
-    except ValueError as error:
-        _refuse(item, str(error))
+    except PolicyError as error:
+        _refuse(item, error)
 
 
-def _refuse(item: Item[PolicyPart] | Item[ContextPackPart], refusal: str) -> None:
+def _refuse(item: Item[PolicyPart] | Item[ContextPackPart], refusal: PolicyError) -> None:
     """Locate a refusal of the policy compiler, which begins with a dotted key, of the part or of its conditions."""
-    key, _, message = refusal.partition(": ")
+    key, _, message = str(refusal).partition(": ")
     steps = key.split(".")
     if steps[0] not in item.raw:
         steps.insert(0, "conditions")
     place = item.place.below(*steps_in(item.raw, steps))
-    place.add("reserved_name" if key == "policy_id" else "invalid_value", message)
+    code = (
+        "reserved_name" if key == "policy_id" else "invalid_value" if refusal.column is None else "invalid_expression"
+    )
+    place.add(code, message, refusal.column)
 
 
 def _check_pack(item: Item[ContextPackPart], parts: Parts) -> None:

@@ -70,8 +70,10 @@ FieldName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00
 Constant = Annotated[str, Field(max_length=4_096)] | int | float | bool
 """What a field is sent with; in a text, ``{name}`` is a parameter."""
 
+JsonObject = dict[str, object]
 Count = Annotated[int, Field(ge=1, le=1_000_000), Whole]
 WindowSeconds = Annotated[int, Field(ge=1, le=31_536_000), Whole]
+Amount = Annotated[float, Field(ge=0, le=1_000_000_000)]
 AlwaysTrue = Annotated[Literal[True], BeforeValidator(_boolean)]
 Tier = Literal["low", "medium", "high", "critical"]
 Durability = Absent[
@@ -83,7 +85,6 @@ Durability = Absent[
     ]
 ]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-JsonObject = dict[str, object]
 
 
 class Part(BaseModel):
@@ -149,6 +150,17 @@ class ConditionsPart(Part):
     time_window: Absent[TimeWindowPart] = None
 
 
+class PolicyConditionsPart(ConditionsPart):
+    """When a policy applies: all that are given must hold."""
+
+    arguments: Absent[
+        Annotated[
+            JsonObject,
+            Field(min_length=1, description="JSON Schema 2020-12 that the arguments of the call match."),
+        ]
+    ] = None
+
+
 class ReasonParameters(Part):
     """Parameters of a policy that has no others."""
 
@@ -176,6 +188,37 @@ class LimitParameters(ReasonParameters):
     ] = "agent"
 
 
+class BudgetParameters(ReasonParameters):
+    """At most ``max_cost`` of ``unit`` spent by approved calls in any ``window_seconds``."""
+
+    max_cost: Amount
+    unit: Annotated[
+        str,
+        Field(
+            max_length=64,
+            pattern=r"^[A-Za-z][A-Za-z0-9_-]*$",
+            description="What is spent: calls, or what the actions' cost or the cost expression is in.",
+        ),
+    ] = "calls"
+    window_seconds: WindowSeconds
+    scope: Annotated[
+        Literal["session", "agent", "tenant", "global"], Field(description="Whose spending is added up.")
+    ] = "agent"
+    cost: Absent[
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=2_000,
+                description="CEL expression of what a call costs, over its args or its result; absent: what the action declares.",
+            ),
+        ]
+    ] = None
+    reserve: Absent[
+        Annotated[Amount, Field(description="What to hold until the result tells the cost, if cost reads it.")]
+    ] = None
+
+
 class PolicyPart(Part):
     """What all policies have."""
 
@@ -192,7 +235,15 @@ class PolicyPart(Part):
         Field(ge=-1_000_000, le=1_000_000, description="Higher is named first among policies of one type."),
         Whole,
     ] = 0
-    conditions: Absent[ConditionsPart] = None
+    conditions: Absent[PolicyConditionsPart] = None
+    when: Absent[
+        Annotated[
+            str,
+            Field(
+                min_length=1, max_length=2_000, description="CEL expression that must be true besides the conditions."
+            ),
+        ]
+    ] = None
 
 
 class DenyPart(PolicyPart):
@@ -227,7 +278,15 @@ class RateLimitPart(PolicyPart):
     parameters: LimitParameters
 
 
-AnyPolicy = Annotated[DenyPart | ApprovalPart | AllowPart | RateLimitPart, Field(discriminator="type")]
+class BudgetPart(PolicyPart):
+    """Limits what is spent, by all actions it names together."""
+
+    type: Literal["budget"]
+    disclose: AlwaysTrue = True
+    parameters: BudgetParameters
+
+
+AnyPolicy = Annotated[DenyPart | ApprovalPart | AllowPart | RateLimitPart | BudgetPart, Field(discriminator="type")]
 
 
 class CapabilityPart(Part):
@@ -541,6 +600,7 @@ class CasePart(Part):
             ),
         ]
     ] = None
+    args: Annotated[JsonObject, Field(description="Arguments of the call.")] = {}
     approved: bool = False
     calls_before: Annotated[int, Field(ge=0, le=1_000), Whole] = 0
     expect: CaseExpect

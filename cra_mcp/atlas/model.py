@@ -238,6 +238,7 @@ class PolicyCase:
     facts: Facts
     at_us: int
     effect: Effect
+    args: Mapping[str, object] = field(default_factory=dict[str, object])
     approved: bool = False
     calls_before: int = 0
     policy_id: str | None = None

@@ -11,7 +11,15 @@ from typing import TypeVar, cast
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from cra_mcp.atlas.manifest import ATLAS_VERSION, AllowPart, ApprovalPart, DenyPart, PolicyPart, RateLimitPart
+from cra_mcp.atlas.manifest import (
+    ATLAS_VERSION,
+    AllowPart,
+    ApprovalPart,
+    BudgetPart,
+    DenyPart,
+    PolicyPart,
+    RateLimitPart,
+)
 from cra_mcp.errors import Problem
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -33,13 +41,14 @@ _MESSAGES = {
     "extra_forbidden": "there is no such field",
     "string_pattern_mismatch": "the text does not have the required form",
 }
-_LATER_FIELDS = {"when": "when expressions are not supported yet", "overlay": "overlays are not supported yet"}
+_LATER_FIELDS = {"overlay": "overlays are not supported yet"}
 _POLICY_MODELS: Mapping[object, type[PolicyPart]] = {
     "deny": DenyPart,
     "allow": AllowPart,
     "require_approval": ApprovalPart,
     "requires_approval": ApprovalPart,
     "rate_limit": RateLimitPart,
+    "budget": BudgetPart,
 }
 
 
@@ -62,9 +71,9 @@ class Place:
         """The place of a value inside this one."""
         return Place(self.file, self.at + pointer(*steps), self.problems)
 
-    def add(self, code: str, message: str) -> None:
-        """Report a problem here."""
-        self.problems.append(Problem(self.file, self.at, code, message))
+    def add(self, code: str, message: str, column: int | None = None) -> None:
+        """Report a problem here; ``column`` is the position in the text that stands here."""
+        self.problems.append(Problem(self.file, self.at, code, message, column))
 
 
 def as_object(value: object, place: Place) -> Mapping[str, object] | None:
@@ -112,8 +121,6 @@ def as_policy(value: object, place: Place) -> PolicyPart | None:
         return as_model(model, value, place)
     if "type" not in raw:
         place.add("missing_field", "field type is missing")
-    elif kind == "budget":
-        place.below("type").add("unsupported_feature", "budgets are not supported yet")
     else:
         known = ", ".join(str(name) for name in _POLICY_MODELS)
         place.below("type").add("invalid_value", f"must be one of {known}")

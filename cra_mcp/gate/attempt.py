@@ -15,6 +15,7 @@ import anyio.to_thread
 from cra_mcp.approval.model import Approval
 from cra_mcp.execution.backend import Result
 from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Receipt, Status
+from cra_mcp.policy.model import Charge
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import Draft, Head, format_timestamp
 from cra_mcp.trace.store import TraceStore
@@ -34,6 +35,7 @@ class Attempt:
         parameters: as they are checked and carried out.
         parameters_hash: lower-case hex SHA-256 of their canonical form.
         recorded: what the trace keeps of them.
+        charges: what was taken from budgets for it, at that instant.
         drafts: events not yet stored.
         decided_us: the instant policy was last asked for, microseconds since the epoch.
         timed: the decision depends on that instant.
@@ -44,6 +46,7 @@ class Attempt:
     parameters: Mapping[str, object]
     parameters_hash: str
     recorded: object = None
+    charges: tuple[Charge, ...] = ()
     drafts: list[Draft] = field(default_factory=list[Draft])
     decided_us: int = 0
     timed: bool = False

@@ -26,8 +26,9 @@ from cra_mcp.gate.call import Call, ExecutionOutcome, Fault
 from cra_mcp.gate.intake import check_parameters, receive
 from cra_mcp.gate.refusing import UNDECLARED, evaluated, refuse, refuse_parameters
 from cra_mcp.gate.results import Measured, measure, recorded_result
+from cra_mcp.policy.cel import Inputs
 from cra_mcp.policy.counters import Counters
-from cra_mcp.policy.model import Decision
+from cra_mcp.policy.model import MICRO, Decision
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.state.database import StateUnavailableError
 from cra_mcp.trace.store import TraceStore
@@ -126,13 +127,25 @@ class Gate:
         if found is None:
             return refuse(self._recorder, attempt, UNDECLARED)
         atlas, action = found
-        decision = self._decide(atlas, action, attempt)
-        if decision.effect == "deny" and decision.basis != "rate_limit":
+        facts = attempt.call.resolution.facts
+        # What is denied whatever its arguments is refused before anything is said of them.
+        reads_args = atlas.policy_set.reads_args(action.action_id, facts)
+        if reads_args:
+            attempt.decided_us = self._config.clock_ns() // 1_000
+            attempt.timed = atlas.policy_set.timed
+            decision = atlas.policy_set.foresee(action.action_id, facts, attempt.decided_us)
+        else:
+            decision = self._decide(atlas, action, attempt)
+        if _is_denied(decision):
             return refuse(self._recorder, attempt, decision)
         binding = self._bindings.of(atlas, action)
         fault = fault or check_parameters(binding, attempt.parameters)
         if fault is not None:
             return refuse_parameters(self._recorder, attempt, fault)
+        if reads_args:
+            decision = self._decide(atlas, action, attempt)
+            if _is_denied(decision):
+                return refuse(self._recorder, attempt, decision)
         granted: Approval | None = None
         if decision.effect == "require_approval":
             answer = await self._approving.consent(attempt, action, decision)
@@ -145,7 +158,12 @@ class Gate:
         attempt.decided_us = now_us = self._config.clock_ns() // 1_000
         attempt.timed = atlas.policy_set.timed
         return atlas.policy_set.decide(
-            action.action_id, attempt.call.resolution.facts, self._counters, now_us, approved=approved
+            action.action_id,
+            attempt.call.resolution.facts,
+            self._counters,
+            now_us,
+            approved=approved,
+            args=attempt.parameters,
         )
 
     async def _approve_now(
@@ -159,7 +177,9 @@ class Gate:
             decision = self._decide(atlas, action, attempt, approved=True)
         # Charging fails where another call took the last of a limit meanwhile: then policy is asked again.
         # Charged for the instant that was decided on, which is the one the trace states.
-        while decision.effect == "allow" and not self._counters.take(decision.limits, facts, attempt.decided_us):
+        while decision.effect == "allow" and not self._counters.take(
+            decision.limits, facts, attempt.decided_us, decision.charges
+        ):
             decision = self._decide(atlas, action, attempt, approved=approved)
         if decision.effect != "allow":
             if granted is not None:
@@ -171,11 +191,12 @@ class Gate:
             if refusal is None:
                 await self._store_approval(attempt, action, decision, granted)
         except (TraceUnavailableError, StateUnavailableError):
-            self._counters.give_back(decision.limits, facts, attempt.decided_us)
+            self._counters.give_back(decision.limits, facts, attempt.decided_us, decision.charges)
             raise
         if refusal is not None:
-            self._counters.give_back(decision.limits, facts, attempt.decided_us)
+            self._counters.give_back(decision.limits, facts, attempt.decided_us, decision.charges)
             return refusal
+        attempt.charges = decision.charges
         return binding
 
     async def _store_approval(
@@ -230,7 +251,7 @@ class Gate:
                 result=measured.result,
                 kept=self._kept(binding, measured),
             )
-        return self._succeeded(attempt, started_ns, measured, self._kept(binding, measured))
+        return self._succeeded(attempt, started_ns, measured, self._kept(binding, measured), result.value)
 
     async def _run(self, attempt: Attempt, binding: Binding) -> Result:
         action = binding.action
@@ -264,8 +285,25 @@ class Gate:
             "busy", f"{self._config.max_concurrency} actions are running already", hint="call it again later"
         )
 
+    def _settle(self, attempt: Attempt, value: object) -> list[dict[str, object]]:
+        """Put what the result tells in the place of what was reserved; return what the call has cost, by policy."""
+        facts = attempt.call.resolution.facts
+        costs = {charge.policy_id: charge.amount for charge in attempt.charges}
+        found = self.catalogue.find(attempt.call.action_id)
+        if found is not None:
+            inputs = Inputs(facts, attempt.decided_us, attempt.parameters, value)
+            policy_set = found[0].policy_set
+            for charge, cost in policy_set.settle(attempt.call.action_id, attempt.charges, inputs):
+                if cost is not None:
+                    self._counters.settle(charge, facts, attempt.decided_us, cost)
+                    costs[charge.policy_id] = cost
+        return [
+            {"policy_id": charge.policy_id, "unit": charge.budget.unit, "cost": costs[charge.policy_id] / MICRO}
+            for charge in attempt.charges
+        ]
+
     def _succeeded(
-        self, attempt: Attempt, started_ns: int, measured: Measured, kept: Mapping[str, object]
+        self, attempt: Attempt, started_ns: int, measured: Measured, kept: Mapping[str, object], value: object
     ) -> ExecutionOutcome:
         payload: dict[str, object] = {
             "action_id": attempt.call.action_id,
@@ -277,6 +315,8 @@ class Gate:
         }
         if measured.cut:
             payload["result_cut"] = True
+        if attempt.charges:
+            payload["costs"] = self._settle(attempt, value)
         attempt.note("action.executed", payload)
         try:
             head = self._recorder.append(attempt)
@@ -338,6 +378,11 @@ async def _enter(limiter: anyio.CapacityLimiter) -> None:
         limiter.acquire_nowait()
     except anyio.WouldBlock:
         await limiter.acquire()
+
+
+def _is_denied(decision: Decision) -> bool:
+    """Whether a call is refused for good; one that a limit refuses is looked at to the end, like any other."""
+    return decision.effect == "deny" and decision.basis not in {"rate_limit", "budget"}
 
 
 def _check_result(binding: Binding, measured: Measured) -> Fault | None:

@@ -21,7 +21,7 @@ def refuse(recorder: Recorder, attempt: Attempt, decision: Decision) -> Executio
         TraceUnavailableError: the refusal could not be stored.
     """
     action_id = shown_id(attempt.call.action_id)
-    violation = "rate_limit" if decision.basis == "rate_limit" else "denied_action"
+    violation = decision.basis if decision.basis in {"rate_limit", "budget"} else "denied_action"
     if decision.policy_id == "undeclared":
         violation = "unauthorized"
     attempt.note("policy.evaluated", evaluated(action_id, decision, attempt.at))
@@ -33,15 +33,8 @@ def refuse(recorder: Recorder, attempt: Attempt, decision: Decision) -> Executio
     if not decision.disclose:
         return recorder.outcome(attempt, "denied", head, fault=unknown_action(attempt.call.action_id))
     details: dict[str, object] = {"policy_id": decision.policy_id, "reason": decision.reason}
-    if decision.retry_after_us is not None:
-        seconds = -(-decision.retry_after_us // 1_000_000)
-        details["retry_after_seconds"] = seconds
-        fault = Fault(
-            "rate_limited",
-            f"{action_id} is refused by policy {decision.policy_id}: {decision.reason or 'its limit is spent'}",
-            hint=f"call it again in {seconds} s",
-            details=details,
-        )
+    if decision.basis in {"rate_limit", "budget"}:
+        fault = _limited(action_id, decision, details)
     else:
         fault = Fault(
             "denied",
@@ -50,6 +43,20 @@ def refuse(recorder: Recorder, attempt: Attempt, decision: Decision) -> Executio
             details=details,
         )
     return recorder.outcome(attempt, "denied", head, fault=fault)
+
+
+def _limited(action_id: str, decision: Decision, details: dict[str, object]) -> Fault:
+    """What a call that a limit or budget refuses answers."""
+    hint = "ask for less: waiting does not help"
+    if decision.retry_after_seconds is not None:
+        details["retry_after_seconds"] = decision.retry_after_seconds
+        hint = f"call it again in {decision.retry_after_seconds} s"
+    return Fault(
+        "rate_limited" if decision.basis == "rate_limit" else "budget_exceeded",
+        f"{action_id} is refused by policy {decision.policy_id}: {decision.reason}",
+        hint=hint,
+        details=details,
+    )
 
 
 def refuse_parameters(recorder: Recorder, attempt: Attempt, fault: Fault) -> ExecutionOutcome:
@@ -91,6 +98,7 @@ def evaluated(action_id: str, decision: Decision, at: str | None) -> dict[str, o
         "result": decision.effect,
         "basis": decision.basis,
         "determining": list(decision.determining),
+        **({"errors": list(decision.errors)} if decision.errors else {}),
     }
     if at is not None:
         payload["at"] = at

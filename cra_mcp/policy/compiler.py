@@ -8,7 +8,21 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar, cast, get_args
 
-from cra_mcp.policy.model import EVIDENCE, Conditions, Limit, Policy, PolicyType, RiskTier, Scope, TimeWindow
+from cra_mcp.canonical import canonical_bytes
+from cra_mcp.policy.calls import to_micro
+from cra_mcp.policy.expression import Expression, ExpressionError, Kind, parse_expression
+from cra_mcp.policy.model import (
+    EVIDENCE,
+    Budget,
+    Conditions,
+    Layer,
+    Limit,
+    Policy,
+    PolicyType,
+    RiskTier,
+    Scope,
+    TimeWindow,
+)
 from cra_mcp.policy.windows import load_zone
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -23,6 +37,18 @@ _EMPTY: Mapping[str, object] = {}
 _T = TypeVar("_T")
 
 
+class PolicyError(ValueError):
+    """A policy has a value that can't be used. The message begins with its key.
+
+    Attributes:
+        column: 1-based position in the text that is the value, where it is an expression.
+    """
+
+    def __init__(self, key: str, why: str, column: int | None = None) -> None:
+        super().__init__(f"{key}: {why}")
+        self.column: int | None = column
+
+
 def policy_from_manifest(obj: Mapping[str, object], order: int, *, namespace: str = "") -> Policy:
     """Make a policy of its manifest form.
 
@@ -32,18 +58,17 @@ def policy_from_manifest(obj: Mapping[str, object], order: int, *, namespace: st
         namespace: the atlas id. It goes into the limit's id, so that limits of one name in two atlases count apart.
 
     Raises:
-        ValueError: a value can't be used. The message begins with its key.
+        PolicyError: a value can't be used. The message begins with its key.
     """
     policy_id = cast("str", obj["policy_id"])
     if policy_id in RESERVED_IDS:
         raise _refusal("policy_id", f"{policy_id!r} is what a decision is named that no policy made")
     kind = _policy_type(cast("str", obj["type"]))
-    if obj.get("when") is not None:
-        raise _refusal("when", "expressions are not supported")
     disclose = _get(obj, "disclose", True)
     if not disclose and kind != "deny":
         raise _refusal("disclose", "only a deny policy can hide the action it is about")
     parameters = _get(obj, "parameters", _EMPTY)
+    counter_id = f"{namespace}/{policy_id}" if namespace else policy_id
     return Policy(
         policy_id=policy_id,
         type=kind,
@@ -52,9 +77,11 @@ def policy_from_manifest(obj: Mapping[str, object], order: int, *, namespace: st
         disclose=disclose,
         priority=_get(obj, "priority", 0),
         conditions=conditions_from_manifest(_get(obj, "conditions", _EMPTY)),
-        limit=_limit(kind, parameters, f"{namespace}/{policy_id}" if namespace else policy_id),
+        limit=_limit(kind, parameters, counter_id),
         order=order,
         min_evidence=_min_evidence(kind, parameters),
+        when=_expression(obj, "when", "when"),
+        budget=_budget(kind, parameters, counter_id),
     )
 
 
@@ -70,6 +97,9 @@ def conditions_from_manifest(obj: Mapping[str, object]) -> Conditions:
     if matches is not None and not matches:
         raise _empty("context_matches")
     window = _get(obj, "time_window", cast("Mapping[str, object] | None", None))
+    schema = _get(obj, "arguments", cast("Mapping[str, object] | None", None))
+    if schema is not None and not schema:
+        raise _empty("arguments")
     return Conditions(
         risk_tiers=frozenset(_one_of("risk_tiers", tier, tuple(RiskTier)) for tier in _strings(obj, "risk_tiers")),
         agents=_strings(obj, "agents"),
@@ -78,6 +108,7 @@ def conditions_from_manifest(obj: Mapping[str, object]) -> Conditions:
         time_window=None if window is None else _time_window(window),
         principals=_strings(obj, "principals"),
         roles=frozenset(_strings(obj, "roles")),
+        arguments="" if schema is None else canonical_bytes(schema).decode(),
     )
 
 
@@ -91,9 +122,9 @@ def default_effect(policies: Sequence[Policy], override: str | None = None) -> L
     return "deny" if any(policy.type == "allow" for policy in policies) else "allow"
 
 
-def canonical_form(policies: Sequence[Policy], default: str) -> dict[str, object]:
+def canonical_form(policies: Sequence[Policy], default: str, overlays: Sequence[Layer] = ()) -> dict[str, object]:
     """Return everything that bears on decisions as plain JSON, in file order; digested, it names a set of policies."""
-    return {
+    form: dict[str, object] = {
         "default_effect": default,
         "policies": [
             {
@@ -105,11 +136,20 @@ def canonical_form(policies: Sequence[Policy], default: str) -> dict[str, object
                 "priority": policy.priority,
                 "conditions": _canonical_conditions(policy.conditions),
                 "limit": None if policy.limit is None else _canonical_limit(policy.limit),
+                # Younger than the others: left out where empty, so that policies without them keep their digest.
                 **({} if policy.min_evidence is None else {"min_evidence": policy.min_evidence}),
+                **({} if policy.when is None else {"when": policy.when.text}),
+                **({} if policy.budget is None else {"budget": _canonical_budget(policy.budget)}),
             }
             for policy in policies
         ],
     }
+    if overlays:
+        form["overlays"] = [
+            {"overlay_id": layer.overlay_id, **canonical_form(layer.policies, layer.default_effect)}
+            for layer in overlays
+        ]
+    return form
 
 
 def _canonical_conditions(conditions: Conditions) -> dict[str, object]:
@@ -123,11 +163,13 @@ def _canonical_conditions(conditions: Conditions) -> dict[str, object]:
         if window is None
         else {"start": window.start, "end": window.end, "timezone": window.timezone, "days": sorted(window.days)},
     }
-    # Younger than the others: left out where empty, so that policies without them keep their digest.
+    # Younger, too.
     if conditions.principals:
         form["principals"] = list(conditions.principals)
     if conditions.roles:
         form["roles"] = sorted(conditions.roles)
+    if conditions.arguments:
+        form["arguments"] = conditions.arguments
     return form
 
 
@@ -140,9 +182,19 @@ def _canonical_limit(limit: Limit) -> dict[str, object]:
     }
 
 
+def _canonical_budget(budget: Budget) -> dict[str, object]:
+    return {
+        "budget_id": budget.budget_id,
+        "max_cost": budget.max_cost,
+        "window_us": budget.window_us,
+        "unit": budget.unit,
+        "scope": budget.scope,
+        "cost": None if budget.cost is None else budget.cost.text,
+        "reserve": budget.reserve,
+    }
+
+
 def _policy_type(name: str) -> PolicyType:
-    if name == "budget":
-        raise _refusal("type", "budgets are not supported")
     return _one_of("type", _ALIASES.get(name, name), get_args(PolicyType))
 
 
@@ -155,9 +207,9 @@ def _reason(obj: Mapping[str, object], parameters: Mapping[str, object]) -> str:
 
 def _limit(kind: PolicyType, parameters: Mapping[str, object], limit_id: str) -> Limit | None:
     if kind != "rate_limit":
-        for key in ("max_calls", "window_seconds", "scope"):
-            if parameters.get(key) is not None:
-                raise _refusal(f"parameters.{key}", "only a rate_limit policy has one")
+        _refuse_given(parameters, ("max_calls",), "only a rate_limit policy has one")
+        if kind != "budget":
+            _refuse_given(parameters, ("window_seconds", "scope"), "only a rate_limit or budget policy has one")
         return None
     return Limit(
         limit_id=limit_id,
@@ -165,6 +217,56 @@ def _limit(kind: PolicyType, parameters: Mapping[str, object], limit_id: str) ->
         window_us=_positive(parameters, "window_seconds") * _SECOND_US,
         scope=_one_of("parameters.scope", _get(parameters, "scope", "agent"), get_args(Scope)),
     )
+
+
+def _budget(kind: PolicyType, parameters: Mapping[str, object], budget_id: str) -> Budget | None:
+    if kind != "budget":
+        _refuse_given(parameters, ("max_cost", "unit", "cost", "reserve"), "only a budget policy has one")
+        return None
+    unit = _get(parameters, "unit", "calls")
+    cost = _expression(parameters, "cost", "cost", within="parameters.")
+    if cost is not None and unit == "calls":
+        raise _refusal("parameters.cost", "a call is one call: name another unit, or leave cost out")
+    settles = cost is not None and cost.reads("result")
+    if settles != (parameters.get("reserve") is not None):
+        raise _refusal(
+            "parameters.cost" if settles else "parameters.reserve",
+            "what the result tells is not known before: reserve must say how much to hold until then"
+            if settles
+            else "goes with a cost that reads the result, and no other",
+        )
+    return Budget(
+        budget_id=budget_id,
+        max_cost=_cost(parameters, "max_cost"),
+        window_us=_positive(parameters, "window_seconds") * _SECOND_US,
+        unit=unit,
+        scope=_one_of("parameters.scope", _get(parameters, "scope", "agent"), get_args(Scope)),
+        cost=cost,
+        reserve=_cost(parameters, "reserve") if settles else None,
+    )
+
+
+def _cost(parameters: Mapping[str, object], key: str) -> int:
+    amount = to_micro(parameters.get(key))
+    if amount is None:
+        raise _refusal(f"parameters.{key}", "must be a number from 0 to 1000000000")
+    return amount
+
+
+def _expression(obj: Mapping[str, object], key: str, kind: Kind, *, within: str = "") -> Expression | None:
+    text = _get(obj, key, cast("str | None", None))
+    if text is None:
+        return None
+    try:
+        return parse_expression(text, kind)
+    except ExpressionError as error:
+        raise PolicyError(within + key, error.message, error.column) from error
+
+
+def _refuse_given(parameters: Mapping[str, object], keys: tuple[str, ...], why: str) -> None:
+    for key in keys:
+        if parameters.get(key) is not None:
+            raise _refusal(f"parameters.{key}", why)
 
 
 def _min_evidence(kind: PolicyType, parameters: Mapping[str, object]) -> str | None:
@@ -179,7 +281,7 @@ def _min_evidence(kind: PolicyType, parameters: Mapping[str, object]) -> str | N
 def _positive(parameters: Mapping[str, object], key: str) -> int:
     value = parameters.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _refusal(f"parameters.{key}", "a rate_limit policy needs a whole number of at least 1")
+        raise _refusal(f"parameters.{key}", "a rate_limit or budget policy needs a whole number of at least 1")
     return value
 
 
@@ -230,9 +332,9 @@ def _get(obj: Mapping[str, object], key: str, default: _T) -> _T:
     return default if value is None else cast("_T", value)
 
 
-def _empty(key: str) -> ValueError:
+def _empty(key: str) -> PolicyError:
     return _refusal(key, "is empty: leave it out, or name something")
 
 
-def _refusal(key: str, why: str) -> ValueError:
-    return ValueError(f"{key}: {why}")
+def _refusal(key: str, why: str) -> PolicyError:
+    return PolicyError(key, why)

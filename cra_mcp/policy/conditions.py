@@ -12,10 +12,12 @@ from typing import Final, Literal, NamedTuple
 from cra_mcp.policy.model import Conditions, Facts, RiskTier
 from cra_mcp.policy.windows import Schedule
 
-Truth = Literal[0, 1, 2]
+Truth = Literal[0, 1, 2, 3]
 FALSE: Final = 0
 TRUE: Final = 1
 ERROR: Final = 2
+UNKNOWN: Final = 3
+"""Not a result of a test: of what must wait for the arguments."""
 
 Matcher = Callable[[str], bool]
 Test = Callable[[Facts, int], Truth]
@@ -83,8 +85,8 @@ class FactsCondition(NamedTuple):
 
 
 def facts_part(conditions: Conditions) -> Conditions:
-    """Return what depends on the requester and the time: all but risk tiers and capabilities."""
-    return replace(conditions, risk_tiers=frozenset(), capabilities=frozenset())
+    """Return what depends on the requester and the time: all but risk tiers, capabilities and arguments."""
+    return replace(conditions, risk_tiers=frozenset(), capabilities=frozenset(), arguments="")
 
 
 def compile_facts(conditions: Conditions) -> FactsCondition:

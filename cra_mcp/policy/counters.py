@@ -1,8 +1,8 @@
-"""Counters of rate limits: exact sliding windows, in memory.
+"""Counters of rate limits and budgets: exact sliding windows, in memory.
 
 Rule: no clock is read; the instant is an argument. No half-open span of ``window_us`` ever holds more than
 ``max_calls`` charged calls. An instant before one already charged counts as that one: a clock set back frees nothing.
-Source: specs/policy.md, "Rate limits".
+Source: specs/policy.md, "Rate limits" and "Budgets".
 """
 
 from bisect import bisect_left
@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from threading import Lock
 
-from cra_mcp.policy.model import Facts, Limit
+from cra_mcp.policy.model import Charge, Facts, Limit, Scope
+from cra_mcp.policy.spending import Spending
 
 _Key = tuple[str, ...]
 _PRUNE_AT = 1_024
@@ -34,16 +35,17 @@ class Counters:
     a thousand may stay longer.
     """
 
-    __slots__ = ("_calls", "_lock", "_prune_at")
+    __slots__ = ("_calls", "_lock", "_prune_at", "_spending")
 
     def __init__(self) -> None:
         self._calls: dict[_Key, _Calls] = {}
+        self._spending: dict[_Key, Spending] = {}
         self._lock = Lock()
         self._prune_at = _PRUNE_AT
 
     def __len__(self) -> int:
         """Count the counters kept."""
-        return len(self._calls)
+        return len(self._calls) + len(self._spending)
 
     def retry_after_us(self, limit: Limit, facts: Facts, now_us: int) -> int:
         """Tell how many microseconds until the limit admits a call; 0 if it does now."""
@@ -61,8 +63,19 @@ class Counters:
             calls = self._calls.get(_key(limit, facts))
             return 0 if calls is None else sum(time > now_us - limit.window_us for time in calls.times)
 
-    def take(self, limits: Sequence[Limit], facts: Facts, now_us: int) -> bool:
-        """Charge one call to every limit, or to none where one of them is spent.
+    def room_after_us(self, charge: Charge, facts: Facts, now_us: int) -> int | None:
+        """Tell how many microseconds until a budget has room for a charge; 0 if it has now, None if it never does."""
+        with self._lock:
+            return self._room_after_us(charge, facts, now_us)
+
+    def cost(self, charge: Charge, facts: Facts, now_us: int) -> int:
+        """Add up what was taken from a charge's budget in the window that ends now, in millionths."""
+        with self._lock:
+            spending = self._spending.get(counter_key(charge.budget.budget_id, charge.budget.scope, facts))
+            return 0 if spending is None else spending.spent(charge.budget, now_us)
+
+    def take(self, limits: Sequence[Limit], facts: Facts, now_us: int, charges: Sequence[Charge] = ()) -> bool:
+        """Charge one call to every limit and budget, or to none where one of them is spent.
 
         Returns:
             False if nothing was charged. Asking and charging are one step: of two calls that were both told there is
@@ -72,20 +85,53 @@ class Counters:
             for limit in limits:
                 if self.retry_after_us(limit, facts, now_us):
                     return False
+            for charge in charges:
+                if self._room_after_us(charge, facts, now_us) != 0:
+                    return False
             for limit in limits:
                 self._charge(limit, _key(limit, facts), now_us)
-            if len(self._calls) >= self._prune_at:
+            for charge in charges:
+                self._spend(charge, facts, now_us)
+            if len(self) >= self._prune_at:
                 self._prune(now_us)
             return True
 
-    def give_back(self, limits: Sequence[Limit], facts: Facts, taken_us: int) -> None:
-        """Undo ``take(limits, facts, taken_us)`` for a call that could not go ahead after all."""
+    def give_back(self, limits: Sequence[Limit], facts: Facts, taken_us: int, charges: Sequence[Charge] = ()) -> None:
+        """Undo ``take(limits, facts, taken_us, charges)`` for a call that could not go ahead after all."""
         with self._lock:
             for limit in limits:
                 key = _key(limit, facts)
                 calls = self._calls.get(key)
                 if calls is not None:
                     self._discharge(key, calls, taken_us)
+            for charge in charges:
+                self._correct(charge, facts, taken_us, -charge.amount)
+
+    def settle(self, charge: Charge, facts: Facts, taken_us: int, cost: int) -> None:
+        """Put what a call has cost, in millionths, in the place of what was reserved for it."""
+        with self._lock:
+            self._correct(charge, facts, taken_us, cost - charge.amount)
+
+    def _room_after_us(self, charge: Charge, facts: Facts, now_us: int) -> int | None:
+        budget = charge.budget
+        spending = self._spending.get(counter_key(budget.budget_id, budget.scope, facts))
+        if spending is None:
+            return 0 if charge.amount <= budget.max_cost else None
+        return spending.room_after_us(budget, charge.amount, now_us)
+
+    def _spend(self, charge: Charge, facts: Facts, now_us: int) -> None:
+        budget = charge.budget
+        key = counter_key(budget.budget_id, budget.scope, facts)
+        spending = self._spending.get(key)
+        if spending is None:
+            spending = self._spending[key] = Spending(budget.window_us)
+        spending.window_us = max(spending.window_us, budget.window_us)
+        spending.charge(charge.amount, now_us)
+
+    def _correct(self, charge: Charge, facts: Facts, taken_us: int, change: int) -> None:
+        spending = self._spending.get(counter_key(charge.budget.budget_id, charge.budget.scope, facts))
+        if spending is not None:
+            spending.correct(taken_us, change)
 
     def _charge(self, limit: Limit, key: _Key, now_us: int) -> None:
         calls = self._calls.get(key)
@@ -112,16 +158,20 @@ class Counters:
         """Forget counters whose last call has left its window. Next due at twice the size, which spreads the cost."""
         live = {key: calls for key, calls in self._calls.items() if calls.times[-1] + calls.window_us > now_us}
         self._calls = live
-        self._prune_at = max(_PRUNE_AT, 2 * len(live))
+        self._spending = {key: each for key, each in self._spending.items() if not each.is_over(now_us)}
+        self._prune_at = max(_PRUNE_AT, 2 * len(self))
+
+
+def counter_key(name: str, scope: Scope, facts: Facts) -> tuple[str, ...]:
+    """Name a counter. Agents are told apart by tenant too: two tenants may each have an agent of one name."""
+    if scope == "agent":
+        return name, scope, facts.tenant, facts.agent_id
+    if scope == "session":
+        return name, scope, facts.session_id
+    if scope == "tenant":
+        return name, scope, facts.tenant
+    return (name,)
 
 
 def _key(limit: Limit, facts: Facts) -> _Key:
-    """Name the counter. Agents are told apart by tenant too: two tenants may each have an agent of one name."""
-    scope = limit.scope
-    if scope == "agent":
-        return limit.limit_id, scope, facts.tenant, facts.agent_id
-    if scope == "session":
-        return limit.limit_id, scope, facts.session_id
-    if scope == "tenant":
-        return limit.limit_id, scope, facts.tenant
-    return (limit.limit_id,)
+    return counter_key(limit.limit_id, limit.scope, facts)

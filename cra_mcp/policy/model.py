@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-PolicyType = Literal["deny", "require_approval", "rate_limit", "allow"]
+from cra_mcp.policy.expression import Expression
+
+PolicyType = Literal["deny", "require_approval", "rate_limit", "budget", "allow"]
 Scope = Literal["session", "agent", "tenant", "global"]
 Effect = Literal["allow", "require_approval", "deny"]
-Basis = Literal["deny", "require_approval", "rate_limit", "allow", "default"]
+Basis = Literal["deny", "require_approval", "rate_limit", "budget", "allow", "default", "freeze"]
 
 
 class RiskTier(StrEnum):
@@ -51,7 +53,10 @@ class TimeWindow:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """All given parts must hold; an empty part always holds."""
+    """All given parts must hold; an empty part always holds.
+
+    ``arguments`` is a JSON Schema as canonical JSON: a text, so that equal conditions are equal values.
+    """
 
     risk_tiers: frozenset[RiskTier] = frozenset()
     agents: tuple[str, ...] = ()
@@ -60,6 +65,7 @@ class Conditions:
     time_window: TimeWindow | None = None
     principals: tuple[str, ...] = ()
     roles: frozenset[str] = frozenset()
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,56 @@ class Limit:
     scope: Scope = "agent"
 
 
+MICRO = 1_000_000
+"""Costs are whole millionths of their unit, so that adding them up is exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most ``max_cost`` spent in any window of ``window_us`` microseconds, added up per ``scope``.
+
+    Attributes:
+        budget_id: names the counter; all actions a policy matches share it.
+        max_cost: millionths of ``unit``.
+        unit: what is spent: ``calls``, or any other name.
+        cost: what a call costs; None: 1 if the unit is ``calls``, else what its action declares.
+        reserve: millionths held until the result tells the cost; None where the cost is known before.
+    """
+
+    budget_id: str
+    max_cost: int
+    window_us: int
+    unit: str = "calls"
+    scope: Scope = "agent"
+    cost: Expression | None = None
+    reserve: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one call takes from a budget: ``amount`` in millionths. ``policy_id`` is whose budget it is."""
+
+    budget: Budget
+    amount: int
+    policy_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A policy that can't be decided before the arguments are known.
+
+    Attributes:
+        expression: its ``when``; "" if it has none.
+        arguments: its ``conditions.arguments`` as canonical JSON; "" if it has none.
+    """
+
+    policy_id: str
+    type: PolicyType
+    reason: str
+    expression: str
+    arguments: str
+
+
 EVIDENCE = ("client_elicitation", "application", "local_cli", "authenticated_approver")
 """Grades of evidence that a person consented, weakest first (specs/policy.md, "Evidence")."""
 
@@ -83,8 +139,8 @@ EVIDENCE = ("client_elicitation", "application", "local_cli", "authenticated_app
 class Policy:
     """One rule.
 
-    ``order`` is its position in the file order of its atlas; ``limit`` is set for rate_limit only, ``min_evidence`` (a grade) for
-    require_approval only.
+    ``order`` is its position in the file order of its atlas; ``limit`` is set for rate_limit only, ``budget`` for budget only,
+    ``min_evidence`` (a grade) for require_approval only. ``when`` must hold besides the conditions.
     """
 
     policy_id: str
@@ -97,15 +153,42 @@ class Policy:
     limit: Limit | None = None
     order: int = 0
     min_evidence: str | None = None
+    when: Expression | None = None
+    budget: Budget | None = None
+
+    @property
+    def may_read_args(self) -> bool:
+        """Whether it can't be decided before the arguments are known."""
+        return bool(self.conditions.arguments) or (self.when is not None and self.when.reads("args"))
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Policies that govern every action besides those of its atlas: the operator's, or those of an overlay atlas.
+
+    Attributes:
+        overlay_id: goes before the ids of its policies.
+        policies: in file order.
+        default_effect: what holds, for this layer, where none of its policies decides.
+    """
+
+    overlay_id: str
+    policies: tuple[Policy, ...]
+    default_effect: Literal["allow", "deny"]
 
 
 @dataclass(frozen=True, slots=True)
 class ActionFacts:
-    """What the engine knows of an action when policies are compiled."""
+    """What the engine knows of an action when policies are compiled.
+
+    ``parameters`` is its parameters_schema; ``cost`` what a call of it costs, if it says so.
+    """
 
     action_id: str
     risk_tier: RiskTier = RiskTier.LOW
     capabilities: frozenset[str] = frozenset()
+    parameters: Mapping[str, object] = field(default_factory=dict[str, object], hash=False)
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +211,15 @@ class Decision:
     Attributes:
         effect: allow, require_approval or deny.
         policy_id: the deciding policy; ``default`` where none applied.
-        basis: type of the deciding policy (a spent rate limit decides ``deny`` on basis ``rate_limit``).
+        basis: type of the deciding policy (a spent limit decides ``deny`` on basis ``rate_limit`` or ``budget``).
         reason: one line for the model and the person.
         disclose: False hides the action and the refusal (it must look unknown).
         determining: ids of all matching policies of the deciding type, most important first.
         limits: what to charge when the call is approved.
+        charges: what to take from budgets then, likewise.
         retry_after_us: microseconds until every spent limit admits a call; None otherwise.
         min_evidence: grade an approval must have at least, where one is asked for; None: any will do.
+        waiting: what the arguments decide; only where they are not known yet.
         errors: ids of the policies consulted whose conditions couldn't be evaluated, in file order. They failed closed.
     """
 
@@ -148,6 +233,8 @@ class Decision:
     retry_after_us: int | None = None
     errors: tuple[str, ...] = ()
     min_evidence: str | None = None
+    charges: tuple[Charge, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
 
     @property
     def retry_after_seconds(self) -> int | None:

@@ -1,39 +1,61 @@
 """Decision tables: what a set of policies makes of every combination of conditions, worked out once each.
 
-Rule: deny > require_approval > rate_limit > allow > default. A condition that can't be evaluated applies a policy that
-restricts and doesn't apply one that allows.
-Source: specs/policy.md, "Evaluation".
+Rule: deny > require_approval > rate_limit > budget > allow > default. A condition that can't be evaluated applies a policy that
+restricts and doesn't apply one that allows. Every layer of policies must let a call through: none can loosen another.
+Source: specs/policy.md, "Evaluation" and "Overlays".
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, NamedTuple
 
-from cra_mcp.policy.conditions import ERROR, TRUE, FactsCondition, Truth
+from cra_mcp.policy.calls import CallTest, Cost
+from cra_mcp.policy.cel import Inputs
+from cra_mcp.policy.conditions import ERROR, FALSE, TRUE, UNKNOWN, FactsCondition, Truth
 from cra_mcp.policy.memo import Memo
-from cra_mcp.policy.model import EVIDENCE, Basis, Decision, Effect, Limit, Policy, PolicyType
+from cra_mcp.policy.model import EVIDENCE, Basis, Charge, Decision, Effect, Limit, Policy, PolicyType, Waiting
+from cra_mcp.policy.wording import reason_of
 
 DefaultEffect = Literal["allow", "deny"]
 
 _MAX_VERDICTS = 256
-_ORDER: Final = {"deny": 0, "require_approval": 1, "rate_limit": 2, "allow": 3}
+_ORDER: Final = {"deny": 0, "require_approval": 1, "rate_limit": 2, "budget": 3, "allow": 4}
+
+
+class LayerDefault(NamedTuple):
+    """What a layer says where none of its policies decides. ``policy_id`` is what it is then called."""
+
+    policy_id: str
+    effect: DefaultEffect
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A policy and the number of its test; None where its conditions don't depend on the requester or the time."""
+    """A policy on some actions.
+
+    Attributes:
+        test: number of the test of its facts; None where its conditions don't depend on the requester or the time.
+        call: number of the test of each call; None where it has none.
+        layer: number of the layer it belongs to.
+        cost: what a call takes from its budget, if it is one.
+    """
 
     policy: Policy
     test: int | None
+    call: int | None = None
+    layer: int = 0
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A decision, unless one of ``limits`` is spent; ``errors`` then go with the refusal."""
+    """A decision, unless one of ``limits`` or ``budgets`` is spent; errors then go with the refusal."""
 
     decision: Decision
     limits: tuple[tuple[Limit, Policy], ...] = ()
-    errors: tuple[str, ...] = ()
+    budgets: tuple[tuple[Policy, Cost], ...] = ()
+    limit_errors: tuple[str, ...] = ()
+    budget_errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +70,122 @@ class Plan:
     """The policies that can bear on an action at one risk tier; actions to which the same policies apply share one.
 
     Attributes:
-        certain: the verdict, where it depends on nothing but the limits.
-        memo: gives the verdict for a requester at an instant, always.
+        certain: the verdict, where it depends on nothing but limits and budgets.
+        memo: gives the verdict for a requester at an instant; None where each call is tested.
+        reads_args: whether some test needs the arguments.
     """
 
-    __slots__ = ("_default", "_rules", "_tests", "_verdicts", "certain", "memo")
+    __slots__ = (
+        "_calls",
+        "_defaults",
+        "_foreseen",
+        "_rules",
+        "_tests",
+        "_truths",
+        "_verdicts",
+        "certain",
+        "memo",
+        "reads_args",
+    )
 
-    def __init__(self, rules: Sequence[Rule], conditions: Sequence[FactsCondition], default: DefaultEffect) -> None:
-        """Take policies in file order. ``Rule.test`` is an index of ``conditions``."""
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        conditions: Sequence[FactsCondition],
+        calls: Sequence[CallTest],
+        defaults: Sequence[LayerDefault],
+    ) -> None:
+        """Take policies in file order. ``Rule.test`` is an index of ``conditions``, ``Rule.call`` one of ``calls``."""
         self._rules = _worth_asking(rules)
-        self._default: DefaultEffect = default
+        self._defaults = tuple(defaults)
         self._tests = tuple(sorted({rule.test for rule in self._rules if rule.test is not None}))
         self._verdicts: dict[tuple[Truth, ...], Verdict] = {}
-        self.memo: Memo[Verdict] = Memo([conditions[test] for test in self._tests], self._verdict_of)
-        self.certain: Verdict | None = None if self._tests else self._verdict_of(())
+        self._foreseen: dict[tuple[Truth, ...], Decision] = {}
+        self._calls = _call_tests(self._rules, self._tests, calls)
+        self.reads_args: bool = any(test.reads_args for _, test, _ in self._calls)
+        chosen = [conditions[test] for test in self._tests]
+        self.memo: Memo[Verdict] | None = None if self._calls else Memo(chosen, self._verdict_of)
+        self._truths: Memo[tuple[Truth, ...]] = Memo(chosen, lambda truths: truths)
+        self.certain: Verdict | None = None if self._tests or self._calls else self._verdict_of(())
 
-    def verdict_where(self, truths: Sequence[Truth]) -> Verdict:
-        """Return the verdict where all ``conditions`` came out as ``truths``."""
-        return self._verdict_of(tuple([truths[test] for test in self._tests]))
+    def weigh(self, inputs: Inputs) -> Verdict:
+        """Return the verdict on one call, its own tests included; those that can't matter are not asked."""
+        truths = self._truths.get(inputs.facts, inputs.now_us)
+        asked: list[Truth] = [
+            call.test(inputs) if needed is None or any(truths[at] != FALSE for at in needed) else FALSE
+            for _, call, needed in self._calls
+        ]
+        return self._verdict_of((*truths, *asked))
+
+    def foresee(self, truths: Sequence[Truth], calls: Sequence[Truth]) -> Decision:
+        """Return what can be said before the arguments are known: what the best of them would be told.
+
+        Args:
+            truths: results of all ``conditions``.
+            calls: results of all ``calls``; UNKNOWN for those that need the arguments.
+        """
+        key: tuple[Truth, ...] = (
+            *[truths[test] for test in self._tests],
+            *[calls[number] for number, _, _ in self._calls],
+        )
+        found = self._foreseen.get(key)
+        if found is None:
+            if len(self._foreseen) >= _MAX_VERDICTS:
+                self._foreseen.clear()
+            found = self._foreseen[key] = _foresee(self._results(key), self._defaults)
+        return found
+
+    def _results(self, key: tuple[Truth, ...]) -> "list[_Result]":
+        tests = dict(zip(self._tests, key, strict=False))
+        calls: dict[int, Truth] = {
+            number: truth for (number, _, _), truth in zip(self._calls, key[len(self._tests) :], strict=True)
+        }
+        found: list[_Result] = []
+        for rule in self._rules:
+            test: Truth = TRUE if rule.test is None else tests[rule.test]
+            call: Truth = TRUE if rule.call is None else calls[rule.call]
+            found.append(_Result(rule, _together(test, call)))
+        return found
 
     def _verdict_of(self, key: tuple[Truth, ...]) -> Verdict:
         found = self._verdicts.get(key)
         if found is None:
             if len(self._verdicts) >= _MAX_VERDICTS:
                 self._verdicts.clear()
-            results = dict(zip(self._tests, key, strict=True))
-            found = self._verdicts[key] = _judge(
-                [(rule.policy, TRUE if rule.test is None else results[rule.test]) for rule in self._rules],
-                self._default,
-            )
+            found = self._verdicts[key] = _judge(self._results(key), self._defaults)
         return found
+
+
+class _Result(NamedTuple):
+    rule: Rule
+    truth: Truth
+
+
+def _together(one: Truth, other: Truth) -> Truth:
+    """Join two results: false settles it; otherwise what is unknown, then what failed, decides."""
+    if FALSE in (one, other):
+        return FALSE
+    if UNKNOWN in (one, other):
+        return UNKNOWN
+    return ERROR if ERROR in (one, other) else TRUE
+
+
+def _call_tests(
+    rules: Sequence[Rule], tests: Sequence[int], calls: Sequence[CallTest]
+) -> tuple[tuple[int, CallTest, tuple[int, ...] | None], ...]:
+    """Number and test of each call, and where the facts stand on which it depends whether it must be asked at all."""
+    needed: dict[int, set[int] | None] = {}
+    for rule in rules:
+        if rule.call is None:
+            continue
+        if rule.test is None:
+            needed[rule.call] = None
+        elif (known := needed.setdefault(rule.call, set())) is not None:
+            known.add(tests.index(rule.test))
+    return tuple(
+        (number, calls[number], None if places is None else tuple(sorted(places)))
+        for number, places in sorted(needed.items(), key=lambda entry: entry[0])
+    )
 
 
 def refuse_spent(path: Path, spent: Sequence[tuple[Policy, int]]) -> Decision:
@@ -87,81 +195,156 @@ def refuse_spent(path: Path, spent: Sequence[tuple[Policy, int]]) -> Decision:
         effect="deny",
         policy_id=named.policy_id,
         basis="rate_limit",
-        reason=_reason(named),
+        reason=reason_of(named),
         determining=tuple(policy.policy_id for policy, _ in spent),
         retry_after_us=max(wait for _, wait in spent),
-        errors=path.errors,
+        errors=path.limit_errors,
+    )
+
+
+def refuse_cost(path: Path, refusing: Sequence[tuple[Policy, int | None]], untold: frozenset[str]) -> Decision:
+    """Decide for a call that a budget has no room for.
+
+    Args:
+        path: where it would have led.
+        refusing: policies and waits in us, the most important first; no wait where waiting doesn't help.
+        untold: ids of those that can't tell what the call costs.
+    """
+    named = refusing[0][0]
+    waits = [wait for _, wait in refusing if wait is not None]
+    failed = untold.union(path.budget_errors)
+    return Decision(
+        effect="deny",
+        policy_id=named.policy_id,
+        basis="budget",
+        reason=reason_of(named),
+        determining=tuple(policy.policy_id for policy, _ in refusing),
+        retry_after_us=max(waits) if len(waits) == len(refusing) else None,
+        errors=(*path.budget_errors, *sorted(failed.difference(path.budget_errors))),
     )
 
 
 def _worth_asking(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """Leave out policies that can't matter because one before them decides whatever the request."""
-    certain = {rule.policy.type for rule in rules if rule.test is None}
-    if "deny" in certain:
+    certain = [rule for rule in rules if rule.test is None and rule.call is None]
+    if any(rule.policy.type == "deny" for rule in certain):
         return tuple(rule for rule in rules if rule.policy.type == "deny")
-    if "require_approval" in certain:
-        return tuple(rule for rule in rules if rule.policy.type != "allow")
-    return tuple(rules)
+    approved = {rule.layer for rule in certain if rule.policy.type == "require_approval"}
+    return tuple(rule for rule in rules if rule.policy.type != "allow" or rule.layer not in approved)
 
 
-def _judge(results: Sequence[tuple[Policy, Truth]], default: DefaultEffect) -> Verdict:
+def _judge(results: Sequence[_Result], defaults: Sequence[LayerDefault]) -> Verdict:
     """Apply the rules of the specification to policies in file order and the results of their conditions."""
-    denying = _in_force(results, "deny")
+    denying = _policies(_in_force(results, "deny"))
     if denying:
         refused = Path(
             _decision("deny", denying, _errors(results, "deny"), disclose=all(policy.disclose for policy in denying))
         )
         return Verdict(refused, refused)
-    limiting = _in_force(results, "rate_limit")
-    limits = tuple((policy.limit, policy) for policy in limiting if policy.limit is not None)
-    charged = tuple(limit for limit, _ in limits)
-    errors = _errors(results, "rate_limit")
     approving = _in_force(results, "require_approval")
-    if approving:
-        return Verdict(
-            asked=Path(_decision("require_approval", approving, _errors(results, "require_approval"), limits=charged)),
-            granted=Path(_decision("allow", approving, errors, limits=charged), limits, errors),
-        )
     allowing = _in_force(results, "allow")
-    if allowing:
-        decision = _decision("allow", allowing, _errors(results, "allow"), limits=charged)
-    else:
-        decision = _default(default, charged, _errors(results, "allow"))
-    path = Path(decision, limits, errors)
+    path = Path(
+        Decision("deny", "", "default"),
+        limits=tuple(
+            (rule.policy.limit, rule.policy)
+            for rule in _in_force(results, "rate_limit")
+            if rule.policy.limit is not None
+        ),
+        budgets=tuple((rule.policy, rule.cost) for rule in _in_force(results, "budget") if rule.cost is not None),
+        limit_errors=_errors(results, "rate_limit"),
+        budget_errors=_errors(results, "budget"),
+    )
+    covered = {rule.layer for rule in (*approving, *allowing)}
+    closed = [each for layer, each in enumerate(defaults) if layer not in covered and each.effect == "deny"]
+    if closed:
+        path = replace(path, decision=_uncovered(closed[0], _errors(results, "allow")))
+        return Verdict(path, path)
+    if approving:
+        policies = _policies(approving)
+        asked = _decision("require_approval", policies, _errors(results, "require_approval"))
+        granted = _decision("allow", policies, path.budget_errors)
+        return Verdict(Path(_charging(asked, path)), replace(path, decision=_charging(granted, path)))
+    errors = _errors(results, "allow")
+    decision = _decision("allow", _policies(allowing), errors) if allowing else _by_default(defaults[-1], errors)
+    path = replace(path, decision=_charging(decision, path))
     return Verdict(path, path)
 
 
-def _in_force(results: Iterable[tuple[Policy, Truth]], kind: PolicyType) -> list[Policy]:
-    """Return the policies of a type that apply, the most important first. Errors fail closed."""
+def _foresee(results: Sequence[_Result], defaults: Sequence[LayerDefault]) -> Decision:
+    """Decide as the best arguments would be: what they could lift is lifted, and listed as waiting for them."""
+
+    def assume(*granted: PolicyType) -> Decision:
+        hopeful = [
+            each._replace(truth=TRUE if each.rule.policy.type in granted else FALSE) if each.truth == UNKNOWN else each
+            for each in results
+        ]
+        return _judge(hopeful, defaults).asked.decision
+
+    decision = assume("allow")
+    if decision.effect == "deny" and decision.basis == "default":
+        decision = assume(
+            "allow", "require_approval"
+        )  # what needs approval is usable with it, though no allow covers it
+    if decision.effect == "deny":
+        return decision
+    waiting = tuple(
+        _waiting(each.rule.policy)
+        for each in results
+        if each.truth == UNKNOWN and each.rule.policy.disclose and _matters(each.rule, results, defaults)
+    )
+    return replace(decision, waiting=waiting)
+
+
+def _matters(rule: Rule, results: Sequence[_Result], defaults: Sequence[LayerDefault]) -> bool:
+    """Whether a policy in doubt can change anything: an allow where its layer is open anyway can't."""
+    if rule.policy.type != "allow":
+        return True
+    certain = any(
+        each.truth == TRUE and each.rule.layer == rule.layer and each.rule.policy.type in {"allow", "require_approval"}
+        for each in results
+    )
+    return defaults[rule.layer].effect == "deny" and not certain
+
+
+def _waiting(policy: Policy) -> Waiting:
+    return Waiting(
+        policy_id=policy.policy_id,
+        type=policy.type,
+        reason=policy.reason,
+        expression=policy.when.text if policy.when is not None else "",
+        arguments=policy.conditions.arguments,
+    )
+
+
+def _in_force(results: Iterable[_Result], kind: PolicyType) -> list[Rule]:
+    """Return the rules of a type that apply, the most important first. Errors fail closed."""
     applies = (TRUE,) if kind == "allow" else (TRUE, ERROR)
-    found = [policy for policy, truth in results if policy.type == kind and truth in applies]
-    return sorted(found, key=lambda policy: -policy.priority)  # stable: file order within one priority
+    found = [rule for rule, truth in results if rule.policy.type == kind and truth in applies]
+    return sorted(found, key=lambda rule: -rule.policy.priority)  # stable: file order within one priority
 
 
-def _errors(results: Iterable[tuple[Policy, Truth]], last: PolicyType) -> tuple[str, ...]:
+def _policies(rules: Iterable[Rule]) -> list[Policy]:
+    return [rule.policy for rule in rules]
+
+
+def _errors(results: Iterable[_Result], last: PolicyType) -> tuple[str, ...]:
     """Name the policies of types up to ``last`` whose conditions couldn't be evaluated."""
     return tuple(
-        policy.policy_id for policy, truth in results if truth == ERROR and _ORDER[policy.type] <= _ORDER[last]
+        rule.policy.policy_id for rule, truth in results if truth == ERROR and _ORDER[rule.policy.type] <= _ORDER[last]
     )
 
 
 def _decision(
-    effect: Effect,
-    policies: Sequence[Policy],
-    errors: tuple[str, ...],
-    *,
-    disclose: bool = True,
-    limits: tuple[Limit, ...] = (),
+    effect: Effect, policies: Sequence[Policy], errors: tuple[str, ...], *, disclose: bool = True
 ) -> Decision:
     named = policies[0]
     return Decision(
         effect=effect,
         policy_id=named.policy_id,
         basis=named.type,
-        reason=_reason(named),
+        reason=reason_of(named),
         disclose=disclose,
         determining=tuple(policy.policy_id for policy in policies),
-        limits=limits,
         errors=errors,
         min_evidence=max(
             (policy.min_evidence for policy in policies if policy.min_evidence is not None),
@@ -171,23 +354,22 @@ def _decision(
     )
 
 
-def _default(effect: DefaultEffect, limits: tuple[Limit, ...], errors: tuple[str, ...]) -> Decision:
+def _charging(decision: Decision, path: Path) -> Decision:
+    """Name what to charge; what a call costs by its arguments is filled in when they are known."""
+    charges = tuple(
+        Charge(policy.budget, cost.amount or 0, policy.policy_id)
+        for policy, cost in path.budgets
+        if policy.budget is not None
+    )
+    return replace(decision, limits=tuple(limit for limit, _ in path.limits), charges=charges)
+
+
+def _by_default(layer: LayerDefault, errors: tuple[str, ...]) -> Decision:
     basis: Basis = "default"
-    if effect == "allow":
-        return Decision("allow", "default", basis, "no policy restricts this action", limits=limits, errors=errors)
-    return Decision("deny", "default", basis, "no allow policy covers this action", errors=errors)
+    return Decision("allow", layer.policy_id, basis, "no policy restricts this action", errors=errors)
 
 
-def _reason(policy: Policy) -> str:
-    """Return the policy's own words, or plain ones where it has none."""
-    if policy.reason:
-        return policy.reason
-    if policy.type == "deny":
-        return f"policy {policy.policy_id} denies this action"
-    if policy.type == "require_approval":
-        return f"policy {policy.policy_id} requires approval of this action"
-    if policy.limit is not None:
-        seconds = f"{policy.limit.window_us / 1_000_000:g}"
-        whose = "" if policy.limit.scope == "global" else f" per {policy.limit.scope}"
-        return f"policy {policy.policy_id} admits {policy.limit.max_calls} calls in {seconds} seconds{whose}"
-    return f"policy {policy.policy_id} allows this action"
+def _uncovered(layer: LayerDefault, errors: tuple[str, ...]) -> Decision:
+    overlay = layer.policy_id.rpartition("/")[0]
+    reason = f"no allow policy of {overlay} covers this action" if overlay else "no allow policy covers this action"
+    return Decision("deny", layer.policy_id, "default", reason, errors=errors)

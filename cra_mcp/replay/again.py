@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.engine import UNDECLARED
-from cra_mcp.policy.model import Decision, Facts, Limit
+from cra_mcp.policy.model import Charge, Decision, Facts, Limit
 from cra_mcp.replay.library import Case, Library, Timeline
 from cra_mcp.replay.recorded import Asked, Evaluation, RecordedCall, RecordedSession
 from cra_mcp.resolution import Answer
+
+LIMITS = frozenset({"rate_limit", "budget"})
+"""What refuses a call for what was called before."""
 
 _COMPARED = ("decision_type", "allowed", "denied", "requires_approval", "context_blocks", "digest")
 
@@ -98,9 +101,21 @@ class RecordedCounters(Counters):
         self.assumed = True
         return 1 if limit.limit_id.rpartition("/")[2] in self.spent_elsewhere else 0
 
-    def take(self, limits: Sequence[Limit], facts: Facts, now_us: int) -> bool:
-        """As ``Counters.take``, for the limits of the session alone."""
-        return super().take([limit for limit in limits if limit.scope == "session"], facts, now_us)
+    def room_after_us(self, charge: Charge, facts: Facts, now_us: int) -> int | None:
+        """As ``Counters.room_after_us``; of a wider budget what the trace says."""
+        if charge.budget.scope == "session":
+            return super().room_after_us(charge, facts, now_us)
+        self.assumed = True
+        return 1 if charge.policy_id in self.spent_elsewhere else 0
+
+    def take(self, limits: Sequence[Limit], facts: Facts, now_us: int, charges: Sequence[Charge] = ()) -> bool:
+        """As ``Counters.take``, for the limits and budgets of the session alone."""
+        return super().take(
+            [limit for limit in limits if limit.scope == "session"],
+            facts,
+            now_us,
+            [charge for charge in charges if charge.budget.scope == "session"],
+        )
 
 
 def replay(session: RecordedSession, library: Library) -> Replayed:
@@ -190,7 +205,7 @@ class _Again:
         if recorded != recomputed:
             self._differs(evaluation.sequence, recorded, recomputed)
         elif decision.effect == "allow" and self._call.approved:
-            self._counters.take(decision.limits, self._case.asked.facts, evaluation.at_us)
+            self._counters.take(decision.limits, self._case.asked.facts, evaluation.at_us, decision.charges)
 
     def unevaluated(self) -> None:
         """A call that left no decision: its parameters were refused, or it waits for consent that was asked for before."""
@@ -233,7 +248,16 @@ def decide(case: Case, call: RecordedCall, counters: Counters, at_us: int, *, co
     if case.found is None:
         return UNDECLARED
     atlas, action = case.found
-    return atlas.policy_set.decide(action.action_id, case.asked.facts, counters, at_us, approved=consented)
+    facts, policies = case.asked.facts, atlas.policy_set
+    if not policies.reads_args(action.action_id, facts):
+        return policies.decide(action.action_id, facts, counters, at_us, approved=consented)
+    # As the gate does: what is denied whatever its arguments is refused before they are looked at.
+    foreseen = policies.foresee(action.action_id, facts, at_us)
+    if foreseen.effect == "deny" and not consented:
+        return foreseen
+    if call.parameters is None:
+        return None
+    return policies.decide(action.action_id, facts, counters, at_us, approved=consented, args=call.parameters)
 
 
 def _form(result: str, policy_id: str, basis: str, determining: tuple[str, ...]) -> dict[str, object]:

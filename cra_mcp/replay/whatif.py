@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.model import Decision
-from cra_mcp.replay.again import decide
+from cra_mcp.replay.again import LIMITS, decide
 from cra_mcp.replay.library import Case, Library, Timeline
 from cra_mcp.replay.recorded import RecordedCall, RecordedSession, Verdict
 
@@ -167,7 +167,7 @@ def _decide(timeline: Timeline, call: RecordedCall, counters: Counters, library:
     """The new verdict and the decision behind it; None where it reads arguments that the trace doesn't hold."""
     case, at_us = timeline.case(call), _when(call)
     decision = decide(case, call, counters, at_us, consented=False)
-    if decision is None or (decision.effect == "deny" and decision.basis != "rate_limit"):
+    if decision is None or (decision.effect == "deny" and decision.basis not in LIMITS):
         return ("deny", decision) if decision is not None else None
     if _is_invalid(case, call, library):
         return "invalid", decision
@@ -175,7 +175,7 @@ def _decide(timeline: Timeline, call: RecordedCall, counters: Counters, library:
     if asks and call.approval == "approval.granted":
         decision = decide(case, call, counters, at_us, consented=True) or decision
     if decision.effect == "allow":
-        counters.take(decision.limits, case.asked.facts, at_us)
+        counters.take(decision.limits, case.asked.facts, at_us, decision.charges)
     return ("require_approval" if asks and decision.effect != "deny" else decision.effect), decision
 
 

@@ -10,7 +10,7 @@ from cra_mcp.execution.backend import Invocation, Result
 from cra_mcp.gate.call import ExecutionOutcome, Fault
 from cra_mcp.gate.replays import Replays
 from cra_mcp.policy.counters import Counters
-from cra_mcp.policy.model import Facts, Limit
+from cra_mcp.policy.model import Charge, Facts, Limit
 from tests.gate.conftest import World, forever, make_world
 
 pytestmark = pytest.mark.anyio
@@ -330,12 +330,12 @@ async def test_a_call_that_loses_the_last_of_a_limit_to_another_is_refused() -> 
 
         stolen = False
 
-        def take(self, limits: Sequence[Limit], facts: Facts, now_us: int) -> bool:
+        def take(self, limits: Sequence[Limit], facts: Facts, now_us: int, charges: Sequence[Charge] = ()) -> bool:
             if limits and not self.stolen:
                 self.stolen = True
                 assert super().take(limits, facts, now_us)
                 assert super().take(limits, facts, now_us)
-            return super().take(limits, facts, now_us)
+            return super().take(limits, facts, now_us, charges)
 
     world = make_world()
     world.runtime._gate._counters = Contended()

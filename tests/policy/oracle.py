@@ -3,17 +3,162 @@
 Every function follows one section of specs/policy.md; where the engine disagrees with it, the engine is wrong.
 """
 
+import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from cra_mcp.policy.model import ActionFacts, Facts, RiskTier
+import jsonschema
+
+from cra_mcp.policy.model import ActionFacts, Facts, Layer, RiskTier
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TRUE, FALSE, ERROR = "true", "false", "error"
 TIERS = ["low", "medium", "high", "critical"]
+TYPES = ["deny", "require_approval", "rate_limit", "budget", "allow"]
+
+
+class Asked(NamedTuple):
+    """Everything an expression can read."""
+
+    action: object
+    facts: object
+    now_us: int
+    args: dict
+    result: object = None
+
+
+class NoValueError(Exception):
+    """An expression has no value."""
+
+
+def member(value, *names):
+    for name in names:
+        if not isinstance(value, dict) or name not in value:
+            raise NoValueError
+        value = value[name]
+    return value
+
+
+def number(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise NoValueError
+    return value
+
+
+def whole(value):
+    if isinstance(number(value), float) and not value.is_integer():
+        raise NoValueError
+    return int(value)
+
+
+def text(value):
+    if not isinstance(value, str):
+        raise NoValueError
+    return value
+
+
+def texts(value):
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise NoValueError
+    return value
+
+
+MEANINGS = {
+    "true": lambda asked: True,
+    "args.amount > 500": lambda asked: number(member(asked.args, "amount")) > 500,
+    "args.amount <= 20.5": lambda asked: number(member(asked.args, "amount")) <= 20.5,
+    "args.count == 3": lambda asked: whole(member(asked.args, "count")) == 3,
+    "args.count * 2 > 7": lambda asked: whole(member(asked.args, "count")) * 2 > 7,
+    "1 / args.count >= 1": lambda asked: divided(whole(member(asked.args, "count"))) >= 1,
+    "args.name.startsWith('ad')": lambda asked: text(member(asked.args, "name")).startswith("ad"),
+    "args.name.matches('^[a-z]+$')": lambda asked: (
+        text(member(asked.args, "name")).isascii()
+        and text(member(asked.args, "name")).isalpha()
+        and text(member(asked.args, "name")).islower()
+    ),
+    "'root' in args.tags": lambda asked: "root" in texts(member(asked.args, "tags")),
+    "args.tags.all(tag, tag.size() < 5)": lambda asked: all(len(tag) < 5 for tag in texts(member(asked.args, "tags"))),
+    "has(args.name)": lambda asked: "name" in asked.args,
+    "args.to.country == 'DE'": lambda asked: text(member(asked.args, "to", "country")) == "DE",
+    "has(args.to.country)": lambda asked: "country" in mapping(member(asked.args, "to")),
+    "size(args) > 1": lambda asked: len(asked.args) > 1,
+    "agent.id == 'bot'": lambda asked: asked.facts.agent_id == "bot",
+    "session.tenant != 'default'": lambda asked: asked.facts.tenant != "default",
+    "action.id.endsWith('delete')": lambda asked: asked.action.action_id.endswith("delete"),
+    "'money' in action.capabilities": lambda asked: "money" in asked.action.capabilities,
+    "task.risk_tier in ['high', 'critical']": lambda asked: str(asked.facts.task_risk) in ("high", "critical"),
+    "context.env == 'prod'": lambda asked: member(asked.facts.context, "env") == "prod",
+    "has(context.team)": lambda asked: "team" in asked.facts.context,
+    "'operator' in principal.roles": lambda asked: "operator" in asked.facts.roles,
+    "now.getHours('Europe/Berlin') < 12": lambda asked: wall_clock(asked.now_us, "Europe/Berlin").hour < 12,
+    "args.amount": lambda asked: number(member(asked.args, "amount")),
+    "double(args.count) * 0.1": lambda asked: whole(member(asked.args, "count")) * 0.1,
+    "result.price": lambda asked: number(member(asked.result, "price")),
+}
+"""What expressions mean, read by hand."""
+
+
+def divided(divisor):
+    if divisor == 0:
+        raise NoValueError
+    return int(1 / divisor)
+
+
+def mapping(value):
+    if not isinstance(value, dict):
+        raise NoValueError
+    return value
+
+
+def when_holds(expression, asked):
+    """Of an expression, or of two in brackets joined by && or ||, or of one in brackets after !."""
+    if expression in MEANINGS:
+        try:
+            return truth(MEANINGS[expression](asked))
+        except NoValueError:
+            return ERROR
+    if expression.startswith("!("):
+        return {TRUE: FALSE, FALSE: TRUE, ERROR: ERROR}[when_holds(expression[2:-1], asked)]
+    operator = " && " if ") && (" in expression else " || "
+    one, _, other = expression.partition(f"){operator}(")
+    results = [when_holds(one[1:], asked), when_holds(other[:-1], asked)]
+    settling, otherwise = (FALSE, TRUE) if operator == " && " else (TRUE, FALSE)
+    return settling if settling in results else ERROR if ERROR in results else otherwise
+
+
+@lru_cache(maxsize=100)
+def validator(schema):
+    return jsonschema.Draft202012Validator(json.loads(schema))
+
+
+def cost_of(policy, asked):
+    """Exact, in millionths, rounded up; None if there is none."""
+    budget = policy.budget
+    if budget.reserve is not None and asked.result is None:
+        return budget.reserve
+    if budget.cost is None:
+        return 1_000_000 if budget.unit == "calls" else math.ceil((asked.action.cost or 0) * 1_000_000)
+    try:
+        value = MEANINGS[budget.cost.text](asked)
+    except NoValueError:
+        return None
+    return math.ceil(value * 1_000_000) if 0 <= value <= 10**9 else None
+
+
+def room_wait_us(budget, amount, facts, now_us, charges):
+    """How long until an amount fits into a budget; None if it never does."""
+    mine = [entry for entry in charges if entry[:2] == (budget.budget_id, counted_for(budget, facts))]
+    now_us = max([now_us, *(time for _, _, time, _ in mine)])
+    for wait in sorted({0, *(max(0, time + budget.window_us - now_us) for _, _, time, _ in mine)}):
+        spent = sum(Fraction(cost) for _, _, time, cost in mine if time > now_us + wait - budget.window_us)
+        if spent + amount <= budget.max_cost:
+            return wait
+    return None
 
 
 @lru_cache(maxsize=100_000)
@@ -62,8 +207,13 @@ def context_match(context, key, pattern):
     return truth(glob_matches(pattern, context[key]))
 
 
-def conditions_hold(conditions, action, facts, now_us):
+def conditions_hold(policy, asked):
+    conditions, (action, facts, now_us, args, _) = policy.conditions, asked
     results = []
+    if conditions.arguments:
+        results.append(truth(validator(conditions.arguments).is_valid(args)))
+    if policy.when is not None:
+        results.append(when_holds(policy.when.text, asked))
     if conditions.risk_tiers:
         risk = max(str(action.risk_tier), str(facts.task_risk), key=TIERS.index)
         results.append(truth(risk in [str(tier) for tier in conditions.risk_tiers]))
@@ -86,9 +236,11 @@ def concerns(policy, action):
     return any(glob_matches(pattern, action.action_id) for pattern in policy.actions)
 
 
-def applies(policy, action, facts, now_us):
-    result = conditions_hold(policy.conditions, action, facts, now_us)
-    return concerns(policy, action) and (result == TRUE if policy.type == "allow" else result in (TRUE, ERROR))
+def applies(policy, asked):
+    if not concerns(policy, asked.action):
+        return False
+    result = conditions_hold(policy, asked)
+    return result == TRUE if policy.type == "allow" else result in (TRUE, ERROR)
 
 
 def counted_for(limit, facts):
@@ -102,7 +254,7 @@ def counted_for(limit, facts):
 
 def wait_us(limit, facts, now_us, charges):
     """How long until fewer than ``max_calls`` charges lie in the window that ends then."""
-    times = [time for name, who, time in charges if name == limit.limit_id and who == counted_for(limit, facts)]
+    times = [time for name, who, time, _ in charges if name == limit.limit_id and who == counted_for(limit, facts)]
     for wait in sorted({0, *(max(0, time + limit.window_us - now_us) for time in times)}):
         if sum(time > now_us + wait - limit.window_us for time in times) < limit.max_calls:
             return wait
@@ -110,55 +262,94 @@ def wait_us(limit, facts, now_us, charges):
 
 
 class World(NamedTuple):
-    """``policies`` are in file order."""
+    """``policies`` are in file order, and so are those of each overlay."""
 
     policies: list
     actions: list
     default_effect: str
+    overlays: tuple = ()
 
 
-def decide(world, action_id, facts, now_us, charges, *, approved=False):
-    """``charges`` are (limit id, whom it is counted for, instant)."""
+def decide(world, action_id, facts, now_us, charges, *, approved=False, args=None):  # noqa: PLR0911 - rows of a table
+    """``charges`` are (limit or budget id, whom it is counted for, instant, amount)."""
     action = next((action for action in world.actions if action.action_id == action_id), None)
     if action is None:
         return answer("deny", "undeclared", "default", disclose=False)
-    in_order = sorted(enumerate(world.policies), key=lambda entry: (-entry[1].priority, entry[0]))
-    applying = [policy for _, policy in in_order if applies(policy, action, facts, now_us)]
+    asked = Asked(action, facts, now_us, {} if args is None else args)
+    layers = [
+        *(
+            (
+                f"{layer.overlay_id}/default",
+                layer.default_effect,
+                [replace(policy, policy_id=f"{layer.overlay_id}/{policy.policy_id}") for policy in layer.policies],
+            )
+            for layer in world.overlays
+        ),
+        ("default", world.default_effect, world.policies),
+    ]
+    everything = [policy for _, _, policies in layers for policy in policies]
+    in_order = sorted(enumerate(everything), key=lambda entry: (-entry[1].priority, entry[0]))
+    applying = [policy for _, policy in in_order if applies(policy, asked)]
 
     def of_type(name):
         return [policy for policy in applying if policy.type == name]
 
-    def failed(consulted):
+    def failed(last):
         return [
             policy.policy_id
-            for policy in world.policies
-            if policy.type in ["deny", "require_approval", "rate_limit", "allow"][:consulted]
+            for policy in everything
+            if policy.type in TYPES[: TYPES.index(last) + 1]
             and concerns(policy, action)
-            and conditions_hold(policy.conditions, action, facts, now_us) == ERROR
+            and conditions_hold(policy, asked) == ERROR
         ]
 
-    denying, approving, limiting, allowing = map(of_type, ("deny", "require_approval", "rate_limit", "allow"))
-    limits = {policy.limit for policy in limiting}
+    denying, approving, limiting, spending, allowing = map(of_type, TYPES)
     if denying:
         hidden = any(not policy.disclose for policy in denying)
-        return answer("deny", denying[0].policy_id, "deny", denying, disclose=not hidden, errors=failed(1))
-    if approving and not approved:
+        return answer("deny", denying[0].policy_id, "deny", denying, disclose=not hidden, errors=failed("deny"))
+    closed = [
+        name
+        for name, default, policies in layers
+        if default == "deny" and not any(policy in policies for policy in approving + allowing)
+    ]
+    limits = {policy.limit for policy in limiting}
+    if approving and not approved and not closed:
         named = approving[0].policy_id
-        return answer("require_approval", named, "require_approval", approving, limits=limits, errors=failed(2))
+        errors = failed("require_approval")
+        budgets = {policy.budget.budget_id for policy in spending}
+        return answer(
+            "require_approval", named, "require_approval", approving, limits=limits, errors=errors, budgets=budgets
+        )
     waits = {policy.policy_id: wait_us(policy.limit, facts, now_us, charges) for policy in limiting}
     spent = [policy for policy in limiting if waits[policy.policy_id] > 0]
     if spent:
         retry = max(waits.values())
-        return answer("deny", spent[0].policy_id, "rate_limit", spent, retry=retry, errors=failed(3))
+        return answer("deny", spent[0].policy_id, "rate_limit", spent, retry=retry, errors=failed("rate_limit"))
+    costs = {policy.policy_id: cost_of(policy, asked) for policy in spending}
+    waits = {
+        policy.policy_id: room_wait_us(policy.budget, costs[policy.policy_id], facts, now_us, charges)
+        for policy in spending
+        if costs[policy.policy_id] is not None
+    }
+    refusing = [policy for policy in spending if waits.get(policy.policy_id) != 0]
+    if refusing:
+        mine = [waits.get(policy.policy_id) for policy in refusing]
+        untold = {policy.policy_id for policy in spending if costs[policy.policy_id] is None}
+        errors = failed("budget")
+        errors += sorted(untold - set(errors))
+        retry = None if None in mine else max(mine)
+        return answer("deny", refusing[0].policy_id, "budget", refusing, retry=retry, errors=errors)
+    if closed:
+        return answer("deny", closed[0], "default", errors=failed("allow"))
     granted = approving or allowing
+    taken = {"limits": limits, "budgets": {policy.budget.budget_id: costs[policy.policy_id] for policy in spending}}
     if granted:
-        errors = failed(3 if approving else 4)
-        return answer("allow", granted[0].policy_id, granted[0].type, granted, limits=limits, errors=errors)
-    limits = limits if world.default_effect == "allow" else ()
-    return answer(world.default_effect, "default", "default", limits=limits, errors=failed(4))
+        errors = failed("budget" if approving else "allow")
+        return answer("allow", granted[0].policy_id, granted[0].type, granted, errors=errors, **taken)
+    return answer("allow", "default", "default", errors=failed("allow"), **taken)
 
 
-def answer(effect, policy_id, basis, determining=(), *, disclose=True, limits=(), retry=None, errors=()):
+def answer(effect, policy_id, basis, determining=(), *, disclose=True, limits=(), budgets=(), retry=None, errors=()):
     return {
         "effect": effect,
         "policy_id": policy_id,
@@ -166,14 +357,30 @@ def answer(effect, policy_id, basis, determining=(), *, disclose=True, limits=()
         "determining": [policy.policy_id for policy in determining],
         "disclose": disclose,
         "limits": set(limits),
+        "budgets": dict(budgets) if isinstance(budgets, dict) else set(budgets),
         "retry_after_us": retry,
         "errors": list(errors),
     }
 
 
-def charge(decision, facts, now_us):
-    """What an allowed call adds to the charges."""
-    return [(limit.limit_id, counted_for(limit, facts), now_us) for limit in decision["limits"]]
+def charge(world, action_id, decision, facts, now_us, *, charges, args, result):
+    """What an allowed call adds to the charges; what its result settles, settled."""
+    action = next(action for action in world.actions if action.action_id == action_id)
+    asked = Asked(action, facts, now_us, args, result)
+    added = [(limit.limit_id, counted_for(limit, facts), now_us, 1) for limit in decision["limits"]]
+    everything = [*world.policies, *(policy for layer in world.overlays for policy in layer.policies)]
+    for policy in everything:
+        budget = policy.budget
+        if budget is None or budget.budget_id not in decision["budgets"] or not decision["budgets"]:
+            continue
+        who = counted_for(budget, facts)
+        times = [time for name, whose, time, _ in charges if (name, whose) == (budget.budget_id, who)]
+        amount = decision["budgets"][budget.budget_id]
+        if budget.reserve is not None and result is not None:
+            told = cost_of(policy, asked)
+            amount = amount if told is None else told
+        added.append((budget.budget_id, who, max([now_us, *times]), amount))
+    return added
 
 
 def run_vector(vector, policy_from_manifest, default_effect):
@@ -182,18 +389,40 @@ def run_vector(vector, policy_from_manifest, default_effect):
     policies = [policy_from_manifest(policy, order) for order, policy in enumerate(given["policies"])]
     actions = [
         ActionFacts(
-            action["action_id"], RiskTier(action.get("risk_tier", "low")), frozenset(action.get("capabilities", ()))
+            action["action_id"],
+            RiskTier(action.get("risk_tier", "low")),
+            frozenset(action.get("capabilities", ())),
+            cost=action.get("cost"),
         )
         for action in given["actions"]
     ]
-    world = World(policies, actions, default_effect(policies, given.get("default_effect")))
+    overlays = []
+    for layer in given.get("overlays", ()):
+        its = [
+            policy_from_manifest(policy, order, namespace=layer["overlay_id"])
+            for order, policy in enumerate(layer["policies"])
+        ]
+        overlays.append(Layer(layer["overlay_id"], tuple(its), default_effect(its, layer.get("default_effect"))))
+    world = World(policies, actions, default_effect(policies, given.get("default_effect")), tuple(overlays))
     charges, decisions = [], []
     for call in given["calls"]:
         facts = Facts(**{**call["facts"], "task_risk": RiskTier(call["facts"].get("task_risk", "low"))})
         now_us = (datetime.fromisoformat(call["at"]) - EPOCH) // timedelta(microseconds=1)
-        decision = decide(world, call["action_id"], facts, now_us, charges, approved=call.get("approved", False))
+        args, approved = call.get("args", {}), call.get("approved", False)
+        decision = decide(world, call["action_id"], facts, now_us, charges, approved=approved, args=args)
         if decision["effect"] == "allow":
-            charges.extend(charge(decision, facts, now_us))
+            charges.extend(
+                charge(
+                    world,
+                    call["action_id"],
+                    decision,
+                    facts,
+                    now_us,
+                    charges=charges,
+                    args=args,
+                    result=call.get("result"),
+                )
+            )
         plain = {key: decision[key] for key in ("effect", "policy_id", "basis", "determining", "disclose")}
         if decision["retry_after_us"] is not None:
             plain["retry_after_seconds"] = math.ceil(decision["retry_after_us"] / 1_000_000)

@@ -1,3 +1,4 @@
+import math
 from hashlib import sha256
 
 import pytest
@@ -6,6 +7,7 @@ from cra_mcp.policy.compiler import conditions_from_manifest, default_effect, po
 from cra_mcp.policy.engine import compile_policies
 from cra_mcp.policy.model import EVIDENCE, ActionFacts, Conditions, Limit, Policy, RiskTier, TimeWindow
 
+BUDGET = {"type": "budget", "parameters": {"max_cost": 5, "unit": "usd", "window_seconds": 60}}
 RATE = {"policy_id": "rate", "type": "rate_limit", "parameters": {"max_calls": 2, "window_seconds": 60}}
 
 
@@ -89,8 +91,27 @@ def test_a_window_may_end_at_24_00_and_is_in_utc_unless_it_says_otherwise():
         ({"policy_id": "default"}, "policy_id"),
         ({"policy_id": "undeclared"}, "policy_id"),
         ({"type": "forbid"}, "type"),
-        ({"type": "budget"}, "type"),
-        ({"when": "args.amount > 5"}, "when"),
+        ({"when": ""}, "when"),
+        ({"when": "args.amount >" + " (" * 25}, "when"),
+        ({"when": "result.price > 5"}, "when"),
+        ({"parameters": {"max_cost": 3}}, "parameters.max_cost"),
+        ({**RATE, "parameters": {**RATE["parameters"], "unit": "usd"}}, "parameters.unit"),
+        ({"type": "budget"}, "parameters.max_cost"),
+        ({**BUDGET, "parameters": {"max_cost": -1, "window_seconds": 60}}, "parameters.max_cost"),
+        ({**BUDGET, "parameters": {"max_cost": math.inf, "window_seconds": 60}}, "parameters.max_cost"),
+        ({**BUDGET, "parameters": {"max_cost": True, "window_seconds": 60}}, "parameters.max_cost"),
+        ({**BUDGET, "parameters": {"max_cost": 1e10, "window_seconds": 60}}, "parameters.max_cost"),
+        ({**BUDGET, "parameters": {"max_cost": 1}}, "parameters.window_seconds"),
+        ({**BUDGET, "parameters": {**BUDGET["parameters"], "max_calls": 1}}, "parameters.max_calls"),
+        ({**BUDGET, "parameters": {**BUDGET["parameters"], "cost": "args.n ("}}, "parameters.cost"),
+        ({**BUDGET, "parameters": {**BUDGET["parameters"], "unit": "calls", "cost": "args.n"}}, "parameters.cost"),
+        ({**BUDGET, "parameters": {**BUDGET["parameters"], "cost": "result.n"}}, "parameters.cost"),
+        ({**BUDGET, "parameters": {**BUDGET["parameters"], "reserve": 1}}, "parameters.reserve"),
+        (
+            {**BUDGET, "parameters": {**BUDGET["parameters"], "cost": "args.n", "reserve": 1}},
+            "parameters.reserve",
+        ),
+        ({"conditions": {"arguments": {}}}, "arguments"),
         ({"actions": []}, "actions"),
         ({"type": "allow", "disclose": False}, "disclose"),
         ({"type": "require_approval", "disclose": False}, "disclose"),

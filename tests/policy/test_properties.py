@@ -8,9 +8,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cra_mcp.policy.cel import Inputs
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.engine import compile_policies
-from cra_mcp.policy.model import ActionFacts, Conditions, Facts, Limit, Policy, RiskTier, TimeWindow
+from cra_mcp.policy.expression import parse_expression
+from cra_mcp.policy.model import (
+    ActionFacts,
+    Budget,
+    Conditions,
+    Facts,
+    Layer,
+    Limit,
+    Policy,
+    RiskTier,
+    TimeWindow,
+)
 
 MINUTE_US = 60_000_000
 SPRING_FORWARD_US = 1_774_746_000_000_000  # 2026-03-29T01:00:00Z: Berlin's clocks skip from 02:00 to 03:00
@@ -53,45 +65,140 @@ LIMITS = [
     for max_calls, minutes, scope in product((1, 2, 3), (1, 3), ("session", "agent", "tenant", "global"))
 ]
 
+PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "amount": {"type": "number"},
+        "count": {"type": "integer"},
+        "name": {"type": "string"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "to": {"type": "object", "properties": {"country": {"type": "string"}}},
+    },
+}
+ARGUMENTS = [
+    {},
+    {"amount": 501},
+    {"amount": 500.5, "count": 3},
+    {"amount": 20, "count": 4.0, "name": "admin"},
+    {"amount": -1, "count": 0, "name": "Ad", "tags": []},
+    {"amount": "501", "count": "3", "name": 5, "tags": "root", "to": "DE"},
+    {"amount": True, "count": True, "name": None, "tags": [1], "to": {"country": 5}},
+    {"amount": 1e300, "count": 2.5, "tags": ["root", "users"], "to": {"country": "DE"}},
+    {"count": 1, "name": "add", "tags": ["a"], "to": {}},
+]
+RESULTS = [None, {"price": 0.25}, {"price": 3}, {"price": "3"}, {}, {"price": -1}]
+TERMS = (
+    "true", "args.amount > 500", "args.amount <= 20.5", "args.count == 3", "args.count * 2 > 7", "1 / args.count >= 1",
+    "args.name.startsWith('ad')", "args.name.matches('^[a-z]+$')", "'root' in args.tags",
+    "args.tags.all(tag, tag.size() < 5)", "has(args.name)", "args.to.country == 'DE'", "has(args.to.country)",
+    "size(args) > 1", "agent.id == 'bot'", "session.tenant != 'default'", "action.id.endsWith('delete')",
+    "'money' in action.capabilities", "task.risk_tier in ['high', 'critical']", "context.env == 'prod'",
+    "has(context.team)", "'operator' in principal.roles", "now.getHours('Europe/Berlin') < 12",
+)  # fmt: skip
+WHENS = [
+    parse_expression(text)
+    for text in (
+        *TERMS,
+        *(f"!({term})" for term in TERMS),
+        *(f"({one}) && ({other})" for one in TERMS[::2] for other in TERMS[1::3]),
+        *(f"({one}) || ({other})" for one in TERMS[1::2] for other in TERMS[::3]),
+    )
+]
+SCHEMAS = (
+    '{"properties":{"amount":{"maximum":100}}}',
+    '{"required":["name"]}',
+    '{"properties":{"name":{"pattern":"^ad"}},"required":["name","count"]}',
+)
+BUDGETS = [
+    (max_cost, minutes * MINUTE_US, unit, scope, *cost)
+    for max_cost, minutes, (unit, *cost), scope in product(
+        (0, 2_000_000, 3_500_000),
+        (1, 3),
+        (
+            ("calls", None, None),
+            ("usd", None, None),
+            ("usd", parse_expression("args.amount", "cost"), None),
+            ("usd", parse_expression("double(args.count) * 0.1", "cost"), None),
+            ("usd", parse_expression("result.price", "cost"), 1_000_000),
+        ),
+        ("session", "agent", "tenant", "global"),
+    )
+]
+
 # Few draws an example: hypothesis spends far longer drawing than the engine spends deciding.
-conditions = st.sampled_from([*[Conditions()] * (len(CONDITIONS) // 3), *CONDITIONS])
+conditions = st.sampled_from(
+    [
+        *[Conditions()] * (len(CONDITIONS) // 3),
+        *CONDITIONS,
+        *(replace(each, arguments=SCHEMAS[at % 3]) for at, each in enumerate(CONDITIONS[::6])),
+        *[Conditions(arguments=schema) for schema in SCHEMAS] * (len(CONDITIONS) // 30),
+    ]
+)
+whens = st.sampled_from([*[None] * len(WHENS), *WHENS])
 requesters = st.sampled_from(REQUESTERS)
 profiles = st.sampled_from(list(product(RiskTier, (frozenset(), frozenset({"money"}), frozenset({"tickets"})))))
 actions = st.tuples(profiles, profiles).map(
-    lambda drawn: [ActionFacts(name, *profile) for name, profile in zip(ACTION_IDS, drawn * 2, strict=True)]
+    lambda drawn: [
+        ActionFacts(name, *profile, parameters=PARAMETERS, cost=cost)
+        for name, profile, cost in zip(ACTION_IDS, drawn * 2, (None, 0.1, 2, 1.75), strict=True)
+    ]
 )
 
 
 def policies(policy_id, kind, order=0):
     limits = [Limit(policy_id, *limit) for limit in LIMITS] if kind == "rate_limit" else [None]
+    budgets = [Budget(policy_id, *budget) for budget in BUDGETS] if kind == "budget" else [None]
     styles = [
-        {"actions": actions, "priority": priority, "disclose": disclose, "limit": limit}
-        for actions, priority, disclose, limit in product(
+        {"actions": actions, "priority": priority, "disclose": disclose, "limit": limit, "budget": budget}
+        for actions, priority, disclose, limit, budget in product(
             (*((glob,) for glob in GLOBS), ("ticket.read", "pay*")),
             (0, 1, -1),
             (True, True, False) if kind == "deny" else (True,),
             limits,
+            budgets,
         )
     ]
-    return st.tuples(st.sampled_from(styles), conditions).map(
-        lambda drawn: Policy(policy_id, kind, conditions=drawn[1], order=order, **drawn[0])
+    return st.tuples(st.sampled_from(styles), conditions, whens).map(
+        lambda drawn: Policy(policy_id, kind, conditions=drawn[1], order=order, when=drawn[2], **drawn[0])
     )
 
 
 POLICIES = {
     (order, kind): policies(f"p{order}", kind, order)
     for order in range(12)
-    for kind in ("deny", "require_approval", "rate_limit", "allow")
+    for kind in ("deny", "require_approval", "rate_limit", "budget", "allow")
 }
 
 
 @st.composite
-def policy_lists(draw, max_size=6, types=("deny", "require_approval", "rate_limit", "allow")):
+def policy_lists(draw, max_size=6, types=("deny", "require_approval", "rate_limit", "budget", "allow")):
     kinds = draw(st.lists(st.sampled_from(types), max_size=max_size))
     return [draw(POLICIES[order, kind]) for order, kind in enumerate(kinds)]
 
 
 effects = st.sampled_from(["allow", "deny"])
+
+
+@st.composite
+def layer_lists(draw):
+    """Mostly none, sometimes one or two, with counters of their own."""
+    layers = []
+    for name in draw(st.sampled_from([(), (), (), ("operator",), ("operator", "pack")])):
+        its = tuple(renamed(policy, name) for policy in draw(policy_lists(max_size=3)))
+        layers.append(Layer(name, its, draw(effects)))
+    return tuple(layers)
+
+
+def renamed(policy, name):
+    """With a counter of its own, if it has one."""
+    limit, budget = policy.limit, policy.budget
+    return replace(
+        policy,
+        limit=limit and replace(limit, limit_id=f"{name}/{limit.limit_id}"),
+        budget=budget and replace(budget, budget_id=f"{name}/{budget.budget_id}"),
+    )
+
+
 starts = st.one_of(
     st.integers(SPRING_FORWARD_US - 240 * MINUTE_US, SPRING_FORWARD_US + 240 * MINUTE_US),
     st.integers(1_767_225_600_000_000, 1_798_761_600_000_000),
@@ -99,7 +206,7 @@ starts = st.one_of(
 GAPS = (0, 1, 30_000_000, MINUTE_US - 1, MINUTE_US, 3 * MINUTE_US, 47 * MINUTE_US, 31 * 60 * MINUTE_US)
 calls = st.lists(
     st.tuples(
-        st.sampled_from(list(product((*ACTION_IDS, "ticket.unknown"), GAPS, (False, True)))),
+        st.sampled_from(list(product((*ACTION_IDS, "ticket.unknown"), GAPS, (False, True), ARGUMENTS, RESULTS))),
         requesters,
     ),
     min_size=1,
@@ -114,16 +221,21 @@ class Case(NamedTuple):
     default: str
     facts: Facts
     now_us: int
+    args: dict
+    overlays: tuple = ()
 
     def compile(self, *extra):
-        return compile_policies([*self.policies, *extra], self.actions, self.default)
+        return compile_policies([*self.policies, *extra], self.actions, self.default, self.overlays)
 
     def decide(self, engine, action_id, *, approved=False):
-        return engine.decide(action_id, self.facts, Counters(), self.now_us, approved=approved)
+        return engine.decide(action_id, self.facts, Counters(), self.now_us, approved=approved, args=self.args)
 
 
-def cases(**kwargs):
-    return st.builds(Case, policy_lists(**kwargs), actions, effects, requesters, starts)
+def cases(*, overlays=None, **kwargs):
+    layers = layer_lists() if overlays is None else st.just(overlays)
+    return st.builds(
+        Case, policy_lists(**kwargs), actions, effects, requesters, starts, st.sampled_from(ARGUMENTS), layers
+    )
 
 
 def as_answer(decision):
@@ -134,6 +246,9 @@ def as_answer(decision):
         "determining": list(decision.determining),
         "disclose": decision.disclose,
         "limits": set(decision.limits),
+        "budgets": {charge.budget.budget_id: charge.amount for charge in decision.charges}
+        if decision.effect == "allow"
+        else {charge.budget.budget_id for charge in decision.charges},
         "retry_after_us": decision.retry_after_us,
         "errors": list(decision.errors),
     }
@@ -142,19 +257,26 @@ def as_answer(decision):
 def compare(oracle, case, history):
     """Play one history of calls through both; an allowed call is charged before the next."""
     engine, counters, charges, now_us = case.compile(), Counters(), [], case.now_us
-    world = oracle.World(case.policies, case.actions, case.default)
-    for (action_id, later, approved), facts in history:
+    world = oracle.World(case.policies, case.actions, case.default, case.overlays)
+    for (action_id, later, approved, args, result), facts in history:
         now_us += later
-        expected = oracle.decide(world, action_id, facts, now_us, charges, approved=approved)
-        decision = engine.decide(action_id, facts, counters, now_us, approved=approved)
-        assert as_answer(decision) == expected
+        expected = oracle.decide(world, action_id, facts, now_us, charges, approved=approved, args=args)
+        decision = engine.decide(action_id, facts, counters, now_us, approved=approved, args=args)
+        assert as_answer(decision) == {**expected, "budgets": expected["budgets"] or as_answer(decision)["budgets"]}
+        assert bool(expected["budgets"]) == bool(decision.charges)
         if decision.effect == "allow":
-            assert counters.take(decision.limits, facts, now_us)
-            charges.extend(oracle.charge(expected, facts, now_us))
+            assert counters.take(decision.limits, facts, now_us, decision.charges)
+            charges.extend(
+                oracle.charge(world, action_id, expected, facts, now_us, charges=charges, args=args, result=result)
+            )
+            if result is not None:
+                for charge, cost in engine.settle(action_id, decision.charges, Inputs(facts, now_us, args, result)):
+                    if cost is not None:
+                        counters.settle(charge, facts, now_us, cost)
 
 
 @given(cases(), calls)
-@settings(max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_engine_decides_as_the_specification_reads(oracle, case, history):
     compare(oracle, case, history)
 
@@ -169,9 +291,51 @@ def test_the_engine_decides_as_the_specification_reads_in_many_more_cases(oracle
 @given(cases())
 @quick
 def test_a_preview_says_of_every_action_what_an_unspent_call_would_be_told(case):
+    """Of what does not depend on the arguments, and of what no budget refuses at once."""
     engine = case.compile()
-    asked = [case.decide(engine, action.action_id) for action in case.actions]
-    assert list(engine.preview(case.facts, case.now_us)) == asked
+    for action, foreseen in zip(case.actions, engine.preview(case.facts, case.now_us), strict=True):
+        assert engine.foresee(action.action_id, case.facts, case.now_us) == foreseen
+        asked = case.decide(engine, action.action_id)
+        if not engine.reads_args(action.action_id, case.facts) and asked.basis != "budget":
+            assert replace(asked, charges=()) == replace(foreseen, charges=())
+
+
+@given(cases())
+@quick
+def test_no_arguments_are_told_more_than_was_foreseen(case):
+    engine = case.compile()
+    for action in case.actions:
+        foreseen = engine.foresee(action.action_id, case.facts, case.now_us)
+        for args in ARGUMENTS:
+            asked = case._replace(args=args).decide(engine, action.action_id)
+            assert WIDTH[asked.effect] <= WIDTH[foreseen.effect]
+            if foreseen.effect == "deny":
+                assert asked.effect == "deny"
+
+
+@given(cases(overlays=()), layer_lists(), st.booleans())
+@quick
+def test_an_overlay_never_widens_what_is_possible(case, overlays, approved):
+    before, after = case.compile(), case._replace(overlays=overlays).compile()
+    for action in case.actions:
+        was = case.decide(before, action.action_id, approved=approved)
+        now = case.decide(after, action.action_id, approved=approved)
+        assert WIDTH[now.effect] <= WIDTH[was.effect]
+
+
+@given(layer_lists().filter(bool), cases(overlays=()), st.booleans())
+@quick
+def test_no_atlas_loosens_what_the_operator_says(overlays, case, approved):
+    """Whatever an atlas says: what the overlays alone would refuse, they refuse."""
+    alone = case._replace(policies=[], default="allow", overlays=overlays)
+    strict, both = alone.compile(), case._replace(overlays=overlays).compile()
+    for action in case.actions:
+        bound = alone.decide(strict, action.action_id, approved=approved)
+        now = case.decide(both, action.action_id, approved=approved)
+        if not approved:
+            assert WIDTH[now.effect] <= WIDTH[bound.effect]
+        elif bound.effect == "deny":
+            assert now.effect == "deny"
 
 
 @given(cases(), requesters, starts)
@@ -184,7 +348,8 @@ def test_equal_outcomes_have_equal_previews(case, facts, later_us):
 
 @given(cases())
 @quick
-def test_nothing_changes_before_the_next_boundary(case):
+def test_nothing_changes_before_the_next_boundary_save_what_reads_the_clock_itself(case):
+    case = case._replace(policies=timeless(case.policies), overlays=())
     engine = case.compile()
     boundary = engine.next_boundary(case.now_us)
     assert boundary is None or boundary > case.now_us
@@ -192,6 +357,13 @@ def test_nothing_changes_before_the_next_boundary(case):
     fresh = case.compile()
     for instant in {case.now_us + (last_us - case.now_us) * part // 7 for part in range(8)}:
         assert fresh.outcome(case.facts, instant) == engine.outcome(case.facts, case.now_us)
+
+
+def timeless(policies):
+    return [
+        replace(policy, when=None) if policy.when is not None and "now" in policy.when.fields else policy
+        for policy in policies
+    ]
 
 
 @given(cases(), st.randoms(use_true_random=False), st.booleans())
@@ -203,7 +375,7 @@ def test_the_order_of_policies_changes_only_which_one_is_named(case, random, app
         one = case.decide(case.compile(), action.action_id, approved=approved)
         other = case.decide(other_case.compile(), action.action_id, approved=approved)
         assert unordered(one) == unordered(other)
-        assert one.policy_id in {*other.determining, "default"}
+        assert one.policy_id in other.determining or one.basis == "default"
 
 
 def unordered(decision):
@@ -234,13 +406,14 @@ def test_adding_an_allow_changes_only_what_an_allow_or_the_default_decided(case,
             assert now == was
 
 
-@given(cases(types=("allow", "require_approval", "rate_limit")), st.booleans())
+@given(cases(types=("allow", "require_approval", "rate_limit", "budget")), st.booleans())
 @quick
 def test_a_deny_trumps_whatever_else_applies(case, approved):
     engine = case.compile(Policy("no", "deny", priority=-9, order=99))
     for action in case.actions:
         decision = case.decide(engine, action.action_id, approved=approved)
-        assert (decision.effect, decision.policy_id) == ("deny", "no")
+        assert decision.effect == "deny"
+        assert "no" in decision.determining
 
 
 @given(cases(), st.booleans(), st.text(max_size=12).filter(lambda name: name not in ACTION_IDS))
@@ -258,12 +431,12 @@ def test_an_approval_changes_nothing_where_none_is_asked_for(case):
         asked = case.decide(engine, action.action_id)
         granted = case.decide(engine, action.action_id, approved=True)
         if asked.effect == "require_approval":
-            assert (granted.effect, granted.basis) == ("allow", "require_approval")
+            assert (granted.effect, granted.basis) in {("allow", "require_approval"), ("deny", "budget")}
         else:
             assert granted == asked
 
 
-@given(cases(types=("deny", "require_approval", "rate_limit")))
+@given(cases(types=("deny", "require_approval", "rate_limit", "budget")))
 @quick
 def test_without_an_allow_policy_a_default_of_deny_allows_nothing(case):
     engine = case._replace(default="deny").compile()
@@ -280,7 +453,7 @@ def test_a_condition_that_cannot_be_evaluated_restricts_and_never_allows(case):
     one, other = unanswerable.compile(), held.compile()
     for action in case.actions:
         failed_closed = case.decide(one, action.action_id)
-        assert replace(failed_closed, errors=()) == case.decide(other, action.action_id)
+        assert replace(failed_closed, errors=()) == replace(case.decide(other, action.action_id), errors=())
 
 
 def with_context(policy, *matches):

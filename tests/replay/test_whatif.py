@@ -89,7 +89,9 @@ def _expected(history: History, new: Atlas, oracle: ModuleType) -> set[tuple[str
             now = oracle.decide(world, event.payload["action_id"], facts, at_us, charges, approved=True)
             verdict = "deny" if now["effect"] == "deny" else verdict
         if verdict in {"allow", "require_approval"} and now["effect"] == "allow":
-            charges += oracle.charge(now, facts, at_us)
+            charges += oracle.charge(
+                world, event.payload["action_id"], now, facts, at_us, charges=charges, args={}, result=None
+            )
         if verdict != was:
             differing.add((session_id, event.sequence))
     return differing

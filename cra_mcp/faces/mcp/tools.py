@@ -19,6 +19,7 @@ from cra_mcp.faces.mcp.calls import Calls
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of, text_result
 from cra_mcp.faces.mcp.schemas import portable
 from cra_mcp.gate.call import ExecutionOutcome
+from cra_mcp.policy.model import MICRO, Waiting
 from cra_mcp.resolution import Permission
 from cra_mcp.runtime import Runtime
 
@@ -124,7 +125,7 @@ def _tool(permission: Permission, *, modern: bool) -> t.Tool:
     return t.Tool(
         name=action.published_name,
         title=action.name,
-        description=_description(permission),
+        description=describe(permission),
         input_schema=dict(action.parameters_schema)
         if action.publication.exact_schema
         else portable(action.parameters_schema),
@@ -142,7 +143,8 @@ def _tool(permission: Permission, *, modern: bool) -> t.Tool:
     )
 
 
-def _description(permission: Permission) -> str:
+def describe(permission: Permission) -> str:
+    """What a tool is described as: what it does, and what policy says of calling it."""
     parts = [permission.action.description.strip()]
     decision = permission.decision
     if decision.effect == "require_approval":
@@ -151,7 +153,21 @@ def _description(permission: Permission) -> str:
         f"At most {limit.max_calls} calls in any {limit.window_us // 1_000_000} s ({limit.scope})."
         for limit in decision.limits
     )
+    parts.extend(
+        f"At most {charge.budget.max_cost / MICRO:g} {charge.budget.unit} in any {charge.budget.window_us // 1_000_000} s "
+        f"({charge.budget.scope})."
+        for charge in decision.charges
+    )
+    parts.extend(_waiting_line(waiting) for waiting in decision.waiting)
     return "\n".join(part for part in parts if part)
+
+
+def _waiting_line(waiting: Waiting) -> str:
+    """A policy that the arguments decide, in a few words a model can use."""
+    what = {"deny": "Refused", "require_approval": "Needs a person's approval", "allow": "Allowed only"}
+    line = what.get(waiting.type, "Limited")
+    line += f" if {waiting.expression}" if waiting.expression else " by what its arguments are"
+    return _sentence(f"{line}: {waiting.reason}" if waiting.reason else line)
 
 
 def _can_be_output(returns: Mapping[str, object], *, modern: bool) -> bool:

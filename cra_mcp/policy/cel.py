@@ -1,0 +1,307 @@
+"""CEL programs: expressions compiled against the types of what they read, and evaluated.
+
+Rule: compiled once, with every type that is known; evaluation gives a value or ``EvaluationError``, nothing else. Only the
+members an expression names are handed to it, so its price does not grow with what a caller sends. Regular expressions are
+RE2 and loops have a budget of iterations: no expression runs away.
+Source: specs/policy.md, "Expressions"; the CEL language definition.
+
+Imports ``cel_expr_python``, Google's CEL, when the first expression is compiled: 0.1 s that only policies with one pay.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
+from typing import Any, Final, NamedTuple, cast
+
+from cra_mcp.policy.expression import FIELDS, MAX_REFERENCES, Expression, ExpressionError, Kind, Reference
+from cra_mcp.policy.model import ActionFacts, Facts
+from cra_mcp.policy.types import Type, Typed
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INT64 = range(-(1 << 63), 1 << 63)
+_MESSAGE = re.compile(r"<input>:(-?[0-9]+):(-?[0-9]+): (.*)")
+_SLOTS: Mapping[Type, str] = {
+    "string": "s", "int": "i", "number": "n", "bool": "b", "dyn": "d", "map": "m", "has": "h",
+    "list_string": "ls", "list_int": "li", "list_bool": "lb", "list_dyn": "ld",
+}  # fmt: skip
+"""By type: how the variables are called that stand for references of it."""
+
+_MISSING: Final = object()
+
+
+class EvaluationError(Exception):
+    """An expression has no value here: something it reads is missing, of another type, or out of range."""
+
+
+class Inputs(NamedTuple):
+    """What an expression can read, the action aside."""
+
+    facts: Facts
+    now_us: int
+    args: Mapping[str, object]
+    result: object = None
+
+
+Read = Callable[[Inputs], object]
+
+
+class Program:
+    """An expression ready to be evaluated for one action."""
+
+    __slots__ = ("_constants", "_evaluate", "_reads")
+
+    def __init__(
+        self, evaluate: Callable[..., Any], constants: Mapping[str, object], reads: tuple[tuple[str, Read], ...]
+    ) -> None:
+        self._evaluate = evaluate
+        self._constants = constants
+        self._reads = reads
+
+    def value(self, inputs: Inputs) -> object:
+        """The value.
+
+        Raises:
+            EvaluationError: there is none.
+        """
+        data = dict(self._constants)
+        for name, read in self._reads:
+            found = read(inputs)
+            if found is not _MISSING:  # what is left out can't be read: an error, where it matters
+                data[name] = found
+        try:
+            value: object = self._evaluate(data=data).value()
+        except Exception as error:
+            raise EvaluationError from error
+        if isinstance(value, bool | float | int):
+            return value
+        raise EvaluationError  # an error is a value too, of another type
+
+
+def compile_program(expression: Expression, kind: Kind, action: ActionFacts, typed: tuple[Typed, ...]) -> Program:
+    """Compile an expression.
+
+    Args:
+        expression: what to compile.
+        kind: a ``when`` must be boolean, a ``cost`` a number.
+        action: what it is evaluated for.
+        typed: the type of each reference.
+
+    Raises:
+        ExpressionError: its types don't fit.
+    """
+    evaluate = _compiled(expression, kind, typed)
+    known: dict[str, object] = {
+        "action.id": action.action_id,
+        "action.risk_tier": action.risk_tier.value,
+        "action.capabilities": sorted(action.capabilities),
+    }
+    constants = {name: value for name, value in known.items() if name in expression.fields}
+    reads = [(name, _FIELD_READERS[name]) for name in sorted(expression.fields) if name in _FIELD_READERS]
+    for name, reference, each in zip(_variables(typed), expression.references, typed, strict=True):
+        reads.append((name, _reader(reference, each)))
+    return Program(evaluate, constants, tuple(reads))
+
+
+@lru_cache(maxsize=4_096)
+def _compiled(expression: Expression, kind: Kind, typed: tuple[Typed, ...]) -> Callable[..., Any]:
+    names = list(_variables(typed))
+    compiled = _compile(expression, names, typed)
+    wanted = ("BOOL", "DYN") if kind == "when" else ("INT", "DOUBLE", "DYN")
+    if compiled.return_type().name() not in wanted:
+        what = "true or false" if kind == "when" else "a number"
+        raise ExpressionError(f"must come out as {what}, not {compiled.return_type().name().lower()}", 1)
+    for index, (reference, each) in enumerate(zip(expression.references, typed, strict=True)):
+        if each.type == "number":
+            _check_number(expression, names, typed, index, reference)
+    for literal, start in expression.patterns:
+        _check_pattern(literal, start)
+    return compiled.eval
+
+
+def _compile(expression: Expression, names: list[str], typed: tuple[Typed, ...]) -> Any:
+    text, moved = _rewritten(expression, names, typed)
+    try:
+        return _environment().compile(text)
+    except RuntimeError as error:
+        raise _located(str(error), text, moved) from error
+
+
+def _check_number(
+    expression: Expression, names: list[str], typed: tuple[Typed, ...], index: int, reference: Reference
+) -> None:
+    """A JSON number is a double that compares with whole numbers too, which the type checker alone doesn't know."""
+
+    def compile_as(name: str) -> None:
+        _compile(expression, [*names[:index], name, *names[index + 1 :]], typed)
+
+    try:
+        compile_as(f"_f{index}")
+    except ExpressionError as fault:
+        try:
+            compile_as(f"_i{index}")
+        except ExpressionError:
+            raise fault from None
+        if reference.arithmetic:
+            message = "calculate with 2.0, not 2: this argument is a number with a fraction"
+            raise ExpressionError(message, reference.start + 1) from None
+
+
+def _check_pattern(literal: str, start: int) -> None:
+    outcome = _environment().compile(f"''.matches({literal})").eval(data={})
+    if not isinstance(outcome.value(), bool):
+        why = str(outcome.value()).rpartition("regular expression: ")[2][:100]
+        raise ExpressionError(f"not a regular expression of RE2: {why}", start + 1)
+
+
+def _variables(typed: tuple[Typed, ...]) -> list[str]:
+    return [f"_{_SLOTS[each.type]}{index}" for index, each in enumerate(typed)]
+
+
+def _rewritten(expression: Expression, names: list[str], typed: tuple[Typed, ...]) -> tuple[str, list[tuple[int, int]]]:
+    """The text with a variable in the place of each reference, and where its pieces came from."""
+    pieces: list[str] = []
+    moved: list[tuple[int, int]] = []
+    length = at = 0
+    for name, reference, each in zip(names, expression.references, typed, strict=True):
+        kept = expression.text[at : reference.start]
+        moved += ((length, at), (length + len(kept), reference.start))
+        pieces += (kept, name)
+        length += len(kept) + len(name)
+        whole = reference.tested or each.steps == len(reference.path)
+        at = reference.end if whole else reference.ends[each.steps - 1]
+    moved.append((length, at))
+    pieces.append(expression.text[at:])
+    return "".join(pieces), moved
+
+
+def _located(message: str, text: str, moved: list[tuple[int, int]]) -> ExpressionError:
+    """What the compiler says first, at the place in the text as it was written."""
+    found = _MESSAGE.search(message)
+    if found is None or int(found[1]) < 1:
+        return ExpressionError("nested too deeply" if "recursion" in message else "can't be compiled", 1)
+    line, column, why = int(found[1]), int(found[2]), found[3]
+    offset = sum(len(each) + 1 for each in text.split("\n")[: line - 1]) + column - 1
+    new, old = max((each for each in moved if each[0] <= offset), default=(0, 0))
+    return ExpressionError(why.removesuffix(" (in container '')")[:200], old + offset - new + 1)
+
+
+@cache
+def _environment() -> Any:
+    """One environment for all: a variable for each type and place."""
+    from cel_expr_python import cel  # noqa: PLC0415 - only where there is an expression  # pyright: ignore[reportMissingTypeStubs]
+
+    kinds: Any = cel.Type
+    types = {
+        "s": kinds.STRING, "i": kinds.INT, "f": kinds.DOUBLE, "n": kinds.DYN, "b": kinds.BOOL, "d": kinds.DYN,
+        "h": kinds.BOOL, "m": kinds.Map(kinds.STRING, kinds.DYN),
+        "ls": kinds.List(kinds.STRING), "li": kinds.List(kinds.INT), "lb": kinds.List(kinds.BOOL), "ld": kinds.List(kinds.DYN),
+    }  # fmt: skip
+    variables = {f"_{slot}{index}": kind for slot, kind in types.items() for index in range(MAX_REFERENCES)}
+    named = {"string": kinds.STRING, "list": kinds.List(kinds.STRING), "timestamp": kinds.TIMESTAMP}
+    variables.update({name: named[kind] for name, kind in FIELDS.items()})
+    return cel.NewEnv(variables=variables)
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------
+
+_FIELD_READERS: Mapping[str, Read] = {
+    "agent.id": lambda inputs: inputs.facts.agent_id,
+    "principal.roles": lambda inputs: sorted(inputs.facts.roles),
+    "principal.subject": lambda inputs: inputs.facts.subject,
+    "session.id": lambda inputs: inputs.facts.session_id,
+    "session.tenant": lambda inputs: inputs.facts.tenant,
+    "task.risk_tier": lambda inputs: inputs.facts.task_risk.value,
+    "now": lambda inputs: _timestamp(inputs.now_us),
+}
+
+
+def _timestamp(now_us: int) -> object:
+    try:
+        return _EPOCH + timedelta(microseconds=now_us)
+    except OverflowError:
+        return _MISSING
+
+
+def _reader(reference: Reference, typed: Typed) -> Read:
+    roots: Mapping[str, Read] = {
+        "args": lambda inputs: inputs.args,
+        "context": lambda inputs: inputs.facts.context,
+        "result": lambda inputs: inputs.result,
+    }
+    root = roots[reference.root]
+    if reference.tested:
+        *parents, last = reference.path
+        return lambda inputs: _has(_follow(root(inputs), parents), last)
+    path, convert = reference.path[: typed.steps], _CONVERTERS[typed.type]
+    return lambda inputs: convert(_follow(root(inputs), path))
+
+
+def _follow(value: object, path: "tuple[str, ...] | list[str]") -> object:
+    for name in path:
+        if not isinstance(value, dict):
+            return _MISSING
+        value = cast("Mapping[str, object]", value).get(name, _MISSING)
+    return value
+
+
+def _has(value: object, name: str) -> object:
+    """CEL's ``has``: an error where what should have the member isn't there itself."""
+    return name in cast("Mapping[str, object]", value) if isinstance(value, dict) else _MISSING
+
+
+def _as_string(value: object) -> object:
+    return value if isinstance(value, str) else _MISSING
+
+
+def _as_int(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON doesn't tell 5.0 from 5
+    return value if isinstance(value, int) and not isinstance(value, bool) and value in _INT64 else _MISSING
+
+
+def _as_number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _MISSING
+    try:
+        number = float(value)
+    except OverflowError:
+        return _MISSING
+    return number if math.isfinite(number) else _MISSING
+
+
+def _as_bool(value: object) -> object:
+    return value if isinstance(value, bool) else _MISSING
+
+
+def _as_map(value: object) -> object:
+    return cast("object", value) if isinstance(value, dict) else _MISSING
+
+
+def _as_is(value: object) -> object:
+    return value
+
+
+def _as_list_of(convert: Callable[[object], object]) -> Callable[[object], object]:
+    def convert_all(value: object) -> object:
+        if not isinstance(value, list):
+            return _MISSING
+        items = [convert(item) for item in cast("list[object]", value)]
+        return _MISSING if _MISSING in items else items
+
+    return convert_all
+
+
+_CONVERTERS: Mapping[Type, Callable[[object], object]] = {
+    "string": _as_string,
+    "int": _as_int,
+    "number": _as_number,
+    "bool": _as_bool,
+    "dyn": _as_is,
+    "map": _as_map,
+    "list_string": _as_list_of(_as_string),
+    "list_int": _as_list_of(_as_int),
+    "list_bool": _as_list_of(_as_bool),
+    "list_dyn": _as_list_of(_as_is),
+}

@@ -1,0 +1,71 @@
+"""What one budget has been charged: amounts and instants, added up over a sliding window.
+
+Rule: whole millionths, so sums are exact. No half-open span of ``window_us`` holds more than was let in. To stay small, many old
+charges are counted as if they were somewhat younger: that can refuse a call, never admit one.
+Source: specs/policy.md, "Budgets".
+"""
+
+from bisect import bisect_left, bisect_right
+
+from cra_mcp.policy.model import Budget
+
+MAX_ENTRIES = 4_096
+
+
+class Spending:
+    """Charges of one counter, oldest first. Not safe by itself: whoever has it holds the lock."""
+
+    __slots__ = ("amounts", "times", "window_us")
+
+    def __init__(self, window_us: int) -> None:
+        self.window_us = window_us
+        self.times: list[int] = []
+        self.amounts: list[int] = []
+
+    def room_after_us(self, budget: Budget, amount: int, now_us: int) -> int | None:
+        """Microseconds until ``amount`` fits into the budget; 0 if it does now, None if it never does."""
+        if amount > budget.max_cost:
+            return None
+        now_us = self._at(now_us)
+        first = bisect_right(self.times, now_us - budget.window_us)
+        over = sum(self.amounts[first:]) + amount - budget.max_cost
+        if over <= 0:
+            return 0
+        for at in range(first, len(self.times)):  # ends: without any of them there is room
+            over -= self.amounts[at]
+            if over <= 0:
+                return self.times[at] + budget.window_us - now_us
+        return None
+
+    def spent(self, budget: Budget, now_us: int) -> int:
+        """Millionths charged in the window that ends now."""
+        return sum(self.amounts[bisect_right(self.times, self._at(now_us) - budget.window_us) :])
+
+    def charge(self, amount: int, now_us: int) -> None:
+        """Add a charge; one at an instant before the last counts as at that last one."""
+        now_us = self._at(now_us)
+        gone = bisect_right(self.times, now_us - self.window_us)
+        del self.times[:gone], self.amounts[:gone]
+        self.times.append(now_us)
+        self.amounts.append(amount)
+        if len(self.times) > MAX_ENTRIES:
+            self._merge()
+
+    def correct(self, taken_us: int, change: int) -> None:
+        """Add ``change`` to a charge made at ``taken_us``; nothing, if it has left the window."""
+        at = bisect_left(self.times, taken_us)
+        if at < len(self.times):
+            self.amounts[at] = max(0, self.amounts[at] + change)
+
+    def is_over(self, now_us: int) -> bool:
+        """Whether its last charge has left the window."""
+        return not self.times or self.times[-1] + self.window_us <= now_us
+
+    def _at(self, now_us: int) -> int:
+        return max(now_us, self.times[-1]) if self.times else now_us
+
+    def _merge(self) -> None:
+        """Count each second one of the older half as at the next."""
+        half = len(self.times) // 4 * 2
+        self.amounts[:half] = [self.amounts[at] + self.amounts[at + 1] for at in range(0, half, 2)]
+        self.times[:half] = self.times[1:half:2]
