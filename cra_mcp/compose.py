@@ -42,6 +42,10 @@ class CRARuntime(Runtime):
 
     Args:
         config: settings; None means the defaults: traces in files under the per-user data folder.
+
+    Raises:
+        AtlasInvalidError: a policy file or an overlay of the configuration can't be loaded.
+        AtlasConflictError: two of them have one name.
     """
 
     def __init__(self, config: RuntimeConfig | None = None) -> None:
@@ -68,6 +72,10 @@ class CRARuntime(Runtime):
         )
         archive = open_archive(config)
         super().__init__(config=config, store=store, ledger=ledger, gate=gate, keep=archive.keep if archive else None)
+        for path in config.policy_files:
+            self.load_policy_file(path)
+        for path in config.overlays:
+            self.load_overlay(path)
 
     def close(self) -> None:
         """End all sessions, flush, make the last checkpoints and close. Safe to call twice."""

@@ -70,6 +70,8 @@ class RuntimeConfig:
         http_ca_bundle: file of certificates (PEM) trusted in requests besides the operating system's.
         durability: which calls have what approves them on disk before they run: as their ``atlas`` says (default); at least those
             of high and critical risk and those a person approved, whatever an atlas says (``risk``); all (``durable``).
+        policy_files: files of the operator's policies, which govern every action and only tighten (specs/policy.md, "Overlays").
+        overlays: atlases whose policies govern every action likewise.
         flush_interval_s: seconds a stored event may wait for the disk; what a power cut can take.
         max_unflushed_bytes: of one trace; the event that makes it more waits for the disk itself.
         segment_bytes: a trace goes on in another file once one has so many bytes;
@@ -104,6 +106,8 @@ class RuntimeConfig:
     allow_private_hosts: tuple[str, ...] = ()
     http_ca_bundle: Path | None = None
     durability: Durability = "atlas"
+    policy_files: tuple[Path, ...] = ()
+    overlays: tuple[Path, ...] = ()
     flush_interval_s: float = 1.0
     max_unflushed_bytes: int = 4_194_304
     segment_bytes: int = 67_108_864
@@ -201,7 +205,17 @@ class Flag(int):
         return super().__new__(cls, words[text.lower()])
 
 
-_VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[List] | type[Flag]] = {
+class Paths(tuple[Path, ...]):
+    """Paths between commas."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> "Paths":
+        """Read them."""
+        return super().__new__(cls, (Path(part) for part in List(text)))
+
+
+_VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[List] | type[Flag] | type[Paths]] = {
     "data_dir": Path,
     "trace_dir": Path,
     "store": str,
@@ -224,6 +238,8 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "allow_private_hosts": List,
     "http_ca_bundle": Path,
     "durability": str,
+    "policy_files": Paths,
+    "overlays": Paths,
     "flush_interval_s": float,
     "max_unflushed_bytes": int,
     "segment_bytes": int,

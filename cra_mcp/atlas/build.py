@@ -47,7 +47,7 @@ from cra_mcp.atlas.model import (
 from cra_mcp.policy.compiler import conditions_from_manifest, default_effect, policy_from_manifest
 from cra_mcp.policy.conditions import compile_globs
 from cra_mcp.policy.engine import compile_policies
-from cra_mcp.policy.model import ActionFacts, Facts, Limit, Policy, RiskTier
+from cra_mcp.policy.model import Facts, Limit, Policy, RiskTier
 
 CHARACTERS_PER_TOKEN = 4
 _INLINE_TYPE = "text/markdown"
@@ -62,7 +62,7 @@ def build(parts: Parts, head: ManifestHead) -> Atlas:
     actions = tuple(_action(item.part, capabilities, head.durability) for item in parts.actions)
     policies = tuple(_policies(parts, actions, head.atlas_id))
     blocks = tuple(_context_blocks(parts, head.atlas_id))
-    facts = [facts_of(action) for action in actions]
+    facts = [action.facts for action in actions]
     return Atlas(
         atlas_id=head.atlas_id,
         version=head.version,
@@ -78,12 +78,8 @@ def build(parts: Parts, head: ManifestHead) -> Atlas:
         root=parts.package.root,
         manifest=parts.manifest,
         cases=tuple(_case(case) for item in parts.tests for case in item.part.cases),
+        overlay=head.overlay,
     )
-
-
-def facts_of(action: Action) -> ActionFacts:
-    """What the policy engine knows of an action."""
-    return ActionFacts(action.action_id, action.risk_tier, action.capabilities, action.parameters_schema, action.cost)
 
 
 def _capabilities(parts: Parts) -> Iterator[Capability]:

@@ -49,6 +49,9 @@ _COMMAND_ONLY = ("args", "env", "cwd")
 
 def check(parts: Parts) -> None:
     """Report everything wrong between the parts."""
+    is_overlay = parts.head is not None and parts.head.overlay
+    if is_overlay:
+        _check_overlay(parts)
     _check_published_names(parts)
     for action in parts.actions:
         _check_action(action, parts)
@@ -61,11 +64,21 @@ def check(parts: Parts) -> None:
         for item in parts.actions
     ]
     for policy in parts.policies:
-        _check_policy(policy, parts, facts)
+        if is_overlay:
+            check_policy(policy, ())
+        else:
+            _check_policy(policy, parts, facts)
     for upstream in parts.upstreams.values():
         _check_upstream(upstream)
     for test in parts.tests:
         _check_test(test)
+
+
+def _check_overlay(parts: Parts) -> None:
+    """An overlay has policies and nothing else: it would be without effect."""
+    for name in ("actions", "capabilities", "context_packs", "upstreams"):
+        if parts.declared[name]:
+            Place(parts.package.manifest, "", parts.problems).add("invalid_value", f"an overlay has no {name}")
 
 
 def _check_published_names(parts: Parts) -> None:

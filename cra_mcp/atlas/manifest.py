@@ -555,6 +555,9 @@ class ManifestHead(Part):
         ]
     ] = None
     durability: Durability = None
+    overlay: Annotated[
+        bool, Field(description="True: its policies govern every action of other atlases, and it has nothing else.")
+    ] = False
     metadata: JsonObject = {}
 
 

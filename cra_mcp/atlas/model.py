@@ -11,7 +11,7 @@ from typing import Literal
 
 from cra_mcp.atlas.names import published_name
 from cra_mcp.policy.engine import PolicySet
-from cra_mcp.policy.model import Conditions, Effect, Facts, Policy, RiskTier
+from cra_mcp.policy.model import ActionFacts, Conditions, Effect, Facts, Policy, RiskTier
 
 Schema = Mapping[str, object]
 
@@ -184,6 +184,11 @@ class Action:
     publication: Publication = Publication()
 
     @property
+    def facts(self) -> ActionFacts:
+        """What the policy engine knows of it."""
+        return ActionFacts(self.action_id, self.risk_tier, self.capabilities, self.parameters_schema, self.cost)
+
+    @property
     def published_name(self) -> str:
         """What it is called towards hosts."""
         return self.publication.name or published_name(self.action_id)
@@ -255,6 +260,7 @@ class Atlas:
         policy_set: the compiled policies, implicit ones included.
         manifest: the merged manifest as plain JSON, for readers.
         cases: the policy tests of the package.
+        overlay: whether its policies govern other atlases; it then has nothing else.
     """
 
     atlas_id: str
@@ -271,3 +277,4 @@ class Atlas:
     root: Path | None = None
     manifest: Mapping[str, object] = field(default_factory=dict[str, object])
     cases: tuple[PolicyCase, ...] = ()
+    overlay: bool = False

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cra_mcp.atlas.model import Action, Atlas
+from cra_mcp.atlas.overlay import Overlay, govern
 from cra_mcp.errors import AtlasConflictError, RequestError
 
 Owned = tuple[Atlas, Action]
@@ -19,10 +20,13 @@ class Catalogue:
 
     Attributes:
         version: goes up by one with every change, so that what is derived from a catalogue can tell when it is stale.
+        atlases: their policies compiled together with the overlays'.
+        overlays: what governs every action, in load order.
     """
 
     version: int = 0
     atlases: tuple[Atlas, ...] = ()
+    overlays: tuple[Overlay, ...] = ()
     _by_id: Mapping[str, Owned] = field(init=False, repr=False, compare=False)
     _by_name: Mapping[str, Owned] = field(init=False, repr=False, compare=False)
 
@@ -52,8 +56,26 @@ class Catalogue:
 
         Raises:
             AtlasConflictError: it claims something that a loaded one has.
+            AtlasInvalidError: an expression of an overlay does not fit an action of it.
         """
-        return Catalogue(self.version + 1, (*self.atlases, atlas))
+        return Catalogue(self.version + 1, (*self.atlases, self._governed(atlas)), self.overlays)
+
+    def with_overlay(self, overlay: Overlay) -> "Catalogue":
+        """This catalogue, governed by one overlay more.
+
+        Raises:
+            AtlasConflictError: an overlay of this name is loaded.
+            AtlasInvalidError: an expression of it does not fit an action.
+        """
+        if any(each.overlay_id == overlay.overlay_id for each in self.overlays):
+            raise AtlasConflictError(
+                f"overlay {overlay.overlay_id} is loaded already", hint="give the policy file another overlay_id"
+            )
+        overlays = (*self.overlays, overlay)
+        return Catalogue(self.version + 1, tuple(govern(atlas, overlays) for atlas in self.atlases), overlays)
+
+    def _governed(self, atlas: Atlas) -> Atlas:
+        return govern(atlas, self.overlays) if self.overlays else atlas
 
     def without(self, atlas_id: str) -> "Catalogue":
         """This catalogue less one atlas.
@@ -63,18 +85,23 @@ class Catalogue:
         """
         if self.get(atlas_id) is None:
             raise RequestError("unknown_atlas", "no loaded atlas has this id")
-        return Catalogue(self.version + 1, tuple(atlas for atlas in self.atlases if atlas.atlas_id != atlas_id))
+        return Catalogue(
+            self.version + 1, tuple(atlas for atlas in self.atlases if atlas.atlas_id != atlas_id), self.overlays
+        )
 
     def with_replaced(self, atlas_id: str, atlas: Atlas) -> "Catalogue":
         """This catalogue with ``atlas`` in the place of the one called ``atlas_id``.
 
         Raises:
             AtlasConflictError: it claims something that another loaded one has.
+            AtlasInvalidError: an expression of an overlay does not fit an action of it.
             RequestError: ``unknown_atlas``.
         """
         if self.get(atlas_id) is None:
             raise RequestError("unknown_atlas", "no loaded atlas has this id")
-        return Catalogue(self.version + 1, tuple(atlas if each.atlas_id == atlas_id else each for each in self.atlases))
+        governed = self._governed(atlas)
+        atlases = tuple(governed if each.atlas_id == atlas_id else each for each in self.atlases)
+        return Catalogue(self.version + 1, atlases, self.overlays)
 
     def get(self, atlas_id: str) -> Atlas | None:
         """The atlas of this id."""

@@ -41,7 +41,6 @@ _MESSAGES = {
     "extra_forbidden": "there is no such field",
     "string_pattern_mismatch": "the text does not have the required form",
 }
-_LATER_FIELDS = {"overlay": "overlays are not supported yet"}
 _POLICY_MODELS: Mapping[object, type[PolicyPart]] = {
     "deny": DenyPart,
     "allow": AllowPart,
@@ -151,8 +150,6 @@ def steps_in(value: object, location: Sequence[str | int]) -> list[str | int]:
 def _describe(fault: ErrorDetails) -> tuple[str, str]:
     kind = fault["type"]
     field = str(fault["loc"][-1]) if fault["loc"] else ""
-    if kind == "extra_forbidden" and field in _LATER_FIELDS:
-        return "unsupported_feature", _LATER_FIELDS[field]
     if fault["loc"] == ("atlas_version",) and kind == "literal_error":
         return "unsupported_version", f"this version of the format is not supported: use {ATLAS_VERSION}"
     code = _CODES.get(kind)

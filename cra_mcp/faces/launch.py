@@ -15,7 +15,18 @@ import typer
 
 from cra_mcp.errors import SettingsError
 from cra_mcp.faces.cli.app import build, run
-from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, Store, TraceDir, config_of
+from cra_mcp.faces.cli.options import (
+    AgentId,
+    AsJson,
+    Atlases,
+    DataDir,
+    Goal,
+    Overlays,
+    PolicyFiles,
+    Store,
+    TraceDir,
+    config_of,
+)
 from cra_mcp.faces.cli.output import emit_json, flush, say
 
 if TYPE_CHECKING:
@@ -35,6 +46,7 @@ _SERVE_EXAMPLES = (
     "cra-mcp serve --atlas customer-support --transport streamable-http --port 8765",
     "cra-mcp serve --atlas customer-support --transport streamable-http --require-key",
     "cra-mcp serve --atlas devops --checkpoint-to folder:/mnt/worm --checkpoint-to https://audit.example/checkpoints",
+    "cra-mcp serve --atlas customer-support --policy ./mine.yaml --overlay ./compliance",
 )
 _DEMO_EXAMPLES = ("cra-mcp demo", "cra-mcp demo --dir ./demo")
 
@@ -113,6 +125,8 @@ def serve(
             help="Key that signs them: file:PATH, env:NAME or keyring:SERVICE/NAME. Default: one made in the data folder.",
         ),
     ] = None,
+    policy: PolicyFiles = None,
+    overlay: Overlays = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     store: Store = None,
@@ -147,6 +161,8 @@ def serve(
         checkpoint_every=checkpoint_every,
         checkpoint_interval_s=checkpoint_interval,
         checkpoint_key=checkpoint_key,
+        policy_files=policy,
+        overlays=overlay,
     )
     paths = [atlas_path(text) for text in atlas]
     if metrics and transport == "stdio":

@@ -96,7 +96,7 @@ class Plan:
         defaults: Sequence[LayerDefault],
     ) -> None:
         """Take policies in file order. ``Rule.test`` is an index of ``conditions``, ``Rule.call`` one of ``calls``."""
-        self._rules = _worth_asking(rules)
+        self._rules = _worth_asking(rules, defaults)
         self._defaults = tuple(defaults)
         self._tests = tuple(sorted({rule.test for rule in self._rules if rule.test is not None}))
         self._verdicts: dict[tuple[Truth, ...], Verdict] = {}
@@ -224,13 +224,15 @@ def refuse_cost(path: Path, refusing: Sequence[tuple[Policy, int | None]], untol
     )
 
 
-def _worth_asking(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+def _worth_asking(rules: Sequence[Rule], defaults: Sequence[LayerDefault]) -> tuple[Rule, ...]:
     """Leave out policies that can't matter because one before them decides whatever the request."""
     certain = [rule for rule in rules if rule.test is None and rule.call is None]
     if any(rule.policy.type == "deny" for rule in certain):
         return tuple(rule for rule in rules if rule.policy.type == "deny")
     approved = {rule.layer for rule in certain if rule.policy.type == "require_approval"}
-    return tuple(rule for rule in rules if rule.policy.type != "allow" or rule.layer not in approved)
+    if approved and all(each.effect == "allow" or layer in approved for layer, each in enumerate(defaults)):
+        return tuple(rule for rule in rules if rule.policy.type != "allow")
+    return tuple(rules)
 
 
 def _judge(results: Sequence[_Result], defaults: Sequence[LayerDefault]) -> Verdict:

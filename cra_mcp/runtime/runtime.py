@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Self
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval, Asker, Channel
 from cra_mcp.atlas.model import Action, Atlas, ContextBlock
+from cra_mcp.atlas.overlay import Overlay, load_overlay_atlas, load_policy_file
 from cra_mcp.atlas.registry import AtlasInfo, Catalogue, info_of
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import may, require
 from cra_mcp.canonical import sha256_hex
-from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, CRAError, RequestError, TraceError
+from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, CRAError, Problem, RequestError, TraceError
 from cra_mcp.gate.call import Call, ExecutionOutcome
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.model import Facts, RiskTier
@@ -111,6 +112,30 @@ class Runtime:
 
         return self._add(load_atlas_text(text, keep=self._keep))
 
+    def load_policy_file(self, path: str | Path) -> None:
+        """Have the policies of a file (JSON, or YAML 1.2) govern every action of every atlas. They only tighten.
+
+        Raises:
+            AtlasInvalidError: with every problem found, one that only shows beside a loaded atlas included.
+            AtlasConflictError: an overlay of its name is loaded.
+        """
+        self._add_overlay(load_policy_file(Path(path)))
+
+    def load_overlay(self, path: str | Path) -> None:
+        """Have the policies of an overlay atlas govern every action of every other. Raises as ``load_policy_file``."""
+        self._add_overlay(load_overlay_atlas(Path(path)))
+
+    def overlays(self) -> tuple[Overlay, ...]:
+        """The loaded overlays, in load order."""
+        return self._gate.catalogue.overlays
+
+    def _add_overlay(self, overlay: Overlay) -> None:
+        with self._lock:
+            catalogue = self._gate.catalogue.with_overlay(overlay)
+            for session in self._sessions.active():
+                self._sessions.record(session, "x.cra.overlay.loaded", overlay.to_dict())
+            self._use(catalogue)
+
     def unload_atlas(self, atlas_id: str) -> None:
         """Forget an atlas: its actions are unknown from now on, in sessions under way too.
 
@@ -170,6 +195,9 @@ class Runtime:
         return atlas
 
     def _add(self, atlas: Atlas) -> AtlasInfo:
+        if atlas.overlay:
+            problem = Problem("atlas.json", "/overlay", "invalid_value", f"{atlas.atlas_id} governs other atlases")
+            raise AtlasInvalidError([problem], hint="load it with --overlay, or load_overlay()")
         with self._lock:
             self._switch(self._gate.catalogue.with_atlas(atlas), ("atlas.loaded", atlas))
         return info_of(atlas)
@@ -183,6 +211,9 @@ class Runtime:
                 if event_type == "atlas.loaded" and replaced is not None:
                     payload["replaces"] = replaced
                 self._sessions.record(session, event_type, payload)
+        self._use(catalogue)
+
+    def _use(self, catalogue: Catalogue) -> None:
         self._gate.use(catalogue)
         self._resolving.use(catalogue)
         self._sessions.watchers.tell(Change("catalogue"))

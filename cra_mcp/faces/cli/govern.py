@@ -10,7 +10,19 @@ import typer
 from cra_mcp.errors import CanonicalError
 from cra_mcp.faces.cli.approvals import agrees, show_approval, who
 from cra_mcp.faces.cli.exits import NO, OK
-from cra_mcp.faces.cli.options import AgentId, AsJson, Atlases, DataDir, Goal, Store, TraceDir, config_of, runtime_of
+from cra_mcp.faces.cli.options import (
+    AgentId,
+    AsJson,
+    Atlases,
+    DataDir,
+    Goal,
+    Overlays,
+    PolicyFiles,
+    Store,
+    TraceDir,
+    config_of,
+    runtime_of,
+)
 from cra_mcp.faces.cli.output import complain, emit, emit_json, say, table
 
 if TYPE_CHECKING:
@@ -47,6 +59,8 @@ def resolve(
     ] = None,
     risk_tier: RiskTier = "low",
     agent_id: AgentId = None,
+    policy: PolicyFiles = None,
+    overlay: Overlays = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     store: Store = None,
@@ -56,7 +70,9 @@ def resolve(
 
     Resolves a goal as an agent would, in a session of its own, and records it. Exit code 1 if nothing is usable.
     """
-    with runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir, store=store), atlas) as runtime:
+    with runtime_of(
+        config_of(data_dir=data_dir, trace_dir=trace_dir, store=store, policy_files=policy, overlays=overlay), atlas
+    ) as runtime:
         session = runtime.create_session(agent_id, goal, risk_tier=risk_tier)
         resolution = runtime.resolve(
             session.session_id, context_hints=hint or (), required_capabilities=capability or ()
@@ -103,6 +119,8 @@ def execute(
     risk_tier: RiskTier = "low",
     agent_id: AgentId = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for approval from another terminal.")] = False,
+    policy: PolicyFiles = None,
+    overlay: Overlays = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     store: Store = None,
@@ -114,7 +132,9 @@ def execute(
     made, unless --wait lets `cra-mcp approve` answer.
     """
     parameters = _parameters(args)
-    with runtime_of(config_of(data_dir=data_dir, trace_dir=trace_dir, store=store), atlas) as runtime:
+    with runtime_of(
+        config_of(data_dir=data_dir, trace_dir=trace_dir, store=store, policy_files=policy, overlays=overlay), atlas
+    ) as runtime:
         session = runtime.create_session(agent_id, goal, risk_tier=risk_tier)
         outcome = runtime.execute_blocking(session.session_id, action, parameters)
         if (

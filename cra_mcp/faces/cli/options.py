@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -18,6 +18,23 @@ Atlases = Annotated[
     list[str],
     typer.Option(
         "--atlas", metavar="PATH", help="Atlas folder, .json file, or name of a shipped one. Can be repeated."
+    ),
+]
+PolicyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        help="Your own policies, JSON or YAML: they govern every action and only tighten. Can be repeated. "
+        "Default: CRA_POLICY_FILES.",
+    ),
+]
+Overlays = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--overlay",
+        metavar="PATH",
+        help="Atlas whose policies govern every action. Can be repeated. Default: CRA_OVERLAYS.",
     ),
 ]
 DataDir = Annotated[
@@ -60,11 +77,18 @@ def config_of(**given: Any) -> "RuntimeConfig":
 
     from cra_mcp.settings import from_environment  # noqa: PLC0415 - not for --help
 
-    values = {name: value for name, value in given.items() if value is not None}
+    values = {
+        name: tuple(cast("list[object]", value)) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }
     config = replace(from_environment(os.environ), **values)
     # Hosts start servers without a shell, so nobody else expands a tilde in their configuration.
     folders = {name: getattr(config, name) for name in ("data_dir", "trace_dir")}
-    return replace(config, **{name: folder.expanduser() for name, folder in folders.items() if folder is not None})
+    lists = {name: tuple(path.expanduser() for path in getattr(config, name)) for name in ("policy_files", "overlays")}
+    return replace(
+        config, **lists, **{name: folder.expanduser() for name, folder in folders.items() if folder is not None}
+    )
 
 
 @contextmanager

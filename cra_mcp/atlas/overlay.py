@@ -1,0 +1,139 @@
+"""Overlays: policies that govern every action of every atlas, from the operator's policy file or an overlay atlas.
+
+Rule: an overlay only tightens. One with a problem is not loaded at all, and neither is an atlas that doesn't fit its expressions.
+Source: specs/policy.md, "Overlays".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cra_mcp.atlas.model import Atlas
+from cra_mcp.errors import AtlasInvalidError, Problem
+from cra_mcp.policy.calls import program_for
+from cra_mcp.policy.conditions import compile_globs
+from cra_mcp.policy.engine import compile_policies
+from cra_mcp.policy.expression import Expression, ExpressionError, Kind
+from cra_mcp.policy.model import ActionFacts, Layer, Policy
+
+MAX_FILE_BYTES = 1_048_576
+
+_HINT = 'specs/policy.md, "Overlays", explains them'
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Policies for all actions.
+
+    Attributes:
+        version: of an overlay atlas; "" for a policy file.
+        digest: lower-case hex SHA-256 over the file, or over every file of the atlas.
+        layer: its policies and default effect; ``layer.overlay_id`` is its name.
+        places: file and pointer of each policy, in the order of ``layer.policies``.
+    """
+
+    version: str
+    digest: str
+    layer: Layer
+    places: tuple[tuple[str, str], ...]
+
+    @property
+    def overlay_id(self) -> str:
+        """Its name, which goes before those of its policies."""
+        return self.layer.overlay_id
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain JSON, for traces and listings."""
+        return {"overlay_id": self.overlay_id, "version": self.version, "digest": self.digest}
+
+
+def load_policy_file(path: Path) -> Overlay:
+    """Load an operator's policy file: JSON, or YAML 1.2 if its name ends in ``.yaml`` or ``.yml``.
+
+    Raises:
+        AtlasInvalidError: with every problem found.
+    """
+    # pydantic takes its time to import: only where a file is read.
+    from cra_mcp.atlas.policy_file import parse_policy_file  # noqa: PLC0415
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise _refusal(
+            path.name, "not_found" if isinstance(error, FileNotFoundError) else "unreadable", str(path)
+        ) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise _refusal(path.name, "too_large", f"is over the limit of {MAX_FILE_BYTES} bytes")
+    return parse_policy_file(data, path.name, yaml=path.suffix in {".yaml", ".yml"})
+
+
+def load_overlay_atlas(path: Path) -> Overlay:
+    """Load an atlas that says ``"overlay": true``.
+
+    Raises:
+        AtlasInvalidError: with every problem found, or it is no overlay.
+    """
+    from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - as above
+
+    atlas = load_atlas(path)
+    if not atlas.overlay:
+        raise _refusal(
+            "atlas.json" if atlas.root is not None else path.name,
+            "invalid_value",
+            f'{atlas.atlas_id} is no overlay: load it with --atlas, or let it say "overlay": true',
+        )
+    layer = Layer(atlas.atlas_id, atlas.policies, atlas.policy_set.default_effect)
+    places = tuple((path.name, f"/policies/{policy.policy_id}") for policy in atlas.policies)
+    return Overlay(atlas.version, atlas.digest, layer, places)
+
+
+def govern(atlas: Atlas, overlays: Sequence[Overlay]) -> Atlas:
+    """The atlas with its policies compiled together with those of overlays.
+
+    Raises:
+        AtlasInvalidError: an expression of an overlay does not fit the parameters of an action; located in the overlay.
+    """
+    facts = [action.facts for action in atlas.actions]
+    problems = [problem for overlay in overlays for problem in _misfits(overlay, facts)]
+    if problems:
+        raise AtlasInvalidError(problems, hint="guard arguments that not every action has with has(args.NAME)")
+    policy_set = compile_policies(
+        atlas.policies, facts, atlas.policy_set.default_effect, [overlay.layer for overlay in overlays]
+    )
+    return replace(atlas, policy_set=policy_set)
+
+
+def _misfits(overlay: Overlay, actions: Sequence[ActionFacts]) -> list[Problem]:
+    """The first misfit of each expression."""
+    found: list[Problem] = []
+    for policy, (file, pointer) in zip(overlay.layer.policies, overlay.places, strict=True):
+        matches = compile_globs(policy.actions)
+        concerned = [action for action in actions if matches(action.action_id)]
+        for key, kind, expression in _expressions(policy):
+            error = _misfit(expression, kind, concerned)
+            if error is not None:
+                found.append(Problem(file, f"{pointer}/{key}", "invalid_expression", error.message, error.column))
+    return found
+
+
+def _expressions(policy: Policy) -> list[tuple[str, Kind, Expression]]:
+    found: list[tuple[str, Kind, Expression]] = []
+    if policy.when is not None:
+        found.append(("when", "when", policy.when))
+    if policy.budget is not None and policy.budget.cost is not None:
+        found.append(("parameters/cost", "cost", policy.budget.cost))
+    return found
+
+
+def _misfit(expression: Expression, kind: Kind, actions: Sequence[ActionFacts]) -> ExpressionError | None:
+    try:
+        for action in actions:
+            program_for(expression, kind, action)
+    except ExpressionError as error:
+        return error
+    return None
+
+
+def _refusal(file: str, code: str, message: str) -> AtlasInvalidError:
+    return AtlasInvalidError([Problem(file, "", code, message)], hint=_HINT)
