@@ -21,7 +21,9 @@ from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.counters import Counters
 from cra_mcp.runtime import Runtime
 from cra_mcp.settings import SQLITE, RuntimeConfig
+from cra_mcp.state import freezes
 from cra_mcp.state.database import Database
+from cra_mcp.state.freezes import Freezes
 from cra_mcp.trace.chainfile import Bounds
 from cra_mcp.trace.checkpointing import Checkpointer
 from cra_mcp.trace.delivery import Sink
@@ -69,6 +71,7 @@ class CRARuntime(Runtime):
             counters=Counters(),
             ledger=ledger,
             config=config,
+            freezes=open_freezes(config),
         )
         archive = open_archive(config)
         super().__init__(config=config, store=store, ledger=ledger, gate=gate, keep=archive.keep if archive else None)
@@ -156,6 +159,14 @@ def open_keys(config: RuntimeConfig) -> KeyStore:
     """The API keys of a configuration. Touches nothing until it is used."""
     path = None if config.store == "memory" else config.data_path / "state.sqlite3"
     return KeyStore(Database(path, keys.SCHEMA), lambda: config.clock_ns() // 1_000)
+
+
+def open_freezes(config: RuntimeConfig) -> Freezes:
+    """The kill switch of a configuration. Touches nothing until it is used."""
+    path, marker = (
+        (None, None) if config.store == "memory" else (config.data_path / "state.sqlite3", config.data_path / "freeze")
+    )
+    return Freezes(Database(path, freezes.SCHEMA), marker, lambda: config.clock_ns() // 1_000)
 
 
 def open_ledger(config: RuntimeConfig, detectors: Detectors | None = None) -> ApprovalLedger:

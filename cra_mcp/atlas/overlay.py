@@ -6,7 +6,6 @@ Source: specs/policy.md, "Overlays".
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from cra_mcp.atlas.model import Atlas
 from cra_mcp.errors import AtlasInvalidError, Problem
@@ -17,8 +16,6 @@ from cra_mcp.policy.expression import Expression, ExpressionError, Kind
 from cra_mcp.policy.model import ActionFacts, Layer, Policy
 
 MAX_FILE_BYTES = 1_048_576
-
-_HINT = 'specs/policy.md, "Overlays", explains them'
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,47 +42,6 @@ class Overlay:
     def to_dict(self) -> dict[str, object]:
         """As plain JSON, for traces and listings."""
         return {"overlay_id": self.overlay_id, "version": self.version, "digest": self.digest}
-
-
-def load_policy_file(path: Path) -> Overlay:
-    """Load an operator's policy file: JSON, or YAML 1.2 if its name ends in ``.yaml`` or ``.yml``.
-
-    Raises:
-        AtlasInvalidError: with every problem found.
-    """
-    # pydantic takes its time to import: only where a file is read.
-    from cra_mcp.atlas.policy_file import parse_policy_file  # noqa: PLC0415
-
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise _refusal(
-            path.name, "not_found" if isinstance(error, FileNotFoundError) else "unreadable", str(path)
-        ) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise _refusal(path.name, "too_large", f"is over the limit of {MAX_FILE_BYTES} bytes")
-    return parse_policy_file(data, path.name, yaml=path.suffix in {".yaml", ".yml"})
-
-
-def load_overlay_atlas(path: Path) -> Overlay:
-    """Load an atlas that says ``"overlay": true``.
-
-    Raises:
-        AtlasInvalidError: with every problem found, or it is no overlay.
-    """
-    from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - as above
-
-    atlas = load_atlas(path)
-    if not atlas.overlay:
-        raise _refusal(
-            "atlas.json" if atlas.root is not None else path.name,
-            "invalid_value",
-            f'{atlas.atlas_id} is no overlay: load it with --atlas, or let it say "overlay": true',
-        )
-    layer = Layer(atlas.atlas_id, atlas.policies, atlas.policy_set.default_effect)
-    places = tuple((path.name, f"/policies/{policy.policy_id}") for policy in atlas.policies)
-    return Overlay(atlas.version, atlas.digest, layer, places)
 
 
 def govern(atlas: Atlas, overlays: Sequence[Overlay]) -> Atlas:
@@ -133,7 +89,3 @@ def _misfit(expression: Expression, kind: Kind, actions: Sequence[ActionFacts]) 
     except ExpressionError as error:
         return error
     return None
-
-
-def _refusal(file: str, code: str, message: str) -> AtlasInvalidError:
-    return AtlasInvalidError([Problem(file, "", code, message)], hint=_HINT)

@@ -30,7 +30,8 @@ from cra_mcp.policy.cel import Inputs
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.model import MICRO, Decision
 from cra_mcp.settings import RuntimeConfig
-from cra_mcp.state.database import StateUnavailableError
+from cra_mcp.state.database import Database, StateUnavailableError
+from cra_mcp.state.freezes import SCHEMA, Freezes
 from cra_mcp.trace.store import TraceStore
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Gate:
         counters: what rate limits have been charged.
         ledger: approvals.
         config: limits and recording.
+        freezes: the kill switch; None: one of this process alone.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Gate:
         counters: Counters,
         ledger: ApprovalLedger,
         config: RuntimeConfig,
+        freezes: Freezes | None = None,
     ) -> None:
         self.catalogue = catalogue
+        self.freezes = freezes or Freezes(Database(None, SCHEMA), None, lambda: config.clock_ns() // 1_000)
         self._bindings = bindings
         self._recorder = Recorder(store, config)
         self._approving = Approving(ledger, self._recorder, config)
@@ -136,6 +140,8 @@ class Gate:
             decision = atlas.policy_set.foresee(action.action_id, facts, attempt.decided_us)
         else:
             decision = self._decide(atlas, action, attempt)
+        if not _is_denied(decision):  # what looks unknown goes on looking so
+            decision = self._frozen(atlas, attempt) or decision
         if _is_denied(decision):
             return refuse(self._recorder, attempt, decision)
         binding = self._bindings.of(atlas, action)
@@ -166,6 +172,17 @@ class Gate:
             args=attempt.parameters,
         )
 
+    def _frozen(self, atlas: Atlas, attempt: Attempt) -> Decision | None:
+        """The refusal of a call that is frozen, or of which nobody can tell; None if it isn't."""
+        try:
+            freeze = self.freezes.holding(attempt.call.resolution.facts.agent_id, atlas.atlas_id)
+        except StateUnavailableError as error:
+            return Decision("deny", "freeze", "freeze", error.message)
+        if freeze is None:
+            return None
+        what = "everything" if freeze.kind == "all" else f"{freeze.kind} {freeze.name}"
+        return Decision("deny", "freeze", "freeze", f"{what} is frozen: {freeze.reason or 'no reason given'}")
+
     async def _approve_now(
         self, attempt: Attempt, atlas: Atlas, binding: Binding, decision: Decision, granted: Approval | None
     ) -> Binding | ExecutionOutcome:
@@ -174,7 +191,7 @@ class Gate:
         approved = granted is not None
         facts = attempt.call.resolution.facts
         if approved:
-            decision = self._decide(atlas, action, attempt, approved=True)
+            decision = self._frozen(atlas, attempt) or self._decide(atlas, action, attempt, approved=True)
         # Charging fails where another call took the last of a limit meanwhile: then policy is asked again.
         # Charged for the instant that was decided on, which is the one the trace states.
         while decision.effect == "allow" and not self._counters.take(

@@ -10,6 +10,7 @@ from cra_mcp.gate.intake import shown_id
 from cra_mcp.policy.model import Decision
 
 UNKNOWN_ACTION = "unknown_action"
+_VIOLATIONS = {"rate_limit": "rate_limit", "budget": "budget", "freeze": "frozen"}
 UNDECLARED = Decision(effect="deny", policy_id="undeclared", basis="default", reason="no such action", disclose=False)
 """What policy says of an action that isn't there."""
 
@@ -21,7 +22,7 @@ def refuse(recorder: Recorder, attempt: Attempt, decision: Decision) -> Executio
         TraceUnavailableError: the refusal could not be stored.
     """
     action_id = shown_id(attempt.call.action_id)
-    violation = decision.basis if decision.basis in {"rate_limit", "budget"} else "denied_action"
+    violation = _VIOLATIONS.get(decision.basis, "denied_action")
     if decision.policy_id == "undeclared":
         violation = "unauthorized"
     attempt.note("policy.evaluated", evaluated(action_id, decision, attempt.at))
@@ -35,6 +36,13 @@ def refuse(recorder: Recorder, attempt: Attempt, decision: Decision) -> Executio
     details: dict[str, object] = {"policy_id": decision.policy_id, "reason": decision.reason}
     if decision.basis in {"rate_limit", "budget"}:
         fault = _limited(action_id, decision, details)
+    elif decision.basis == "freeze":
+        fault = Fault(
+            "frozen",
+            f"{action_id} is refused: {decision.reason}",
+            hint="stop, and ask the person; `cra-mcp unfreeze` lets it go on",
+            details=details,
+        )
     else:
         fault = Fault(
             "denied",

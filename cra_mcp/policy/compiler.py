@@ -26,7 +26,7 @@ from cra_mcp.policy.model import (
 from cra_mcp.policy.windows import load_zone
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-RESERVED_IDS = frozenset({"default", "undeclared"})
+RESERVED_IDS = frozenset({"default", "freeze", "undeclared"})
 """What a decision is named that no policy made."""
 
 _ALIASES = {"requires_approval": "require_approval"}

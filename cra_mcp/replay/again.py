@@ -54,7 +54,8 @@ class Replayed:
     Attributes:
         resolutions: how many were made again.
         decisions: how many were.
-        assumed: of those, decisions that rest on calls of other sessions (limits of a wider scope than the session).
+        assumed: of those, decisions that rest on what is outside of the trace: limits and budgets that other sessions share, and the kill
+            switch.
         undetermined: decisions that can't be made again: the trace doesn't hold the arguments they read.
         divergences: in the order of the chain.
     """
@@ -196,6 +197,10 @@ class _Again:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Make a recorded decision again, and charge what it charged."""
+        if evaluation.basis == "freeze":  # an operator's hand, which no policy explains
+            self._found.decisions += 1
+            self._found.assumed += 1
+            return
         self._counters.spent_elsewhere = frozenset(evaluation.determining)
         decision = self._decide(evaluation.at_us, consented=evaluation.consented)
         if decision is None:

@@ -9,16 +9,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval, Asker, Channel
 from cra_mcp.atlas.model import Action, Atlas, ContextBlock
-from cra_mcp.atlas.overlay import Overlay, load_overlay_atlas, load_policy_file
+from cra_mcp.atlas.overlay import Overlay
+from cra_mcp.atlas.overlay_loading import load_overlay_atlas, load_policy_file
 from cra_mcp.atlas.registry import AtlasInfo, Catalogue, info_of
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import may, require
-from cra_mcp.canonical import sha256_hex
+from cra_mcp.canonical import lossy, sha256_hex
 from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, CRAError, Problem, RequestError, TraceError
 from cra_mcp.gate.call import Call, ExecutionOutcome
 from cra_mcp.gate.gate import Gate
@@ -34,6 +35,7 @@ from cra_mcp.runtime.sessions import Sessions, risk_tier_of
 from cra_mcp.runtime.watching import Change, Watcher
 from cra_mcp.session import EndReason, Session
 from cra_mcp.settings import RuntimeConfig
+from cra_mcp.state.freezes import Freeze, Kind
 from cra_mcp.trace.event import Event, Verification, parse, verify
 from cra_mcp.trace.store import Recovery, TraceInfo, TraceStore
 
@@ -275,6 +277,54 @@ class Runtime:
     def active_sessions(self) -> int:
         """How many sessions of this runtime have not ended."""
         return len(self._sessions.active())
+
+    # --- the kill switch -------------------------------------------------------------------------------------------
+
+    def freeze(self, kind: Kind, name: str = "", *, reason: str = "", by: str | None = None) -> Freeze:
+        """Refuse every further call of an agent, of an atlas's actions, or at all, in every process with this data folder.
+
+        Calls under way end as they were decided. It is in force before it is recorded, in a trace of its own.
+
+        Args:
+            kind: ``agent``, ``atlas`` or ``all``.
+            name: the agent id or atlas id.
+            reason: shown with every refusal.
+            by: who wants it; None means the configured subject.
+
+        Raises:
+            StateUnavailableError: it is not in force.
+            TraceUnavailableError: it is in force, and could not be recorded.
+        """
+        made = self._gate.freezes.freeze(kind, name, reason=reason, by=by or self.config.subject)
+        self._record_freeze("x.cra.freeze.set", made.to_dict())
+        return made
+
+    def unfreeze(self, kind: Kind, name: str = "", *, by: str | None = None) -> bool:
+        """Let calls go on. False if what is named was not frozen. Recorded first, in a trace of its own.
+
+        Raises:
+            StateUnavailableError: it is frozen still.
+            TraceUnavailableError: it could not be recorded, and is frozen still.
+        """
+        if not any((each.kind, each.name) == (kind, name) for each in self.freezes()):
+            return False
+        self._record_freeze("x.cra.freeze.lifted", {"kind": kind, "name": name, "by": by or self.config.subject})
+        return self._gate.freezes.unfreeze(kind, name)
+
+    def freezes(self) -> list[Freeze]:
+        """Everything that is frozen, oldest first.
+
+        Raises:
+            StateUnavailableError: the state can't be read.
+        """
+        return self._gate.freezes.list()
+
+    def _record_freeze(self, event_type: str, payload: Mapping[str, object]) -> None:
+        session = self.create_session(goal=event_type)
+        try:
+            self._sessions.record(session, event_type, cast("Mapping[str, object]", lossy(payload)))
+        finally:
+            self.end_session(session.session_id)
 
     # --- CARP ------------------------------------------------------------------------------------------------------
 
@@ -635,6 +685,7 @@ class Runtime:
             self._store.close()
         finally:
             self._ledger.close()
+            self._gate.freezes.close()
 
     def _loop(self) -> "BlockingPortal":
         """The event loop of blocking calls, started with the first of them."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cra_mcp import CRARuntime, RuntimeConfig
-from cra_mcp.atlas.overlay import load_overlay_atlas, load_policy_file
+from cra_mcp.atlas.overlay_loading import load_overlay_atlas, load_policy_file
 from cra_mcp.errors import AtlasConflictError, AtlasInvalidError
 from tests.atlas.conftest import action, manifest, problems
 

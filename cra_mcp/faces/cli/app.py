@@ -10,6 +10,7 @@ from cra_mcp.faces.cli import (
     approvals,
     atlases,
     checkpoints,  # noqa: F401  # pyright: ignore[reportUnusedImport] - adds commands to traces.app
+    freezing,
     govern,
     keys,
     trace_export,
@@ -31,6 +32,8 @@ _COMMANDS: tuple[Command, ...] = (
     (approvals.pending, ("cra-mcp pending", "cra-mcp pending --json")),
     (approvals.approve, ("cra-mcp approve 01a1fbca", "cra-mcp approve 01a1fbca-d011-720e-b030-f1034a65cba2 --yes")),
     (approvals.deny, ("cra-mcp deny 01a1fbca",)),
+    (freezing.freeze, freezing.FREEZE_EXAMPLES),
+    (freezing.unfreeze, ("cra-mcp unfreeze --all", "cra-mcp unfreeze --agent bot")),
     (conformance, ("cra-mcp conformance", "cra-mcp conformance --group policy --json")),
     (doctor, ("cra-mcp doctor", "cra-mcp doctor --json")),
 )

@@ -31,6 +31,8 @@ COMMANDS = [
     "keys list",
     "keys revoke",
     "trace prune",
+    "freeze",
+    "unfreeze",
     "pending",
     "approve",
     "deny",
