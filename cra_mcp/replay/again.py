@@ -54,8 +54,8 @@ class Replayed:
     Attributes:
         resolutions: how many were made again.
         decisions: how many were.
-        assumed: of those, decisions that rest on what is outside of the trace: limits and budgets that other sessions share, and the kill
-            switch.
+        assumed: of those, decisions that rest on what is outside of the trace: limits and budgets that other sessions share,
+            and the kill switch.
         undetermined: decisions that can't be made again: the trace doesn't hold the arguments they read.
         divergences: in the order of the chain.
     """

@@ -9,7 +9,7 @@ from cra_mcp.errors import SettingsError
 from cra_mcp.faces.cli.conformance import run_vector
 
 FOLDER = Path(__file__).resolve().parents[2] / "specs" / "conformance"
-GROUPS = ("golden", "hash-chain", "policy", "resolution", "schema")
+GROUPS = ("checkpoint", "golden", "hash-chain", "policy", "resolution", "schema")
 VECTORS = sorted(FOLDER.glob("*/*.json"))
 
 

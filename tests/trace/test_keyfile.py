@@ -13,7 +13,7 @@ from cra_mcp.trace.keyfile import KEY_FILE, load_key, make_key, public_key_of, w
 
 KEY = SignerKey("example.com/agents", bytes(range(32)))
 PUBLIC_FILE = "checkpoint.pub"
-SECRET = KEY.encode().rpartition("+")[2]
+SECRET = KEY.encode().split("+", 4)[4]
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
 
 

@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cra_mcp.errors import SettingsError, TraceError
-from cra_mcp.faces.cli.exits import epilog
-from cra_mcp.faces.cli.options import AsJson, DataDir, config_of
-from cra_mcp.faces.cli.output import emit, emit_json, say
-from cra_mcp.faces.cli.verifying import app
+from cra_mcp.faces.cli.evidence import keys_of
+from cra_mcp.faces.cli.exits import NO, epilog
+from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
+from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, paint, say
+from cra_mcp.faces.cli.traces import SessionId, find_session, open_traces
+from cra_mcp.faces.cli.verifying import Keys, app
 
 if TYPE_CHECKING:
-    from cra_mcp.trace.checkpoint import VerifierKey
+    from cra_mcp.trace.checkpoint import SignedCheckpoint, VerifierKey
+    from cra_mcp.trace.proof import Consistency, Inclusion
+
+
+_LONGEST_SEQUENCE = 17
 
 
 @app.command(
@@ -73,3 +79,152 @@ def _read(path: Path) -> "VerifierKey":
             hint="`cra-mcp trace key --make` makes one; `serve` does so too",
         )
     return found
+
+
+@app.command(
+    epilog=epilog(
+        "cra-mcp trace prove 01a1fbca 4 --out denied.tlog-proof",
+        "cra-mcp trace prove latest 01a1fbca-d011-720e-b030-f1034a65cba2 --checkpoint last.checkpoint",
+        "cra-mcp trace prove 01a1fbca --consistency 1000 2000 --out growth.proof",
+    )
+)
+def prove(
+    session: SessionId,
+    event: Annotated[str | None, typer.Argument(metavar="[EVENT]", help="Sequence, id or hash of an event.")] = None,
+    consistency: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="OLD NEW", help="Prove instead that the checkpoint of NEW events continues that of OLD."),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Use these checkpoints, not those beside the trace. Can be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the proof there instead of printing it.")
+    ] = None,
+    data_dir: DataDir = None,
+    trace_dir: TraceDir = None,
+) -> None:
+    """Print a proof that an event is in a signed trace.
+
+    Who has the proof and the public key can check it without the trace and without this program: `verify-proof` does, and so does
+    specs/verifiers/verify-proof.mjs. A proof carries the event itself, and nothing of the others but hashes.
+    """
+    from cra_mcp.trace.proof import prove_consistency, prove_inclusion  # noqa: PLC0415 - not for --help
+
+    if (event is None) == (consistency is None):
+        raise typer.BadParameter("give an event, or --consistency OLD NEW", param_hint="EVENT")
+    store = open_traces(data_dir, trace_dir)
+    session_id = find_session(store, session)
+    folder = config_of(data_dir=data_dir, trace_dir=trace_dir).trace_path
+    known = _checkpoints_of(session_id, checkpoint, folder)
+    lines = store.read(session_id)
+    if consistency is not None:
+        old, new = (_of_size(known, size) for size in consistency)
+        proof = prove_consistency(lines, old, new)
+    else:
+        index = _index_of(lines, event or "")
+        proof = prove_inclusion(lines, index, known[-1])
+    if out is None:
+        emit_line(proof.removesuffix(b"\n"))
+    else:
+        out.write_bytes(proof)
+
+
+def _checkpoints_of(session_id: str, given: list[Path] | None, folder: Path) -> "list[SignedCheckpoint]":
+    """Those of one session, by size. Whoever checks the proof checks their signatures."""
+    from cra_mcp.trace.checkpoint import parse_checkpoint  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.keeping import KeptCheckpoints, read_notes  # noqa: PLC0415 - as said
+
+    notes = (
+        KeptCheckpoints(folder).read(session_id) if not given else [n for path in given for n in read_notes(path)[0]]
+    )
+    found = [signed for signed in map(parse_checkpoint, notes) if signed.checkpoint.session_id == session_id]
+    if not found:
+        raise SettingsError(
+            f"there is no checkpoint of session {session_id}",
+            code="checkpoint_missing",
+            hint="One is made at the end of a session, and every so often before it (`serve --checkpoint-every`).",
+        )
+    return sorted(found, key=lambda signed: signed.checkpoint.size)
+
+
+def _of_size(known: "list[SignedCheckpoint]", size: int) -> "SignedCheckpoint":
+    for signed in known:
+        if signed.checkpoint.size == size:
+            return signed
+    sizes = ", ".join(str(signed.checkpoint.size) for signed in known)
+    raise typer.BadParameter(f"no checkpoint is of {size} events; there are: {sizes}", param_hint="--consistency")
+
+
+def _index_of(lines: list[bytes], text: str) -> int:
+    from cra_mcp.trace.event import parse  # noqa: PLC0415 - not for --help
+
+    if text.isdecimal() and len(text) < _LONGEST_SEQUENCE:
+        if int(text) < len(lines):
+            return int(text)
+        raise typer.BadParameter(f"the trace has {len(lines)} events, counted from 0", param_hint="EVENT")
+    for index, line in enumerate(lines):
+        if f'"{text}"'.encode() in line:
+            event = parse(line)
+            if text in {event.event_id, event.event_hash}:
+                return index
+    raise typer.BadParameter("no event has this sequence, id or hash", param_hint="EVENT")
+
+
+@app.command(
+    "verify-proof",
+    epilog=epilog(
+        "cra-mcp trace verify-proof denied.tlog-proof --key agents.vkey",
+        "cra-mcp trace verify-proof growth.proof --key agents.vkey --json",
+    ),
+)
+def verify_proof(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `prove` printed.")],
+    key: Keys = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a proof, without the trace.
+
+    Prints the event that is proved. Without --key, the public key in the data folder is trusted. Exit code 1 if nothing is proved.
+    """
+    from cra_mcp.trace import proof  # noqa: PLC0415 - not for --help
+
+    keys = keys_of(key, config_of(data_dir=data_dir).data_path)
+    with file.open("rb") as opened:
+        data = opened.read(proof.MAX_PROOF_BYTES + 1)
+    try:
+        found = proof.verify_proof(data, keys)
+    except TraceError as error:
+        if as_json:
+            emit_json({"ok": False, "code": error.code, "message": error.message})
+        complain(f"{error.message} [{error.code}]", error.hint)
+        raise typer.Exit(NO) from None
+    if isinstance(found, proof.Inclusion):
+        _tell_inclusion(found, as_json=as_json)
+    else:
+        _tell_consistency(found, as_json=as_json)
+
+
+def _tell_inclusion(found: "Inclusion", *, as_json: bool) -> None:
+    checkpoint, signer = found.signed.checkpoint, found.key.name
+    if as_json:
+        fields = {"kind": "inclusion", "signer": signer, "origin": checkpoint.origin, "size": checkpoint.size}
+        emit_json({"ok": True, **fields, "index": found.index, "event": found.event.to_dict()})
+        return
+    from cra_mcp.faces.cli.events import text_of  # noqa: PLC0415 - not for --help
+
+    emit(text_of(found.line))
+    where = f"event {found.index} of the {checkpoint.size} of {checkpoint.origin}"
+    say(f"{paint('proved', 'green')}: {where}, signed by {signer}")
+
+
+def _tell_consistency(found: "Consistency", *, as_json: bool) -> None:
+    old, new = found.old.checkpoint, found.new.checkpoint
+    if as_json:
+        fields = {"kind": "consistency", "signer": found.key.name, "origin": new.origin}
+        emit_json({"ok": True, **fields, "old_size": old.size, "size": new.size})
+        return
+    emit(f"{new.origin}: the first {old.size} of {new.size} events are those signed before")
+    say(f"{paint('proved', 'green')}, signed by {found.key.name}")

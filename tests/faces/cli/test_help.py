@@ -33,6 +33,8 @@ COMMANDS = [
     "deny",
     "conformance",
     "doctor",
+    "trace prove",
+    "trace verify-proof",
 ]
 
 WALK = """
