@@ -3,7 +3,8 @@
     python benchmarks/trace.py [--json] [--folder DIR]
 
 Each figure stands beside its floor, taken in turns within the same run, so that a busy machine slows both: for events, the
-same bytes written (and flushed) by one bare system call; for verification, hashing the same bytes. The spread is the lowest
+same bytes written (and flushed) by one bare system call; for checkpoints, the event without them; for verification, hashing
+the same bytes. The spread is the lowest
 and highest median of the rounds. Put --folder on the disk that is to be measured.
 """
 
@@ -23,9 +24,12 @@ from pathlib import Path
 
 import orjson
 
+from cra_mcp.trace.checkpoint import SignerKey
+from cra_mcp.trace.checkpointing import Checkpointer
 from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.event import Draft, verify
 from cra_mcp.trace.file import FileStore
+from cra_mcp.trace.keeping import KeptCheckpoints
 from cra_mcp.trace.store import new_identifier
 
 BAR_APPEND_US = 10.0
@@ -179,6 +183,35 @@ def redacting() -> list[Figure]:
     ]
 
 
+def with_checkpoints(folder: Path) -> Figure:
+    """What checkpoints add to an event: its floor is the same event without them, in a store of its own."""
+    folder = folder / "checkpoints"
+    signed, plain = FileStore(folder / "signed"), FileStore(folder / "plain")
+    checkpointer = Checkpointer(
+        store=signed, key=SignerKey.generate, kept=KeptCheckpoints(folder / "signed"), every=1_000, interval_s=60
+    )
+    checkpointer.prepare()
+    signed.tap = checkpointer
+    session, span, parent = new_identifier(), new_identifier(), new_identifier()
+    for store in (signed, plain):
+        store.begin(session, new_identifier())
+    kinds = cycle(CALL)
+
+    def append(store: FileStore) -> None:
+        event_type, payload = next(kinds)
+        store.append(session, (Draft(event_type, payload, span, parent),))
+
+    for _ in range(2_000):
+        append(signed)
+        append(plain)
+    try:
+        return paired("append, with checkpoints", lambda: append(signed), lambda: append(plain), samples=1_500)
+    finally:
+        for store in (signed, plain):
+            store.close()
+        checkpointer.close()
+
+
 def verifying(folder: Path) -> Figure:
     events = 4_000
     store = FileStore(folder / "verify")
@@ -235,7 +268,12 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=None, help="where to write (default: the temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        figures = [*recording(Path(folder)), *redacting(), verifying(Path(folder))]
+        figures = [
+            *recording(Path(folder)),
+            *redacting(),
+            with_checkpoints(Path(folder)),
+            verifying(Path(folder)),
+        ]
     if options.json:
         print(json.dumps({"machine": machine(), "figures": [asdict(figure) for figure in figures]}, indent=2))
     else:

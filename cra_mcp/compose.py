@@ -25,7 +25,7 @@ from cra_mcp.state import freezes
 from cra_mcp.state.database import Database
 from cra_mcp.state.freezes import Freezes
 from cra_mcp.trace.chainfile import Bounds
-from cra_mcp.trace.checkpointing import Checkpointer
+from cra_mcp.trace.checkpointing import CheckpointCounts, Checkpointer
 from cra_mcp.trace.delivery import Sink
 from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.detect.key import TokenKey
@@ -79,6 +79,10 @@ class CRARuntime(Runtime):
             self.load_policy_file(path)
         for path in config.overlays:
             self.load_overlay(path)
+
+    def checkpoint_counts(self) -> CheckpointCounts | None:
+        """See ``Runtime.checkpoint_counts``."""
+        return self.checkpointer.counts() if self.checkpointer is not None else None
 
     def close(self) -> None:
         """End all sessions, flush, make the last checkpoints and close. Safe to call twice."""

@@ -19,6 +19,7 @@ from cra_mcp.auth.roles import may
 from cra_mcp.errors import CRAError, SettingsError
 from cra_mcp.runtime import Runtime
 from cra_mcp.runtime.observing import Observation
+from cra_mcp.trace.checkpointing import CheckpointCounts
 
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
@@ -131,6 +132,11 @@ class _Standing:
             except CRAError:
                 continue
 
+        counts = runtime.checkpoint_counts()
+        if counts is not None:
+            for name, text, value in _of_checkpoints(counts):
+                yield GaugeMetricFamily(name, text, value=value)
+
     def _look(self) -> tuple[float, int, int]:
         with self._lock:
             if not self._looked or time.monotonic() - self._store[0] > _STORE_AGE_S:
@@ -138,3 +144,20 @@ class _Standing:
                 self._store = (time.monotonic(), len(traces), sum(info.size_bytes for info in traces))
                 self._looked = True
             return self._store
+
+
+def _of_checkpoints(counts: CheckpointCounts) -> tuple[tuple[str, str, int], ...]:
+    """Sums over all sinks: their names are the operator's, and no label."""
+    sinks = counts.sinks
+    return (
+        ("cra_checkpoints_signed", "Checkpoints made since the start.", counts.signed),
+        ("cra_checkpoints_failed", "Attempts to make one that failed.", counts.failures),
+        ("cra_checkpoint_copies_delivered", "Copies that arrived.", sum(sink.delivered for sink in sinks)),
+        ("cra_checkpoint_copies_failed", "Attempts to deliver one that failed.", sum(sink.failures for sink in sinks)),
+        (
+            "cra_checkpoint_copies_dropped",
+            "Copies given up because a queue was full.",
+            sum(sink.dropped for sink in sinks),
+        ),
+        ("cra_checkpoint_copies_waiting", "Copies that have not arrived yet.", sum(sink.waiting for sink in sinks)),
+    )

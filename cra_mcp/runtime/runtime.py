@@ -36,6 +36,7 @@ from cra_mcp.runtime.watching import Change, Watcher
 from cra_mcp.session import EndReason, Session
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.state.freezes import Freeze, Kind
+from cra_mcp.trace.checkpointing import CheckpointCounts
 from cra_mcp.trace.event import Event, Verification, parse, verify
 from cra_mcp.trace.store import Recovery, TraceInfo, TraceStore
 
@@ -325,6 +326,10 @@ class Runtime:
             self._sessions.record(session, event_type, cast("Mapping[str, object]", lossy(payload)))
         finally:
             self.end_session(session.session_id)
+
+    def checkpoint_counts(self) -> CheckpointCounts | None:
+        """What became of the checkpoints of what is recorded; None where none are made."""
+        return None
 
     # --- CARP ------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import anyio
 import httpx2
 import pytest
 from mcp import Client
@@ -65,6 +66,25 @@ async def test_calls_are_counted_by_outcome_and_timed(atlas: Path) -> None:
     assert after["cra_store_bytes", ()] > 500
     labels = {value for _, pairs in after for _, value in pairs}
     assert not {label for label in labels if "secret" in label or "made_up" in label or "do_" in label}
+
+
+async def test_checkpoints_and_their_copies_are_counted(atlas: Path, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    targets = ("--checkpoint-to", f"folder:{copies}", "--checkpoint-to", f"folder:{tmp_path / 'missing'}")
+    async with served(atlas, "--metrics", "--checkpoint-every", "1", *targets) as server:
+        async with Client(f"{server.url}/mcp", cache=None) as client:
+            await client.call_tool("do_echo", {"text": "x"})
+        with anyio.fail_after(20):
+            while True:
+                found = {name: value for (name, _), value in (await scrape(server.url)).items()}
+                if found["cra_checkpoint_copies_delivered"] and found["cra_checkpoint_copies_failed"]:
+                    break
+                await anyio.sleep(0.05)
+    assert found["cra_checkpoints_signed"] >= 1
+    assert found["cra_checkpoints_failed"] == 0
+    assert found["cra_checkpoint_copies_waiting"] >= 1
+    assert found["cra_checkpoint_copies_dropped"] == 0
 
 
 async def test_there_are_no_metrics_unless_they_are_wanted(atlas: Path) -> None:
