@@ -181,6 +181,11 @@ def test_cut_off_and_written_anew_is_not_taken_for_one_of_them_only():
     assert "none of it could be compared" in str(examined(GOOD[:2], SIGNED).message)
 
 
+def test_a_checkpoint_of_more_events_never_agrees_whatever_root_it_has():
+    boasting = Checkpoint(f"example.com/agents/{SESSION}", EVENTS + 5, checkpoint(GOOD).root)
+    assert told(examined(GOOD, [boasting])) == ("truncated", "truncated", EVENTS)
+
+
 def test_an_empty_file_is_truncated_where_something_was_signed():
     assert told(examined([], SIGNED)) == ("truncated", "truncated", 0)
     assert examined([]).ok
