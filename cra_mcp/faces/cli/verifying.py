@@ -90,7 +90,9 @@ def verify(
             metavar="[SESSION|FILE]...", help="Session ids (or beginnings, or `latest`), or .trace.jsonl files."
         ),
     ] = None,
-    all_traces: Annotated[bool, typer.Option("--all", help="Every trace in the folder.")] = False,
+    all_traces: Annotated[
+        bool, typer.Option("--all", help="Every trace in the folder, and those it should have.")
+    ] = False,
     expect: Annotated[
         str | None,
         typer.Option(metavar="SEQUENCE:HASH", help="An event known from a receipt: the chain must hold it."),
@@ -119,6 +121,8 @@ def verify(
     evidence = gather(checkpoint, keys) if checkpoint else None
     look = _Look(evidence, keys, sure=bool(key))
     found = [_examine(store, name, head, look, config.trace_path) for name in names]
+    if all_traces and evidence is not None:
+        found += [_gone(session_id, evidence) for session_id in sorted(evidence.checkpoints.keys() - set(names))]
     ok = all(each.ok for each in found)
     if as_json:
         emit_json({"ok": ok, "traces": [each.to_dict() for each in found]})
@@ -175,6 +179,15 @@ def _examine(store: "TraceStore", name: str, head: "Head | None", look: _Look, f
     found = diagnose(lines, check, evidence.checkpoints)
     shown = guarantee(found, evidence.source, evidence.signer) if found.ok and evidence.fault is None else None
     return _Found(name, check, found, evidence, shown)
+
+
+def _gone(session_id: str, pool: Pool) -> _Found:
+    """A session that was signed, and of which there is no trace here."""
+    from cra_mcp.trace.diagnosis import diagnose  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
+
+    check, evidence = verify_lines(()), pool.of(session_id, "outside")
+    return _Found(session_id, check, diagnose((), check, evidence.checkpoints), evidence, None)
 
 
 def verify_file(path: Path, head: "Head | None" = None) -> "Verification":

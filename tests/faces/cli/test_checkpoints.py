@@ -235,6 +235,18 @@ def test_traces_in_each_others_place_are_seen(signed: Signed) -> None:
     assert json.loads(told.stdout)["ok"] is False
 
 
+def test_a_session_of_which_there_is_no_trace_any_more_is_missed(signed: Signed) -> None:
+    arguments = ("trace", "verify", "--all", "--data-dir", signed.data, "--checkpoint", signed.copies, "--json")
+    assert cra(*arguments).returncode == 0
+    signed.trace(1).unlink()
+    signed.beside(1).unlink()
+    done = cra(*arguments)
+    report = {each["trace"]: each for each in json.loads(done.stdout)["traces"]}
+    assert (done.returncode, report[signed.sessions[0]]["ok"]) == (1, True)
+    gone = report[signed.sessions[1]]
+    assert (gone["ok"], gone["code"], gone["kind"], gone["bad_index"]) == (False, "truncated", "truncated", 0)
+
+
 def test_a_checkpoint_of_another_session_shows_nothing(signed: Signed, tmp_path: Path) -> None:
     only = tmp_path / "only.checkpoint"
     (other, *_) = [path for path in signed.copies.iterdir() if path.name.startswith(signed.sessions[1])]
