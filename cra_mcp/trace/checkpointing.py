@@ -168,8 +168,8 @@ class Checkpointer:
         tick = time.monotonic() + self._interval_s
         while True:
             self._work.wait(max(0.0, tick - time.monotonic()))
+            self._work.clear()  # before looking, so that what is said meanwhile is seen now or wakes again
             closing = self._closing
-            self._work.clear()
             everything = closing or time.monotonic() >= tick
             if everything:
                 tick = time.monotonic() + self._interval_s
@@ -223,6 +223,8 @@ class Checkpointer:
 
     def _catch_up(self, log: _Log) -> None:
         """Take in what the chain had before, and compare it with what was signed then."""
+        while len(log.waiting) > _MAX_WAITING:  # this has failed for long: the store has them too
+            log.waiting.popleft()
         head, lines = log.waiting[0]
         first = head.sequence + 1 - len(lines)
         before = self._last_signed(log.session_id)
@@ -233,6 +235,7 @@ class Checkpointer:
             tree.append(leaf_hash(line))
         if not agrees and not _is(before, tree):
             log.fault = True
+            log.waiting = deque(maxlen=0)  # what is recorded from now on is nothing to remember
             raise CRAError(
                 "the chain is not the one that was signed before: no more checkpoints are made of it",
                 code="checkpoint_mismatch",

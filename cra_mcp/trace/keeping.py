@@ -38,7 +38,7 @@ class KeptCheckpoints:
             return []
 
     def append(self, session_id: str, note: bytes) -> None:
-        """Keep one more, on disk when this returns. What a write that was cut off left is replaced.
+        """Keep one more, flushed to disk. What a write that was cut off left is replaced.
 
         Raises:
             OSError: it can't be written.

@@ -198,6 +198,9 @@ def test_nothing_is_signed_that_contradicts_what_was_signed_before(tmp_path, dra
     again = Written(tmp_path, every=1)
     for number in range(9):
         again.store.append(SESSION, [draft(number)])  # calls go on
+    until(lambda: again.checkpointer.counts().failures)
+    again.store.append(SESSION, [draft()])
+    assert not again.checkpointer._logs[SESSION].waiting  # nothing is remembered in vain
     again.close()
     assert len(again.kept.read(SESSION)) == 1
     assert again.checkpointer.counts().failures == 1
@@ -300,3 +303,33 @@ def test_events_that_come_faster_than_they_are_hashed_are_bounded(tmp_path, draf
     last = parse_checkpoint(KeptCheckpoints(tmp_path).read(SESSION)[-1]).checkpoint
     assert last.root == root_of([leaf_hash(line) for line in store.read(SESSION)])
     assert last.size == 200
+
+
+def test_events_of_a_chain_whose_past_can_not_be_read_are_not_piled_up(tmp_path, draft, monkeypatch, errors):
+    monkeypatch.setattr(checkpointing, "_MAX_WAITING", 5)
+    before = Written(tmp_path)
+    before.store.append(SESSION, [draft()])
+    before.close()
+
+    class Blind(FileStore):
+        blind = True
+
+        def read(self, session_id, *, after=-1, limit=None):
+            if self.blind:
+                raise TraceUnavailableError("the disk gives nothing")
+            return super().read(session_id, after=after, limit=limit)
+
+    store = Blind(tmp_path)
+    checkpointer = Checkpointer(store=store, key=lambda: KEY, kept=KeptCheckpoints(tmp_path), every=1, interval_s=600)
+    store.tap = checkpointer
+    store.begin(SESSION, SESSION)
+    for number in range(40):
+        store.append(SESSION, [draft(number)])
+    until(lambda: len(checkpointer._logs[SESSION].waiting) <= 5)
+    store.blind = False
+    store.close()
+    checkpointer.close()
+    last = parse_checkpoint(KeptCheckpoints(tmp_path).read(SESSION)[-1]).checkpoint
+    lines = store.read(SESSION)
+    assert (last.size, last.root) == (41, root_of([leaf_hash(line) for line in lines]))
+    assert "the disk gives nothing [trace_unavailable]" in errors.text
