@@ -31,6 +31,7 @@ from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.detect.key import TokenKey
 from cra_mcp.trace.detect.own import load_patterns
 from cra_mcp.trace.file import FileStore
+from cra_mcp.trace.index import TraceIndex
 from cra_mcp.trace.keeping import KeptCheckpoints
 from cra_mcp.trace.keyfile import load_key
 from cra_mcp.trace.memory import MemoryStore
@@ -157,6 +158,11 @@ def open_detectors(config: RuntimeConfig) -> Detectors:
     path = None if config.store == "memory" else config.data_path / "redaction.key"
     own = load_patterns(config.redact_patterns) if config.redact_patterns is not None else {}
     return Detectors(config.detectors, own=own, key=TokenKey(path).get)
+
+
+def open_index(config: RuntimeConfig) -> TraceIndex | None:
+    """The index of the traces of a configuration; None where they are not in files. Touches nothing until it is used."""
+    return TraceIndex(config.trace_path) if config.store == "file" else None
 
 
 def open_keys(config: RuntimeConfig) -> KeyStore:

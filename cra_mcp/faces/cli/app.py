@@ -13,8 +13,10 @@ from cra_mcp.faces.cli import (
     freezing,
     govern,
     keys,
+    replays,
     trace_export,
-    trace_upkeep,  # noqa: F401  # pyright: ignore[reportUnusedImport] - likewise
+    trace_search,
+    trace_upkeep,
     traces,
 )
 from cra_mcp.faces.cli.conformance import conformance
@@ -34,8 +36,17 @@ _COMMANDS: tuple[Command, ...] = (
     (approvals.deny, ("cra-mcp deny 01a1fbca",)),
     (freezing.freeze, freezing.FREEZE_EXAMPLES),
     (freezing.unfreeze, ("cra-mcp unfreeze --all", "cra-mcp unfreeze --agent bot")),
+    (replays.replay, replays.REPLAY_EXAMPLES),
     (conformance, ("cra-mcp conformance", "cra-mcp conformance --group policy --json")),
     (doctor, ("cra-mcp doctor", "cra-mcp doctor --json")),
+)
+
+_TRACE_COMMANDS: tuple[Command, ...] = (
+    (trace_search.search, trace_search.SEARCH_EXAMPLES),
+    (trace_search.index, trace_search.INDEX_EXAMPLES),
+    (replays.diff, replays.DIFF_EXAMPLES),
+    (trace_export.export, trace_export.EXAMPLES),
+    (trace_upkeep.prune, trace_upkeep.PRUNE_EXAMPLES),
 )
 
 
@@ -71,8 +82,9 @@ def build(speaking: Iterable[Command]) -> typer.Typer:
     app.callback(epilog=epilog(*root))(_root)
     for function, examples in (*speaking, *_COMMANDS):
         app.command(epilog=epilog(*examples))(function)
+    for function, examples in _TRACE_COMMANDS:
+        traces.app.command(epilog=epilog(*examples))(function)
     app.add_typer(atlases.app)
-    traces.app.command("export", epilog=epilog(*trace_export.EXAMPLES))(trace_export.export)
     app.add_typer(traces.app)
     app.add_typer(keys.app)
     return app

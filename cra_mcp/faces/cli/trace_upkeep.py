@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cra_mcp.faces.cli.exits import epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
 from cra_mcp.faces.cli.output import emit, emit_json, say
-from cra_mcp.faces.cli.traces import app
 
 if TYPE_CHECKING:
+    from cra_mcp.settings import RuntimeConfig
     from cra_mcp.trace.retention import Pruning
+
+PRUNE_EXAMPLES = ("cra-mcp trace prune --keep 30d --dry-run", "cra-mcp trace prune --keep 7y --json")
 
 _UNITS_S = {"h": 3_600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 _PERIOD = re.compile(r"([1-9][0-9]{0,4})([hdwy])")
@@ -25,7 +26,6 @@ def _seconds(text: str) -> int:
     return int(match[1]) * _UNITS_S[match[2]]
 
 
-@app.command(epilog=epilog("cra-mcp trace prune --keep 30d --dry-run", "cra-mcp trace prune --keep 7y --json"))
 def prune(
     keep: Annotated[str, typer.Option("--keep", metavar="PERIOD", help="What stays: 12h, 30d, 4w, 7y.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; change nothing.")] = False,
@@ -49,6 +49,8 @@ def prune(
         found.append(done)
         if not as_json:
             _tell(done, dry_run=dry_run)
+    if not dry_run and any(done.statement is not None for done in found):
+        _forget(config)
     gone = sum(done.statement is not None for done in found)
     if as_json:
         statements = [done.statement for done in found if done.statement is not None]
@@ -56,6 +58,15 @@ def prune(
         emit_json({"dry_run": dry_run, "pruned": statements, "kept": kept})
     else:
         say(f"{gone} traces {'would go' if dry_run else 'gone'}, {len(found) - gone} old ones kept")
+
+
+def _forget(config: "RuntimeConfig") -> None:
+    """The index must not know what is gone; it is made anew with the next search."""
+    from cra_mcp.compose import open_index  # noqa: PLC0415 - not for --help
+
+    index = open_index(config)
+    if index is not None:
+        index.discard()
 
 
 def _tell(done: "Pruning", *, dry_run: bool) -> None:

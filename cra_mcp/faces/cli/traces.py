@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cra_mcp.errors import TraceError
+from cra_mcp.errors import TraceError, TraceUnavailableError
 from cra_mcp.faces.cli.exits import CODES, NO, epilog
-from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, Store, TraceDir
+from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, flush, say, table
 from cra_mcp.faces.cli.stores import find_session, open_traces
 
 if TYPE_CHECKING:
+    from cra_mcp.settings import RuntimeConfig
     from cra_mcp.trace.store import TraceInfo, TraceStore
 
 app = typer.Typer(name="trace", no_args_is_help=True)
@@ -40,12 +41,11 @@ def list_traces(
     as_json: AsJson = False,
 ) -> None:
     """List traces, the last written first."""
-    traces = open_traces(data_dir, trace_dir, store)
-    found = traces.sessions()
-    shown = found[: limit or None]
-    entries = [_entry(traces, info) for info in shown]
+    config = config_of(data_dir=data_dir, trace_dir=trace_dir, store=store)
+    listed = _indexed(config, limit)
+    entries, total = listed if listed is not None else _scanned(config, limit)
     if as_json:
-        emit_json({"sessions": entries, "total": len(found)})
+        emit_json({"sessions": entries, "total": total})
     elif entries:
         rows = [
             (
@@ -60,8 +60,48 @@ def list_traces(
         table(("SESSION", "LAST WRITTEN", "", "AGENT", "GOAL"), rows, colours={"live": "green"})
     else:
         say("no traces here yet; --data-dir and --trace-dir say where to look")
-    if len(found) > len(shown):
-        say(f"{len(found) - len(shown)} older ones not listed; --limit 0 lists all")
+    if total > len(entries):
+        say(f"{total - len(entries)} older ones not listed; --limit 0 lists all")
+
+
+def _indexed(config: "RuntimeConfig", limit: int) -> "tuple[list[dict[str, object]], int] | None":
+    """What the index says, and how many there are; None where there is no index to be had."""
+    from cra_mcp.compose import open_index  # noqa: PLC0415 - not for --help
+    from cra_mcp.faces.cli.trace_search import follow  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.claim import is_chain_claimed  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.search import count_sessions, list_sessions  # noqa: PLC0415 - not for --help
+
+    index = open_index(config)
+    if index is None:
+        return None
+    try:
+        follow(index)
+        with index.reading() as connection:
+            listed, total = list_sessions(connection, limit=limit or -1), count_sessions(connection)
+    except TraceUnavailableError:  # someone else's folder, or a full disk: the traces can be read all the same
+        return None
+    finally:
+        index.close()
+    return [
+        {
+            "session_id": each.session_id,
+            "modified": each.modified,
+            "size_bytes": each.size_bytes,
+            "live": is_chain_claimed(config.trace_path, each.session_id),
+            "agent_id": each.agent_id,
+            "goal": each.goal,
+        }
+        for each in listed
+    ], total
+
+
+def _scanned(config: "RuntimeConfig", limit: int) -> "tuple[list[dict[str, object]], int]":
+    """What the traces themselves say, and how many there are."""
+    from cra_mcp.compose import open_store  # noqa: PLC0415 - not for --help
+
+    traces = open_store(config)
+    found = traces.sessions()
+    return [_entry(traces, info) for info in found[: limit or None]], len(found)
 
 
 def _entry(store: "TraceStore", info: "TraceInfo") -> dict[str, object]:

@@ -33,6 +33,8 @@ COMMANDS = [
     "trace prune",
     "freeze",
     "unfreeze",
+    "replay",
+    "trace diff",
     "pending",
     "approve",
     "deny",
@@ -40,6 +42,8 @@ COMMANDS = [
     "doctor",
     "trace prove",
     "trace verify-proof",
+    "trace search",
+    "trace index",
 ]
 
 

@@ -28,6 +28,8 @@ COMMANDS = [
     "trace prune",
     "freeze",
     "unfreeze",
+    "replay",
+    "trace diff",
     "pending",
     "approve",
     "deny",
@@ -35,6 +37,8 @@ COMMANDS = [
     "doctor",
     "trace prove",
     "trace verify-proof",
+    "trace search",
+    "trace index",
 ]
 
 WALK = """

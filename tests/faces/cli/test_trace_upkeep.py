@@ -34,3 +34,54 @@ def test_a_period_that_is_none_is_wrong_usage(place: Place) -> None:
     for period in ("30", "d", "0d", "-1d", "1.5d", "30 days"):
         refused = cra("trace", "prune", f"--keep={period}", "--data-dir", place.data)
         assert (refused.returncode, "--keep" in refused.stderr) == (2, True), period
+
+
+def test_events_are_found_in_all_traces_without_being_asked_to_index_them(place: Place, server: CRARuntime) -> None:
+    where = ("--data-dir", place.data)
+    for agent in ("ann", "bob"):
+        session = server.create_session(agent, "Something rare" if agent == "bob" else "Something")
+        server.execute_blocking(session.session_id, "tool.delete", {})
+        server.end_session(session.session_id)
+    found = json.loads(cra("trace", "search", "--decision", "deny", "--type", "action.*", *where, "--json").stdout)
+    assert [(event["agent_id"], event["action_id"]) for event in found["events"]] == [
+        ("bob", "tool.delete"),
+        ("ann", "tool.delete"),
+    ]
+    shown = cra("trace", "search", "--text", "RARE", *where)
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[0].split() == [
+        "TIME", "SESSION", "SEQ", "EVENT", "ACTION", "DECISION", "POLICY", "AGENT",
+    ]  # fmt: skip
+    assert all("bob" in row for row in shown.stdout.splitlines()[1:])
+    none = cra("trace", "search", "--agent", "nobody", *where)
+    assert (none.returncode, none.stdout, none.stderr) == (1, "", "nothing found\n")
+    assert cra("trace", "search", "--since", "yesterday", *where).returncode == 1
+    done = json.loads(cra("trace", "index", "--rebuild", "--json", *where).stdout)
+    assert done["updated"]
+    assert done["counts"]["added"] > 8
+    assert "0 events added" in cra("trace", "index", *where).stderr
+    assert cra("trace", "search", *where, env={"CRA_STORE": "sqlite:x"}).returncode == 3
+
+
+def test_traces_in_one_sqlite_file_are_read_with_the_same_commands(place: Place) -> None:
+    store = ("--store", f"sqlite:{place.data / 'traces.sqlite3'}")
+    ran = cra(
+        "execute", "tool.add", "--args", '{"a":1,"b":2}', "--atlas", place.atlas, *store, "--data-dir", place.data
+    )
+    assert ran.returncode == 0, ran.stderr
+    (listed,) = json.loads(cra("trace", "list", *store, "--json").stdout)["sessions"]
+    assert listed["size_bytes"] > 1_000
+    assert "action.executed" in cra("trace", "show", *store).stdout
+    assert cra("trace", "verify", "--all", *store).returncode == 0
+    assert not (place.data / "traces").exists() or not list((place.data / "traces").glob("*.jsonl"))
+    wrong = cra("trace", "list", "--store", "postgres:x")
+    assert (wrong.returncode, "sqlite:PATH" in wrong.stderr) == (3, True)
+
+
+def test_a_folder_that_can_not_hold_an_index_is_listed_all_the_same(place: Place, server: CRARuntime) -> None:
+    session = server.create_session("ann", "Something")
+    server.end_session(session.session_id)
+    (place.data / "traces" / "index.sqlite3").mkdir()
+    listed = cra("trace", "list", "--data-dir", place.data, "--json")
+    assert [each["agent_id"] for each in json.loads(listed.stdout)["sessions"]] == ["ann"]
+    assert cra("trace", "search", "--data-dir", place.data).returncode == 3
