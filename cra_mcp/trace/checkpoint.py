@@ -219,6 +219,13 @@ class SignerKey:
         blob = encode(self.verifier.key_id + self._private.sign(text.encode()))
         return f"{text}\n\u2014 {self.verifier.name} {blob}\n".encode()
 
+    def sign_statement(self, kind: str, data: bytes) -> bytes:
+        """The signature of a statement that is no checkpoint: over a line with its kind, and ``data``.
+
+        ``kind`` holds no line feed, so no checkpoint is ever taken for one: its first line is the name of a key and a session.
+        """
+        return self._private.sign(kind.encode() + b"\n" + data)
+
 
 def origin_of(name: str, session_id: str) -> str:
     """The origin of a session's log, signed by the key of this name."""

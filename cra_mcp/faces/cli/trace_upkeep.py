@@ -1,5 +1,6 @@
 """``trace prune``: letting old traces go."""
 
+import os
 import re
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ from cra_mcp.faces.cli.output import emit, emit_json, say
 
 if TYPE_CHECKING:
     from cra_mcp.settings import RuntimeConfig
-    from cra_mcp.trace.retention import Pruning
+    from cra_mcp.trace.retention import Pruning, Sign
 
 PRUNE_EXAMPLES = ("cra-mcp trace prune --keep 30d --dry-run", "cra-mcp trace prune --keep 7y --json")
 
@@ -45,7 +46,7 @@ def prune(
     config = config_of(data_dir=data_dir, trace_dir=trace_dir)
     found: list[Pruning] = []
     rule = retention.Rule(keep_s, damaged=damaged, dry_run=dry_run)
-    for done in retention.prune(config.trace_path, rule, time.time_ns()):
+    for done in retention.prune(config.trace_path, rule, time.time_ns(), sign=None if dry_run else _signing(config)):
         found.append(done)
         if not as_json:
             _tell(done, dry_run=dry_run)
@@ -58,6 +59,18 @@ def prune(
         emit_json({"dry_run": dry_run, "pruned": statements, "kept": kept})
     else:
         say(f"{gone} traces {'would go' if dry_run else 'gone'}, {len(found) - gone} old ones kept")
+
+
+def _signing(config: "RuntimeConfig") -> "Sign | None":
+    """What signs statements: the key of checkpoints, where there is one."""
+    from cra_mcp.trace.checkpoint import encode  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.keyfile import KEY_FILE, load_key  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.retention import FORM  # noqa: PLC0415 - not for --help
+
+    if config.checkpoint_key is None and not (config.data_path / KEY_FILE).exists():
+        return None
+    key = load_key(config.checkpoint_key, config.data_path, os.environ)
+    return lambda data: {"vkey": key.verifier.encode(), "ed25519": encode(key.sign_statement(FORM, data))}
 
 
 def _forget(config: "RuntimeConfig") -> None:

@@ -1,15 +1,19 @@
 """Keeping a folder of traces in order from the command line."""
 
+import base64
 import json
 import os
 import re
 
 from cra_mcp import CRARuntime
+from cra_mcp.canonical import canonical_bytes
+from cra_mcp.trace.checkpoint import VerifierKey
 from tests.faces.cli.conftest import cra
 from tests.faces.mcp.conftest import Place
 
 
 def test_old_traces_go_when_it_is_asked_for_and_a_statement_stays(place: Place, server: CRARuntime) -> None:
+    assert cra("trace", "key", "--make", "--data-dir", place.data).returncode == 0
     session = server.create_session("ann", "Something")
     server.end_session(session.session_id)
     trace = place.data / "traces" / f"{session.session_id}.trace.jsonl"
@@ -26,6 +30,13 @@ def test_old_traces_go_when_it_is_asked_for_and_a_statement_stays(place: Place, 
     done = json.loads(cra("trace", "prune", "--keep", "1y", "--damaged", "--json", *where).stdout)
     assert [statement["session_id"] for statement in done["pruned"]] == [session.session_id]
     assert not trace.exists()
+    (statement,) = done["pruned"]
+    signature = statement.pop("signature")
+    key = VerifierKey.decode(signature["vkey"])
+    assert key.encode() == cra("trace", "key", "--data-dir", place.data).stdout.strip()
+    said = b"cra.trace.pruned/1\n" + canonical_bytes(statement)
+    assert key.has_signed(said, base64.b64decode(signature["ed25519"]))
+    assert not key.has_signed(said.replace(b"1", b"2"), base64.b64decode(signature["ed25519"]))
     shown = cra("trace", "show", session.session_id, *where)
     assert shown.returncode == 3
 
