@@ -15,7 +15,8 @@ from types import FrameType
 import pytest
 
 from cra_mcp.errors import TraceLockedError, TraceUnavailableError, UnknownTraceError
-from cra_mcp.trace.claim import Claim, _lock
+from cra_mcp.trace import claim as claim_module
+from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.disk import Disk
 from cra_mcp.trace.event import Draft, verify
 from cra_mcp.trace.file import FileStore
@@ -514,20 +515,21 @@ def test_no_lock_is_left_behind_however_many_take_turns(folder, draft):
 
 
 @posix
-def test_a_lock_whose_file_was_removed_by_its_last_owner_is_not_taken(tmp_path):
+def test_a_lock_whose_file_its_last_owner_removes_meanwhile_is_not_taken(tmp_path, monkeypatch):
     path = tmp_path / "some.lock"
-    claim = Claim.take(path, "it is used", "wait")
-    late = os.open(path, os.O_RDWR)
-    claim.give_up()
-    claim.give_up()
-    try:
-        assert not path.exists()
-        assert _lock(late), "the file that was can be locked"
-        second = Claim.take(path, "it is used", "wait")
-        assert Claim.is_taken(path), "and is not what counts"
-        second.give_up()
-    finally:
-        os.close(late)
+    first = Claim.take(path, "it is used", "wait")
+    seize = claim_module._seize
+
+    def give_up_before(fd: int) -> None:
+        first.give_up()  # between the opening of its file and the lock on it; later calls change nothing
+        seize(fd)
+
+    monkeypatch.setattr(claim_module, "_seize", give_up_before)
+    second = Claim.take(path, "it is used", "wait")
+    assert path.exists()
+    assert Claim.is_taken(path)
+    second.give_up()
+    assert not path.exists()
     assert not Claim.is_taken(path)
 
 
