@@ -22,7 +22,6 @@ State = Literal["ok", "note", "problem"]
 
 _PACKAGES = (
     "anyio",
-    "filelock",
     "jsonschema",
     "jsonschema-rs",
     "mcp",
