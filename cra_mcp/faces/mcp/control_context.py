@@ -6,7 +6,7 @@ Rule: what is handed out is recorded; what is only named is not. Source: specs/c
 from collections.abc import Sequence
 from typing import Any, cast
 
-from cra_mcp.faces.mcp.control_sessions import BLOCK, RULES, rules
+from cra_mcp.faces.mcp.control_sessions import BLOCK, DEFAULT_TOKENS, RULES, rules
 from cra_mcp.faces.mcp.control_tool import (
     COUNT,
     STRING,
@@ -23,7 +23,7 @@ from cra_mcp.ranking import Ranked, rank
 from cra_mcp.resolution import block_message
 from cra_mcp.runtime import Runtime
 
-_DEFAULT_TOKENS = 20_000
+_MAX_TOKENS = 30_000
 _DEFAULT_FOUND = 10
 _RELEVANCE = {"type": "number", "minimum": 0}
 _FOUND = {
@@ -48,7 +48,7 @@ class _ContextTools:
             session.session_id,
             cast("str", arguments["need"]),
             hints=cast("Sequence[str]", arguments.get("hints", ())),
-            max_tokens=cast("int", arguments.get("max_tokens", _DEFAULT_TOKENS)),
+            max_tokens=cast("int", arguments.get("max_tokens", DEFAULT_TOKENS)),
         )
         return {
             "session_id": session.session_id,
@@ -105,8 +105,8 @@ def context_tools(runtime: Runtime) -> list[ControlTool]:
                 "max_tokens": {
                     "type": "integer",
                     "minimum": 1,
-                    "maximum": 1_000_000,
-                    "default": _DEFAULT_TOKENS,
+                    "maximum": _MAX_TOKENS,
+                    "default": DEFAULT_TOKENS,
                     "description": "How much may be given, in tokens (4 characters each).",
                 },
             },

@@ -5,6 +5,7 @@ Rule: they govern nothing by themselves; every one leaves its events through the
 
 from typing import Any, cast
 
+from cra_mcp.atlas.model import ContextBlock
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.faces.mcp.control_tool import (
     BOOLEAN,
@@ -27,6 +28,10 @@ from cra_mcp.faces.mcp.sessions import Caller
 from cra_mcp.resolution import Resolution, block_message
 from cra_mcp.runtime import Runtime
 from cra_mcp.session import Session
+
+DEFAULT_TOKENS = 20_000
+"""How much context one answer holds, where its caller doesn't say. What there is twice (structure and text) has to stay below the
+1 MiB that clients take of one message, in any script."""
 
 _GOAL = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "description": "What the work is for."}
 _PARENT = {**ID, "description": "A session of yours that this one works for; it stays open."}
@@ -64,6 +69,7 @@ BLOCK = record(
     }
 )
 """The schema of a context document with its content."""
+_TITLE = record({"block_id": STRING, "name": STRING, "token_estimate": COUNT})
 _RECORDED = {"recorded": BOOLEAN, "session_id": STRING}
 _HEAD = record({"sequence": COUNT, "event_hash": STRING})
 
@@ -77,22 +83,18 @@ class _SessionTools:
     def start(self, caller: Caller, arguments: Arguments) -> Value:
         session = self._begin(caller, arguments)
         resolution = self._runtime.resolve(session.session_id)
-        titles = [
-            {"block_id": block.block_id, "name": block.name, "token_estimate": block.token_estimate}
-            for block in resolution.context_blocks
-        ]
+        titles = [_title(block) for block in resolution.context_blocks]
         return {"session": session.to_dict(), **rules(resolution), "context": titles}
 
     def bootstrap(self, caller: Caller, arguments: Arguments) -> Value:
         session = self._begin(caller, arguments)
-        resolution = self._runtime.resolve(session.session_id)
-        for block in resolution.context_blocks:
-            self._runtime.record_context(session.session_id, block)
+        resolution, choice = self._runtime.choose_context(session.session_id, session.goal, max_tokens=DEFAULT_TOKENS)
         head = self._runtime.verify_chain(session.session_id).head
         return {
             "session": session.to_dict(),
             **rules(resolution),
-            "context_blocks": [block_message(block) for block in resolution.context_blocks],
+            "context_blocks": [block_message(each.block) for each in choice.given],
+            "left_out": [_title(each.block) for each in choice.left_out],
             "chain_head": {"sequence": head.sequence, "event_hash": head.event_hash} if head is not None else None,
         }
 
@@ -145,6 +147,10 @@ class _SessionTools:
         return caller.sessions.start(cast("str", arguments["goal"]), parent)
 
 
+def _title(block: ContextBlock) -> dict[str, object]:
+    return {"block_id": block.block_id, "name": block.name, "token_estimate": block.token_estimate}
+
+
 def rules(resolution: Resolution) -> dict[str, object]:
     """The rules of a resolution in the words of the message, without schemas: those are in the tool list."""
     message = resolution.to_dict()
@@ -180,17 +186,23 @@ def session_tools(runtime: Runtime) -> list[ControlTool]:
             answers={
                 "session": _SESSION,
                 **RULES,
-                "context": many(record({"block_id": STRING, "name": STRING, "token_estimate": COUNT})),
+                "context": many(_TITLE),
             },
         ),
         control_tool(
             "cra_bootstrap",
             "Start with everything",
-            "Start a session and get its rules, its context documents and the head of its trace in one call.",
+            "Start a session and get its rules, the documents that fit its goal best and the head of its trace in one call.",
             run=does.bootstrap,
             arguments=begins,
             required=["goal"],
-            answers={"session": _SESSION, **RULES, "context_blocks": many(BLOCK), "chain_head": or_null(_HEAD)},
+            answers={
+                "session": _SESSION,
+                **RULES,
+                "context_blocks": many(BLOCK),
+                "left_out": many(_TITLE),
+                "chain_head": or_null(_HEAD),
+            },
         ),
         control_tool(
             "cra_end_session",
