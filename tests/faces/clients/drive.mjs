@@ -39,6 +39,13 @@ report.allowed = await client.callTool({ name: "tool_add", arguments: { a: 2, b:
 report.denied = await client.callTool({ name: "tool_delete", arguments: {} });
 report.approved = await client.callTool({ name: "tool_pay", arguments: { to: "ann" } });
 const receipt = report.allowed._meta["dev.cra/receipt"];
+const steps = [];
+const options = { onprogress: (step) => steps.push([step.progress, step.total, step.message]) };
+const done = await client.callTool(
+  { name: "tool_steps", arguments: {} },
+  ...(sdk === "1" ? [undefined, options] : [options]),
+);
+report.steps = [done.content[0].text, steps];
 report.trace = (await client.readResource({ uri: `cra://trace/${receipt.session_id}` })).contents[0].text;
 await client.close();
 process.stdout.write(JSON.stringify(report));

@@ -1,7 +1,8 @@
 """Drives the server with a Python client and prints one JSON report.
 
-``python drive.py mcp1|mcp2|fastmcp MODE TARGET...``: MODE is the protocol era, for clients that have a choice; TARGET is an URL
-(one that ends in /sse is connected to with the transport of 2024) or a command. Runs in the environment of that client.
+``python drive.py mcp1|mcp2|fastmcp MODE MARKS TARGET...``: MODE is the protocol era, for clients that have a choice; MARKS is the
+file an action marks that it began and ended in; TARGET is an URL (one that ends in /sse is connected to with the transport of
+2024) or a command. Runs in the environment of that client.
 """
 # ruff: noqa: PLC0415 - no environment has all of the clients
 
@@ -12,7 +13,7 @@ import sys
 import warnings
 from contextlib import AsyncExitStack
 
-kind, mode, *target = sys.argv[1:]
+kind, mode, marks, *target = sys.argv[1:]
 remote = target[0].startswith(("http://", "https://"))
 updated = asyncio.Event()
 
@@ -82,6 +83,48 @@ async def fastmcp(stack):
     return client.session, client.call_tool_mcp
 
 
+async def watch(session, call_tool, uri):
+    """Be told that a trace has grown, in the way of the era."""
+    if session_is_modern(session):
+        from mcp.client.subscriptions import listen
+
+        async with listen(session, resource_subscriptions=[uri]) as stream:
+            await call(call_tool, "tool_echo", {})
+            return str((await asyncio.wait_for(anext(stream), 20)).uri)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a later era has no such request
+        await session.subscribe_resource(uri)
+    await call(call_tool, "tool_echo", {})
+    if kind != "fastmcp":  # whose client hands these messages to nobody
+        await asyncio.wait_for(updated.wait(), 20)
+    return uri
+
+
+def session_is_modern(session):
+    return getattr(session, "protocol_version", None) == "2026-07-28"
+
+
+async def give_up(session):
+    """Cancel a call that is under way; the session goes on."""
+    request_id = getattr(session, "_request_id", None)
+    task = asyncio.create_task(session.call_tool("tool_wait", {"marks": marks}))
+    async with asyncio.timeout(20):
+        while "began" not in marked():
+            await asyncio.sleep(0.02)
+        if kind == "mcp1":  # this client says nothing by itself
+            from mcp import types
+
+            params = types.CancelledNotificationParams(requestId=request_id)
+            await session.send_notification(types.ClientNotification(types.CancelledNotification(params=params)))
+        task.cancel()
+        while "ended" not in marked():
+            await asyncio.sleep(0.02)
+
+
+def marked():
+    return open(marks).read().split() if os.path.exists(marks) else []
+
+
 async def call(call_tool, name, arguments):
     result = await call_tool(name, arguments)
     return json.loads(result.model_dump_json(by_alias=True, exclude_none=True))
@@ -96,13 +139,18 @@ async def main():
         report["approved"] = await call(call_tool, "tool_pay", {"to": "ann"})
         receipt = report["allowed"]["_meta"]["dev.cra/receipt"]
         uri = f"cra://trace/{receipt['session_id']}"
-        if mode == "legacy":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a later era has no such request
-                await session.subscribe_resource(uri)
-            await call(call_tool, "tool_echo", {})
-            if kind != "fastmcp":
-                await asyncio.wait_for(updated.wait(), 20)
+        report["updated"] = await watch(session, call_tool, uri)
+        steps = []
+
+        async def progress(done, total, message):
+            steps.append([done, total, message])
+
+        result = await session.call_tool("tool_steps", {}, progress_callback=progress)
+        report["steps"] = [json.loads(result.model_dump_json())["content"][0]["text"], steps]
+        # The bridge hands the cancellation on as a message, which Streamable HTTP of 2026 has none for.
+        report["gave_up"] = not (session_is_modern(session) and "--allow-http" in target)
+        if report["gave_up"]:
+            await give_up(session)
         report["trace"] = (await session.read_resource(uri)).contents[0].text
     sys.stdout.write(json.dumps(report))
 

@@ -34,10 +34,10 @@ def python_of(kind: str) -> str:
     return str(module.interpreter(kind))
 
 
-def drive(kind: str, mode: str, *target: str) -> dict[str, object]:
+def drive(kind: str, mode: str, place: Place, *target: str) -> dict[str, object]:
     # -P: the folder of the script has modules of ours in it
     done = subprocess.run(
-        [python_of(kind), "-P", str(DRIVE), kind, mode, *target],
+        [python_of(kind), "-P", str(DRIVE), kind, mode, str(place.marks), *target],
         capture_output=True,
         text=True,
         env=environment(),
@@ -48,7 +48,7 @@ def drive(kind: str, mode: str, *target: str) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-def check(report: dict) -> None:
+def check(report: dict, place: Place) -> None:
     assert "tool_add" in report["tools"]
     assert "tool_delete" not in report["tools"]
     assert report["allowed"]["structuredContent"] == {"sum": 5}
@@ -56,6 +56,10 @@ def check(report: dict) -> None:
     assert "no-delete" in report["denied"]["content"][0]["text"]
     assert json.loads(report["approved"]["content"][0]["text"]) == {"echo": {"to": "ann"}}
     assert verify(report["trace"].encode().splitlines()).ok
+    assert report["updated"].startswith("cra://trace/")
+    assert report["steps"] == ["done", [[number, 3, f"step {number}"] for number in (1, 2, 3)]]
+    failed = [event["payload"]["error_code"] for event in place.events() if event["event_type"] == "action.failed"]
+    assert failed == ["cancelled"] * report["gave_up"]
 
 
 @pytest.fixture
@@ -70,26 +74,23 @@ def server(place: Place) -> Iterator[HttpServer]:
 
 
 @CLIENTS
-def test_a_python_client_lists_calls_is_refused_approves_reads_and_watches_over_stdio(
+def test_a_python_client_lists_calls_is_refused_approves_watches_cancels_and_sees_progress_over_stdio(
     place: Place, kind: str, mode: str
 ) -> None:
-    check(drive(kind, mode, sys.executable, *place.command()))
+    check(drive(kind, mode, place, sys.executable, *place.command()), place)
 
 
 @CLIENTS
 @pytest.mark.parametrize("transport", ["mcp", "sse"])
-def test_a_python_client_lists_calls_is_refused_approves_reads_and_watches_over_http(
+def test_a_python_client_lists_calls_is_refused_approves_watches_cancels_and_sees_progress_over_http(
     server: HttpServer, kind: str, mode: str, transport: str
 ) -> None:
-    check(drive(kind, mode, server.addresses[transport]))
+    check(drive(kind, mode, server.place, server.addresses[transport]), server.place)
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("mcp1", "legacy"), ("mcp2", "2026-07-28")])
 def test_a_client_that_only_speaks_stdio_comes_in_by_mcp_remote(server: HttpServer, kind: str, mode: str) -> None:
     npm = packages()
     entry = npm.package_file("mcp-remote", "dist/proxy.js")
-    check(
-        drive(
-            kind, mode, str(npm.node()), str(entry), server.addresses["mcp"], "--allow-http", "--transport", "http-only"
-        )
-    )
+    bridge = [str(npm.node()), str(entry), server.addresses["mcp"], "--allow-http", "--transport", "http-only"]
+    check(drive(kind, mode, server.place, *bridge), server.place)

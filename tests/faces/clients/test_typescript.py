@@ -48,6 +48,7 @@ def test_a_typescript_client_lists_calls_is_refused_approves_and_reads(place: Pl
     assert report["denied"]["isError"] is True
     assert "no-delete" in report["denied"]["content"][0]["text"]
     assert json.loads(report["approved"]["content"][0]["text"]) == {"echo": {"to": "ann"}}
+    assert report["steps"] == ["done", [[number, 3, f"step {number}"] for number in (1, 2, 3)]]
     assert verify(report["trace"].encode().splitlines()).ok
     assert len(place.traces()) == 1, "a probing process leaves no trace"
 

@@ -47,6 +47,11 @@ def mark(marks, text):
 def large(size):
     return "x" * size
 
+def steps(ctx):
+    for number in (1, 2, 3):
+        ctx.progress(number, 3, f"step {number}")
+    return "done"
+
 async def wait(marks):
     import asyncio
     with open(marks, "a") as file:
@@ -98,6 +103,7 @@ MANIFEST: dict[str, Any] = {
         action("tool.slow", "slow", timeout_seconds=60),
         action("tool.wait", "wait", timeout_seconds=60),
         action("tool.mark", "mark"),
+        action("tool.steps", "steps", executor={"type": "python", "callable": "tools:steps", "context": "ctx"}),
         action("tool.large", "large"),
         action("tool.delete", "echo"),
         action("tool.secret", "echo"),
