@@ -98,7 +98,7 @@ GUARDS = (
     Guard(
         "intent is stored before acting",
         "cra_mcp/gate/gate.py",
-        "        await self._recorder.store(attempt, durable=granted is not None or action.risk_tier.rank >= _DURABLE_RANK)\n",
+        "        await self._recorder.store(attempt, durable=self._is_durable(action, granted))\n",
         "",
         "tests/gate/test_exits.py",
     ),
@@ -476,13 +476,6 @@ GUARDS = (
         "tests/faces/mcp/test_talking_back.py",
     ),
     Guard(
-        "who may not read a resource may not watch it",
-        "cra_mcp/faces/mcp/subscriptions.py",
-        "            await self._resources.read(ctx, uri)  # raises as reading does\n",
-        "",
-        "tests/faces/mcp/test_subscriptions.py",
-    ),
-    Guard(
         "what must look unknown is not named on a span",
         "cra_mcp/faces/mcp/tracing.py",
         'if fault is None or fault.code != "unknown_action":',
@@ -506,8 +499,8 @@ GUARDS = (
     Guard(
         "approvals are settled by approvers",
         "cra_mcp/access.py",
-        '        require(self.principal, "approve")\n        if not self._concerns',
-        "        if not self._concerns",
+        '        require(self.principal, "approve")\n        if not self.may_approve:',
+        "        if False:",
         "tests/access",
     ),
     Guard(
@@ -642,6 +635,8 @@ GUARDS = (
         " for key in environ if key not in {AUTHORIZATION, *hidden}",
         " for key in environ",
         "tests/trace/test_sinks.py",
+    ),
+    Guard(
         "a failed flush is not forgiven by the next that succeeds",
         "cra_mcp/trace/chainfile.py",
         "            if self._fault is not None:  # the system reports a loss once: a flush that succeeds now says nothing\n",
@@ -696,6 +691,69 @@ GUARDS = (
         'yield f"{column} = ?", value',
         'yield "? IS NOT NULL", value',
         "tests/trace/test_index.py -k pass_for_fields",
+    ),
+    Guard(
+        "nobody settles the approval of their own call",
+        "cra_mcp/access.py",
+        "        if not self.may_settle(approval):\n",
+        "        if False:\n",
+        "tests/access",
+    ),
+    Guard(
+        "nobody settles what is another tenant's",
+        "cra_mcp/access.py",
+        "        if not self._concerns(approval):\n",
+        "        if False:\n",
+        "tests/access",
+    ),
+    Guard(
+        "an answer from elsewhere must be worth what policy asks for",
+        "cra_mcp/gate/approving.py",
+        'settled.status == "granted" and is_enough(settled.grade, least)',
+        'settled.status == "granted"',
+        "tests/gate/test_elsewhere.py",
+    ),
+    Guard(
+        "a no takes back a yes that was not used",
+        "cra_mcp/faces/mcp/approvals.py",
+        "        if not granted:\n            runtime.withdraw_approval",
+        "        if False:\n            runtime.withdraw_approval",
+        "tests/faces/mcp/test_approved_elsewhere.py",
+    ),
+    Guard(
+        "a control tool exists for those only whose roles permit it",
+        "cra_mcp/faces/mcp/control.py",
+        "return tool is not None and self._is_for(principal_of(ctx), tool)",
+        "return tool is not None",
+        "tests/faces/mcp/test_control_tools.py",
+    ),
+    Guard(
+        "a document is read where its conditions hold",
+        "cra_mcp/faces/mcp/resources.py",
+        "known = self._runtime.context(principal_of(ctx))",
+        "known = tuple(block for atlas in self._runtime.atlases() for block in atlas.context_blocks)",
+        "tests/faces/mcp/test_control_tools.py",
+    ),
+    Guard(
+        "a trace is watched by who may read it",
+        "cra_mcp/faces/mcp/watchable.py",
+        " if access.may_read(session_id)}",
+        "}",
+        "tests/faces/mcp/test_listening.py",
+    ),
+    Guard(
+        "what waits for approval is watched by approvers",
+        "cra_mcp/faces/mcp/watchable.py",
+        "if control_approvals.URI in uris and access.may_approve:",
+        "if control_approvals.URI in uris:",
+        "tests/faces/mcp/test_control_tools.py",
+    ),
+    Guard(
+        "a stream ends with its credential",
+        "cra_mcp/faces/mcp/http/identity.py",
+        "while await _authenticated(authenticator, scope) == principal:",
+        "while True:",
+        "tests/faces/http/test_listening.py",
     ),
 )
 

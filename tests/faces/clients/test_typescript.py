@@ -36,9 +36,11 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("sdk", "mode"), [("1", "legacy"), ("2", "legacy"), ("2", "auto"), ("2", "pin")])
-def test_a_typescript_client_lists_calls_is_refused_approves_and_reads(place: Place, sdk: str, mode: str) -> None:
+def test_a_typescript_client_lists_calls_is_refused_approves_watches_cancels_and_sees_progress(
+    place: Place, sdk: str, mode: str
+) -> None:
     npm = packages()
-    script = [str(npm.node()), str(HERE / "drive.mjs"), sdk, mode, str(npm.MODULES)]
+    script = [str(npm.node()), str(HERE / "drive.mjs"), sdk, mode, str(npm.MODULES), str(place.marks)]
     done = run([*script, sys.executable, *place.command()])
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -48,8 +50,13 @@ def test_a_typescript_client_lists_calls_is_refused_approves_and_reads(place: Pl
     assert report["denied"]["isError"] is True
     assert "no-delete" in report["denied"]["content"][0]["text"]
     assert json.loads(report["approved"]["content"][0]["text"]) == {"echo": {"to": "ann"}}
-    assert report["steps"] == ["done", [[number, 3, f"step {number}"] for number in (1, 2, 3)]]
+    said, steps = report["steps"]
+    # This client forgets the progress of a call whose answer came in the same read.
+    assert (said, steps) == ("done", [[number, 3, f"step {number}"] for number in range(1, len(steps) + 1)])
+    assert steps
     assert verify(report["trace"].encode().splitlines()).ok
+    failed = [event["payload"]["error_code"] for event in place.events() if event["event_type"] == "action.failed"]
+    assert (report["updated"][:12], failed) == ("cra://trace/", ["cancelled"])
     assert len(place.traces()) == 1, "a probing process leaves no trace"
 
 

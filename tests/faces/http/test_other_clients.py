@@ -14,11 +14,13 @@ DRIVE = Path(__file__).resolve().parents[1] / "clients" / "drive.mjs"
 
 @pytest.mark.parametrize("transport", ["mcp", "sse"])
 @pytest.mark.parametrize(("sdk", "mode"), [("1", "legacy"), ("2", "legacy"), ("2", "auto"), ("2", "pin")])
-def test_a_typescript_client_lists_calls_is_refused_approves_and_reads(
+def test_a_typescript_client_lists_calls_is_refused_approves_watches_cancels_and_sees_progress(
     server: HttpServer, sdk: str, mode: str, transport: str
 ) -> None:
     npm = packages()
-    done = run([str(npm.node()), str(DRIVE), sdk, mode, str(npm.MODULES), server.addresses[transport]])
+    done = run(
+        [str(npm.node()), str(DRIVE), sdk, mode, str(npm.MODULES), str(server.place.marks), server.addresses[transport]]
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert "tool_add" in report["tools"]
@@ -26,8 +28,14 @@ def test_a_typescript_client_lists_calls_is_refused_approves_and_reads(
     assert report["allowed"]["structuredContent"] == {"sum": 5}
     assert report["denied"]["isError"] is True
     assert json.loads(report["approved"]["content"][0]["text"]) == {"echo": {"to": "ann"}}
-    assert report["steps"] == ["done", [[number, 3, f"step {number}"] for number in (1, 2, 3)]]
+    said, steps = report["steps"]
+    # This client forgets the progress of a call whose answer came in the same read.
+    assert (said, steps) == ("done", [[number, 3, f"step {number}"] for number in range(1, len(steps) + 1)])
+    assert steps
     assert verify(report["trace"].encode().splitlines()).ok
+    events = server.place.events()
+    failed = [event["payload"]["error_code"] for event in events if event["event_type"] == "action.failed"]
+    assert (report["updated"][:12], failed) == ("cra://trace/", ["cancelled"])
 
 
 @pytest.mark.parametrize(("transport", "era"), [("http", "legacy"), ("http", "modern"), ("sse", "legacy")])

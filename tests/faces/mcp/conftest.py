@@ -50,6 +50,7 @@ def large(size):
 def steps(ctx):
     for number in (1, 2, 3):
         ctx.progress(number, 3, f"step {number}")
+        time.sleep(0.1)  # work
     return "done"
 
 async def wait(marks):
