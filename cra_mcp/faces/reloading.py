@@ -1,7 +1,7 @@
 """Atlases that are edited while they are served.
 
 Rule: an edit counts as a whole or not at all, and a broken one leaves the last good version in force and is said aloud. Files are
-looked at once a second instead of waiting for events: a handful of them, and it works alike on every file system and for
+looked at twice a second instead of waiting for events: a handful of them, and it works alike on every file system and for
 every way editors save. Source: specs/atlas.md, "Edited while it is served".
 """
 
@@ -17,7 +17,8 @@ import anyio.to_thread
 from cra_mcp.errors import AtlasInvalidError, CRAError
 from cra_mcp.runtime import Runtime
 
-_INTERVAL_S: Final = 1.0
+_INTERVAL_S: Final = 0.5
+_SETTLE_S: Final = 0.1
 _MAX_FILES: Final = 10_000
 _SHOWN: Final = 3
 _log = logging.getLogger("cra_mcp.atlas")
@@ -54,16 +55,20 @@ class Reloader:
         """Until cancelled."""
         limiter = anyio.CapacityLimiter(1)
         while True:
-            await anyio.to_thread.run_sync(self._look, limiter=limiter)
-            await anyio.sleep(self._interval_s)
+            settled = await anyio.to_thread.run_sync(self._look, limiter=limiter)
+            await anyio.sleep(self._interval_s if settled else min(self._interval_s, _SETTLE_S))
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Look at all, and load what has changed and settled; whether nothing is being edited just now."""
+        settled = True
         for atlas_id, path in list(self._paths.items()):
             now = look_at(path)
             if now == self._seen.get(path) and now != self._settled.get(path):
                 self._settled[path] = now
                 self._reload(atlas_id, path)
+            settled = settled and now == self._settled.get(path)
             self._seen[path] = now
+        return settled
 
     def _reload(self, atlas_id: str, path: Path) -> None:
         before = self._runtime.atlas(atlas_id).digest

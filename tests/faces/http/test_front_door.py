@@ -160,6 +160,28 @@ def test_what_is_no_message_is_answered_with_an_error(server: HttpServer, body: 
     assert server.process.poll() is None
 
 
+def test_space_around_the_value_of_a_header_is_no_part_of_it(server: HttpServer) -> None:
+    params = {"name": "tool_echo", "arguments": {}, "_meta": META}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    head = [
+        "POST /mcp HTTP/1.1",
+        f"Host: 127.0.0.1:{server.port}",
+        "Content-Type: application/json",
+        f"Accept: {ACCEPT}",
+        "MCP-Protocol-Version:\t2026-07-28 \t",
+        "Mcp-Method:   tools/call  ",
+        "Mcp-Name:  tool_echo\t ",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    ]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall("\r\n".join([*head, "", body]).encode())
+        answer = b""
+        while chunk := client.recv(65_536):
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
 def test_wrong_content_types_accepts_and_methods_are_refused(server: HttpServer) -> None:
     ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
     assert request(server, "POST", "/mcp", ping, {"Content-Type": "text/plain", "Accept": ACCEPT})[0] in {400, 415}

@@ -58,7 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header has come, or a trailer."""
         if self._in_head:
-            super().on_header(name, value)
+            super().on_header(name, value.strip(b" \t"))  # space around a value is no part of it (RFC 9110, 5.5)
 
     def on_headers_complete(self) -> None:
         """The head of a request has come."""
