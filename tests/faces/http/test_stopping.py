@@ -1,6 +1,7 @@
 """Stopping: at once, whatever clients do, and with every outcome recorded."""
 
 import json
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from cra_mcp.trace.event import verify
 from tests.faces.http.conftest import HttpServer, Servers
-from tests.faces.http.test_front_door import ACCEPT, META, initialize, request
+from tests.faces.http.test_front_door import ACCEPT, META, initialize, legacy, request
 from tests.faces.http.test_limits import opened
 
 STOPS_S = 1.0
@@ -81,6 +82,26 @@ def test_open_streams_and_calls_under_way_do_not_hold_the_server(servers: Server
         event["payload"]["error_code"] for event in server.place.events() if event["event_type"] == "action.failed"
     ]
     assert failed == ["cancelled"] * 3
+
+
+@pytest.mark.long
+def test_two_hundred_sessions_with_open_streams_do_not_hold_the_server_either(servers: Servers) -> None:
+    server = servers.start()
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "tool_echo", "arguments": {}}}
+    with ExitStack() as stack:
+        for _ in range(200):
+            session = initialize(server)[1]["mcp-session-id"]
+            assert legacy(server, call, session)[0] == 200
+            stack.enter_context(closing(opened(server, "/mcp", "-", f"Mcp-Session-Id: {session}")))
+        code, took = server.stop()
+    assert code == 0, servers.errors()
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # with others, who then have their share of the time
+    assert took < STOPS_S * busy
+    assert len(server.place.traces()) == 200
+    for path in server.place.traces():
+        lines = path.read_bytes().splitlines()
+        assert verify(lines).ok
+        assert json.loads(lines[-1])["event_type"] == "session.ended"
 
 
 def test_a_server_at_rest_stops_at_once(servers: Servers) -> None:

@@ -9,7 +9,11 @@ Source: specs/mcp.md, "Connection and session".
 import gc
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, cast
+
+import anyio
+import anyio.to_thread
 
 from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import LimitError, RequestError
@@ -25,6 +29,7 @@ CONNECTION_SCOPE: Final = "cra.connection"
 """Where the id of a request's MCP session is, in its ASGI scope."""
 
 _WORTH_COLLECTING: Final = 100
+_FLUSHES_AT_ONCE: Final = 16
 _RETRY_S: Final = "30"
 _FULL: Final = Refusal(503, "too_many_sessions", "the server has too many sessions open", "try again later")
 _TOO_MANY: Final = Refusal(429, "too_many_sessions", "you have too many sessions open", "end one with DELETE")
@@ -168,8 +173,26 @@ class HttpSessions:
             self._closed = 0
             gc.collect()
 
+    async def end_all(self) -> None:
+        """End all sessions, as the server stops: each is flushed to the disk, so many at once. None starts any more.
+
+        Those with calls under way end with the last of them.
+        """
+        self._stopped = True
+        limiter = anyio.CapacityLimiter(_FLUSHES_AT_ONCE)
+
+        async def in_thread(end: Callable[[], None]) -> None:
+            await anyio.to_thread.run_sync(end, limiter=limiter)
+
+        async with anyio.create_task_group() as group:
+            for _, session in self._connections.values():
+                if session is not None:
+                    group.start_soon(in_thread, partial(session.close, "cancelled"))
+            for session_id in self._used:
+                group.start_soon(in_thread, partial(self._runtime.end_session, session_id, reason="cancelled"))
+
     def stop(self) -> None:
-        """End all sessions; none starts any more."""
+        """End what is left of sessions; none starts any more."""
         self._stopped = True
         for connection in list(self._connections):
             self.close(connection, "cancelled")

@@ -51,6 +51,7 @@ class StreamableHttp(StreamableHTTPSessionManager):
         an answer to be written that nobody takes any more.
         """
         self._stopping = True
+        await self._sessions.end_all()
         for session_id, transport in list(self._server_instances.items()):
             await self._discard_session(session_id, transport)
 
