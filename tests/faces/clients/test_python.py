@@ -67,9 +67,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path, write_atlas(tmp_path / "atlas"))
 
 
-@pytest.fixture
-def server(place: Place) -> Iterator[HttpServer]:
-    with contextlib.closing(Servers(place)) as servers:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
+    """One for all: each client is in a session of its own, or in the one of everybody, which may have been used."""
+    folder = tmp_path_factory.mktemp("server")
+    with contextlib.closing(Servers(Place(folder, write_atlas(folder / "atlas")))) as servers:
         yield servers.start()
 
 
@@ -80,8 +82,19 @@ def test_a_python_client_lists_calls_is_refused_approves_watches_cancels_and_see
     check(drive(kind, mode, place, sys.executable, *place.command()), place)
 
 
-@CLIENTS
-@pytest.mark.parametrize("transport", ["mcp", "sse"])
+@pytest.mark.parametrize(
+    ("transport", "kind", "mode"),
+    [
+        ("mcp", "mcp1", "legacy"),
+        pytest.param("mcp", "mcp2", "legacy", marks=pytest.mark.long),
+        ("mcp", "mcp2", "2026-07-28"),
+        ("mcp", "fastmcp", "auto"),
+        ("sse", "mcp1", "legacy"),
+        pytest.param("sse", "mcp2", "legacy", marks=pytest.mark.long),
+        ("sse", "mcp2", "2026-07-28"),
+        pytest.param("sse", "fastmcp", "auto", marks=pytest.mark.long),
+    ],
+)
 def test_a_python_client_lists_calls_is_refused_approves_watches_cancels_and_sees_progress_over_http(
     server: HttpServer, kind: str, mode: str, transport: str
 ) -> None:

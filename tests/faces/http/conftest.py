@@ -105,3 +105,11 @@ def servers(place: Place) -> Iterator[Servers]:
 @pytest.fixture
 def server(servers: Servers) -> HttpServer:
     return servers.start()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
+    """One server for the tests of a module that don't mind what others have done with it: starting one takes longer than most."""
+    folder = tmp_path_factory.mktemp("shared")
+    with contextlib.closing(Servers(Place(folder, write_atlas(folder / "atlas")))) as made:
+        yield made.start()

@@ -1,6 +1,7 @@
 """What clients see over HTTP, in both protocol eras and over both transports: the same as over a pipe."""
 
 import json
+import secrets
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from mcp.client.sse import sse_client
 
 from cra_mcp.trace.event import verify
 from tests.faces.http.conftest import HttpServer, Servers
-from tests.faces.mcp.conftest import MANIFEST, action
+from tests.faces.mcp.conftest import MANIFEST, Place, action
 
 pytestmark = [
     pytest.mark.anyio,
@@ -25,9 +26,23 @@ Mode = Literal["legacy", "2026-07-28"]
 Transport = Literal["mcp", "sse"]
 
 
+@pytest.fixture
+def server(shared: HttpServer) -> HttpServer:
+    return shared
+
+
 def connect(server: HttpServer, transport: Transport, mode: Mode, **more: Any) -> Client:
     target = server.url if transport == "mcp" else sse_client(server.sse)
     return Client(target, mode=mode, cache=None, **more)
+
+
+def identifiers(server: HttpServer) -> set[str]:
+    """Of the events that are there already."""
+    return {event["event_id"] for event in server.place.events()}
+
+
+def is_new_failure(event: dict[str, Any], seen: set[str]) -> bool:
+    return event["event_type"] == "action.failed" and event["event_id"] not in seen
 
 
 def text(result: Any) -> str:
@@ -37,10 +52,11 @@ def text(result: Any) -> str:
 async def test_a_governed_call_is_in_a_trace_that_verifies(
     server: HttpServer, transport: Transport, mode: Mode
 ) -> None:
+    before = server.place.traces()
     async with connect(server, transport, mode) as client:
         tools = [tool.name for tool in (await client.list_tools()).tools]
         assert tools == sorted(tools)
-        assert server.place.traces() == [], "listing starts no session"
+        assert server.place.traces() == before, "listing starts no session"
         allowed = await client.call_tool("tool_add", {"a": 2, "b": 3})
         assert allowed.structured_content == {"sum": 5}
         denied = await client.call_tool("tool_delete", {})
@@ -59,18 +75,20 @@ async def test_a_person_is_asked_over_the_same_connection(
     server: HttpServer, transport: Transport, mode: Mode, approves: bool
 ) -> None:
     asked: list[str] = []
+    seen = identifiers(server)
+    somebody = secrets.token_hex(4)  # nobody was asked about before
 
     async def person(_context: Any, params: Any) -> t.ElicitResult:
         asked.append(params.message)
         return t.ElicitResult(action="accept", content={"approve": approves})
 
     async with connect(server, transport, mode, elicitation_callback=person) as client:
-        result = await client.call_tool("tool_pay", {"to": "ann"})
+        result = await client.call_tool("tool_pay", {"to": somebody})
         assert result.is_error is not approves
-        again = await client.session.call_tool("tool_pay", {"to": "bob"}, allow_input_required=True)
+        again = await client.session.call_tool("tool_pay", {"to": f"not {somebody}"}, allow_input_required=True)
     assert any("Money leaves the house" in message for message in asked)
     assert again is not None
-    kinds = [event["event_type"] for event in server.place.events()]
+    kinds = [event["event_type"] for event in server.place.events() if event["event_id"] not in seen]
     assert ("approval.granted" in kinds, "approval.rejected" in kinds) == (approves, not approves)
 
 
@@ -78,31 +96,34 @@ async def test_without_a_person_the_call_waits_for_the_command_line(
     server: HttpServer, transport: Transport, mode: Mode
 ) -> None:
     async with connect(server, transport, mode) as client:
-        pending = await client.call_tool("tool_pay", {"to": "ann"})
+        somebody = secrets.token_hex(4)
+        pending = await client.call_tool("tool_pay", {"to": somebody})
         assert pending.is_error
         approval = (pending.meta or {})["dev.cra/receipt"]["details"]["approval_id"]
         done = await anyio.to_thread.run_sync(server.place.cli, "approve", approval, "--yes")
         assert done.returncode == 0, done.stderr
-        assert not (await client.call_tool("tool_pay", {"to": "ann"})).is_error
-        assert (await client.call_tool("tool_pay", {"to": "ann"})).is_error, "an approval counts once"
+        assert not (await client.call_tool("tool_pay", {"to": somebody})).is_error
+        assert (await client.call_tool("tool_pay", {"to": somebody})).is_error, "an approval counts once"
 
 
 async def test_a_cancelled_call_is_recorded_so_and_the_next_is_answered(
-    server: HttpServer, transport: Transport, mode: Mode
+    server: HttpServer, transport: Transport, mode: Mode, tmp_path: Path
 ) -> None:
     place = server.place
+    seen = identifiers(server)
+    marks = Place(tmp_path, place.atlas)
     async with connect(server, transport, mode) as client:
         await client.call_tool("tool_echo", {})
         with anyio.fail_after(20):
             async with anyio.create_task_group() as group:
-                group.start_soon(client.call_tool, "tool_wait", {"marks": str(place.marks)})
-                while "began" not in place.marked():
+                group.start_soon(client.call_tool, "tool_wait", {"marks": str(marks.marks)})
+                while "began" not in marks.marked():
                     await anyio.sleep(0.02)
                 group.cancel_scope.cancel()
             assert not (await client.call_tool("tool_echo", {})).is_error
-            while "ended" not in place.marked():
+            while "ended" not in marks.marked():
                 await anyio.sleep(0.02)
-            while not (failed := [event for event in place.events() if event["event_type"] == "action.failed"]):
+            while not (failed := [event for event in place.events() if is_new_failure(event, seen)]):
                 await anyio.sleep(0.02)
     assert [event["payload"]["error_code"] for event in failed] == ["cancelled"]
 

@@ -17,6 +17,11 @@ META = {
 ACCEPT = "application/json, text/event-stream"
 
 
+@pytest.fixture
+def server(shared: HttpServer) -> HttpServer:
+    return shared
+
+
 def request(
     server: HttpServer, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> tuple[int, dict[str, str], bytes]:

@@ -214,11 +214,11 @@ def test_tokens_of_the_issuer_for_this_server_let_in(servers: Servers, tmp_path:
     "arguments",
     [
         ("--jwt-issuer", "https://issuer.example"),
-        ("--jwks", "keys.json"),
-        ("--jwt-issuer", "https://issuer.example", "--jwks", "keys.json"),
-        ("--require-scope", "cra", "--require-key"),
+        pytest.param(("--jwks", "keys.json"), marks=pytest.mark.long),
+        pytest.param(("--jwt-issuer", "https://issuer.example", "--jwks", "keys.json"), marks=pytest.mark.long),
+        pytest.param(("--require-scope", "cra", "--require-key"), marks=pytest.mark.long),
         ("--jwt-issuer", "https://i.example", "--jwks", "http://i.example/k", "--public-url", PUBLIC_URL),
-        ("--require-key", "--public-url", 'https://cra.example/"x'),
+        pytest.param(("--require-key", "--public-url", 'https://cra.example/"x'), marks=pytest.mark.long),
     ],
 )
 def test_half_an_authentication_is_refused(place: Place, arguments: tuple[str, ...]) -> None:

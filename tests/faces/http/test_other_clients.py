@@ -12,8 +12,24 @@ from tests.faces.http.conftest import HttpServer
 DRIVE = Path(__file__).resolve().parents[1] / "clients" / "drive.mjs"
 
 
-@pytest.mark.parametrize("transport", ["mcp", "sse"])
-@pytest.mark.parametrize(("sdk", "mode"), [("1", "legacy"), ("2", "legacy"), ("2", "auto"), ("2", "pin")])
+@pytest.fixture
+def server(shared: HttpServer) -> HttpServer:
+    return shared
+
+
+@pytest.mark.parametrize(
+    ("sdk", "mode", "transport"),
+    [
+        ("1", "legacy", "mcp"),
+        ("1", "legacy", "sse"),
+        pytest.param("2", "legacy", "mcp", marks=pytest.mark.long),
+        pytest.param("2", "legacy", "sse", marks=pytest.mark.long),
+        ("2", "auto", "mcp"),
+        pytest.param("2", "auto", "sse", marks=pytest.mark.long),
+        ("2", "pin", "mcp"),
+        ("2", "pin", "sse"),
+    ],
+)
 def test_a_typescript_client_lists_calls_is_refused_approves_watches_cancels_and_sees_progress(
     server: HttpServer, sdk: str, mode: str, transport: str
 ) -> None:
