@@ -308,6 +308,27 @@ GUARDS = (
         "tests/execution/test_http_addresses.py",
     ),
     Guard(
+        "whoever guesses waits before the next guess is looked at",
+        "cra_mcp/faces/mcp/http/limits.py",
+        "self._buckets.take(address)",
+        "pass",
+        "tests/faces/http/test_limits.py -k guesses",
+    ),
+    Guard(
+        "trailers are no headers",
+        "cra_mcp/faces/mcp/http/protocol.py",
+        "if self._in_head:\n            super().on_header(name, value)",
+        "super().on_header(name, value)",
+        "tests/faces/http/test_limits.py -k trailers",
+    ),
+    Guard(
+        "the head of a request is bounded",
+        "cra_mcp/faces/mcp/http/protocol.py",
+        "self._overhead_bytes += len(data)",
+        "pass",
+        "tests/faces/http/test_limits.py -k trailers",
+    ),
+    Guard(
         "certificates are verified",
         "cra_mcp/execution/http_endpoint.py",
         "    context.minimum_version = ssl.TLSVersion.TLSv1_2\n",
