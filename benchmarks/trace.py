@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import socket
 import statistics
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from cra_mcp.trace.checkpoint import SignerKey
 from cra_mcp.trace.checkpointing import Checkpointer
 from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.event import Draft, verify
+from cra_mcp.trace.export.live import LiveExport
+from cra_mcp.trace.export.sinks import sink_of
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.keeping import KeptCheckpoints
 from cra_mcp.trace.store import new_identifier
@@ -176,6 +179,47 @@ def recording(folder: Path) -> list[Figure]:
         os.close(fd)
 
 
+def exporting(folder: Path) -> list[Figure]:
+    """One event into the file store with its export on, and with one whose receiver is dead; the floor is the same without.
+
+    Paced at 1 ms, as calls come; and flat out, where the thread of the export competes for the interpreter.
+    """
+    figures: list[Figure] = []
+    with socket.socket() as dead:  # bound and not listening: connections are refused
+        dead.bind(("127.0.0.1", 0))
+        for name, spec in (
+            ("file", f"file:{folder / 'out'}"),
+            ("dead", f"otlp+http://127.0.0.1:{dead.getsockname()[1]}"),
+        ):
+            for pace, idle_s, samples in (("1 ms", IDLE_S, 60), ("hot", 0.0, 500)):
+                plain, tapped = (Appending(folder / f"{name}-{pace}-{each}") for each in ("off", "on"))
+                export = LiveExport(sink_of(spec, {}), folder / "dead.jsonl")
+                tapped.store.tap = export
+                figures.append(
+                    paired(
+                        f"append, export {name}, {pace}", tapped.append, plain.append, samples=samples, idle_s=idle_s
+                    )
+                )
+                export.close()
+                plain.store.close()
+                tapped.store.close()
+    return figures
+
+
+class Appending:
+    """A store and a session into which events are appended in turn."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = FileStore(folder)
+        self._ids = (new_identifier(), new_identifier(), new_identifier())
+        self._kinds = cycle(CALL)
+        self.store.begin(self._ids[0], new_identifier())
+
+    def append(self) -> None:
+        event_type, payload = next(self._kinds)
+        self.store.append(self._ids[0], (Draft(event_type, payload, *self._ids[1:]),))
+
+
 def redacting() -> list[Figure]:
     """Searching what a call sends for secrets, which every call pays; with one found; and the most that is kept of one."""
     detectors = Detectors(key=lambda: b"k" * 32)
@@ -279,6 +323,7 @@ def main() -> int:
         figures = [
             *recording(Path(folder)),
             *redacting(),
+            *exporting(Path(folder)),
             with_checkpoints(Path(folder)),
             verifying(Path(folder)),
         ]

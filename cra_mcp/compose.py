@@ -5,6 +5,7 @@ Rule: concrete stores and back ends are named here and nowhere else; a new one i
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cra_mcp.approval.ledger import SCHEMA, ApprovalLedger
 from cra_mcp.atlas.archive import FOLDER, AtlasArchive
@@ -38,6 +39,10 @@ from cra_mcp.trace.memory import MemoryStore
 from cra_mcp.trace.redacting import RedactingStore
 from cra_mcp.trace.sqlite import SqliteStore
 from cra_mcp.trace.store import TraceStore
+from cra_mcp.trace.taps import Taps
+
+if TYPE_CHECKING:
+    from cra_mcp.trace.export.live import LiveExport
 
 
 class CRARuntime(Runtime):
@@ -56,6 +61,10 @@ class CRARuntime(Runtime):
         stored = open_store(config)
         self.checkpointer = open_checkpointer(config, stored)
         """Makes checkpoints of what is recorded; None where that is turned off."""
+        self.exports = open_exports(config)
+        """Where what is recorded is exported to meanwhile."""
+        if self.exports:
+            stored.tap = Taps([*([stored.tap] if stored.tap is not None else []), *self.exports])
         detectors = open_detectors(config)
         store = RedactingStore(stored, detectors)
         ledger = open_ledger(config, detectors)
@@ -86,12 +95,14 @@ class CRARuntime(Runtime):
         return self.checkpointer.counts() if self.checkpointer is not None else None
 
     def close(self) -> None:
-        """End all sessions, flush, make the last checkpoints and close. Safe to call twice."""
+        """End all sessions, flush, make the last checkpoints, deliver what is being exported and close. Safe to call twice."""
         try:
             super().close()
         finally:
             if self.checkpointer is not None:
                 self.checkpointer.close()
+            for export in self.exports:
+                export.close()
 
 
 def open_store(config: RuntimeConfig) -> TraceStore:
@@ -147,6 +158,22 @@ def open_sinks(config: RuntimeConfig) -> list[Sink]:
     source = config.checkpoint_key or ""
     hidden = frozenset({source.removeprefix("env:")} if source.startswith("env:") else ())
     return [sink_of(text, os.environ, hidden=hidden) for text in config.checkpoint_to]
+
+
+def open_exports(config: RuntimeConfig) -> "tuple[LiveExport, ...]":
+    """Where a configuration has events exported while they are made. Threads run from here on until they are closed.
+
+    Raises:
+        SettingsError: one can't be used.
+    """
+    if not config.export_to:
+        return ()
+    from cra_mcp.trace.export.live import LiveExport  # noqa: PLC0415 - for those who export
+    from cra_mcp.trace.export.sinks import sink_of  # noqa: PLC0415 - as said
+
+    sinks = [sink_of(text, os.environ) for text in config.export_to]
+    folder = config.data_path / "exports"
+    return tuple(LiveExport(sink, folder / f"{number}.dead.trace.jsonl") for number, sink in enumerate(sinks))
 
 
 def open_detectors(config: RuntimeConfig) -> Detectors:

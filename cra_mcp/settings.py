@@ -58,6 +58,7 @@ class RuntimeConfig:
         recording: what traces keep of parameters: ``none``, ``hash``, ``redacted`` (default) or ``full``.
         result_recording: the same of results; ``hash`` is the default.
         detectors: what is hidden in recorded texts and values; ``("none",)`` turns it off.
+        export_to: where events go while they are made: ``otlp+http:``, ``syslog:``, ``file:`` or ``command:``, with ``#FORMAT``.
         redact_patterns: JSON file of further patterns (names and RE2 expressions) to hide.
         max_parameters_bytes: canonical size of one call's parameters; larger ones are refused.
         max_recorded_bytes: canonical size up to which a trace keeps parameters and results; of larger ones only the hash is kept.
@@ -96,6 +97,7 @@ class RuntimeConfig:
     result_recording: Recording = "hash"
     detectors: tuple[str, ...] = DETECTORS
     redact_patterns: Path | None = None
+    export_to: tuple[str, ...] = ()
     max_parameters_bytes: int = 1_048_576
     max_recorded_bytes: int = 65_536
     max_result_bytes: int = 524_288
@@ -228,6 +230,7 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "result_recording": str,
     "detectors": List,
     "redact_patterns": Path,
+    "export_to": List,
     "max_parameters_bytes": int,
     "max_recorded_bytes": int,
     "max_result_bytes": int,

@@ -175,6 +175,27 @@ GUARDS = (
         "tests/trace/test_detect.py",
     ),
     Guard(
+        "no cell of an export runs as a formula",
+        "cra_mcp/trace/export/csv_rows.py",
+        """text = f"'{text}\"""",
+        "pass",
+        "tests/trace/export/test_text_formats.py",
+    ),
+    Guard(
+        "the queue of an export is bounded",
+        "cra_mcp/trace/export/live.py",
+        "if self._waiting + len(lines) > self._max_events or self._waiting_bytes + size > MAX_BYTES:",
+        "if False:",
+        "tests/trace/export/test_live.py",
+    ),
+    Guard(
+        "credentials of an export go to other machines over TLS only",
+        "cra_mcp/trace/export/sinks.py",
+        "if headers and self._context is None and self._host not in _LOCAL:",
+        "if False:",
+        "tests/trace/export/test_live.py",
+    ),
+    Guard(
         "foreign exception text stays inside",
         "cra_mcp/gate/gate.py",
         'f"the action failed ({name})"',

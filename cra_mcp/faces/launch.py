@@ -104,6 +104,14 @@ def serve(
             help="Host an atlas names whose address may be private. Can be repeated. Default: CRA_ALLOW_PRIVATE_HOSTS.",
         ),
     ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TO[#FORMAT]",
+            help="Send events, while they are made, to otlp+http://HOST:4318, syslog[+tcp|+tls]://HOST:PORT, file:PATH or "
+            "command:PROGRAM. Can be repeated. Formats as of `trace export`. Default: CRA_EXPORT_TO.",
+        ),
+    ] = None,
     checkpoint_to: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,6 +165,7 @@ def serve(
         result_recording=record_results,
         agent_id=agent_id,
         allow_private_hosts=tuple(allow_private_host) if allow_private_host else None,
+        export_to=tuple(export) if export else None,
         checkpoint_to=tuple(checkpoint_to) if checkpoint_to else None,
         checkpoint_every=checkpoint_every,
         checkpoint_interval_s=checkpoint_interval,
@@ -248,7 +257,7 @@ async def _serve_http(
 def _metrics(runtime: "CRARuntime") -> "Metrics":
     from cra_mcp.faces.metrics import Metrics  # noqa: PLC0415 - only where they are wanted
 
-    return Metrics(runtime)
+    return Metrics(runtime, runtime.exports)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ tool, nothing that was sent. Source: specs/observability.md, "Metrics".
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import anyio.to_thread
@@ -20,9 +20,10 @@ from cra_mcp.errors import CRAError, SettingsError
 from cra_mcp.runtime import Runtime
 from cra_mcp.runtime.observing import Observation
 from cra_mcp.trace.checkpointing import CheckpointCounts
+from cra_mcp.trace.export.live import LiveExport
 
 if TYPE_CHECKING:
-    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from starlette.types import Receive, Scope, Send
 
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -36,7 +37,7 @@ class Metrics:
         SettingsError: ``missing_extra``: the package that writes the format is not installed.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, exports: Sequence[LiveExport] = ()) -> None:
         try:
             import prometheus_client  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
@@ -58,6 +59,7 @@ class Metrics:
             registry=self._registry,
         )
         prometheus_client.Info("cra", "What runs.", registry=self._registry).info({"version": cra_mcp.__version__})
+        self._registry.register(_Exporting(exports))  # pyright: ignore[reportArgumentType] - as below
         self._registry.register(_Standing(runtime))  # pyright: ignore[reportArgumentType] - it has collect(), which is what counts
         self._end: Callable[[], None] = runtime.observe(self._observe)
 
@@ -94,6 +96,33 @@ def _may_see(scope: "Scope") -> bool:
     if not isinstance(principal, Principal) or principal.credential in {"anonymous", "local"}:
         return True
     return may(principal, "read_tenant")
+
+
+class _Exporting:
+    """What became of exported events; sinks are named by their place in the operator's list and their kind."""
+
+    def __init__(self, exports: Sequence[LiveExport]) -> None:
+        self._exports = exports
+
+    def describe(self) -> "list[GaugeMetricFamily]":
+        """Nothing is collected when the collector is registered."""
+        return []
+
+    def collect(self) -> "Iterator[GaugeMetricFamily | CounterMetricFamily]":
+        """The counters of all sinks, and how much waits for each."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415 - an extra
+
+        if not self._exports:
+            return
+        ended = CounterMetricFamily("cra_export_events", "Events an export is done with.", labels=["sink", "result"])
+        waiting = GaugeMetricFamily("cra_export_waiting", "Events that wait for an export.", labels=["sink"])
+        for number, export in enumerate(self._exports):
+            sink = f"{number}:{export.name.partition(':')[0]}"
+            for result, count in (("sent", export.sent), ("dead_letter", export.dead), ("dropped", export.dropped)):
+                ended.add_metric([sink, result], count)
+            waiting.add_metric([sink], export.waiting)
+        yield ended
+        yield waiting
 
 
 class _Standing:

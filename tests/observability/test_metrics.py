@@ -87,6 +87,21 @@ async def test_checkpoints_and_their_copies_are_counted(atlas: Path, tmp_path: P
     assert found["cra_checkpoint_copies_dropped"] == 0
 
 
+async def test_exports_are_counted_by_what_became_of_their_events(atlas: Path, tmp_path: Path) -> None:
+    async with served(atlas, "--metrics", "--export", f"file:{tmp_path / 'out.jsonl'}") as server:
+        async with Client(f"{server.url}/mcp", cache=None) as client:
+            await client.call_tool("do_echo", {"text": "x"})
+        sent = ("cra_export_events_total", (("result", "sent"), ("sink", "0:file")))
+        with anyio.fail_after(20):
+            while (after := await scrape(server.url)).get(sent, 0) < 6:
+                await anyio.sleep(0.05)
+    assert after[("cra_export_events_total", (("result", "dropped"), ("sink", "0:file")))] == 0
+    assert after[("cra_export_events_total", (("result", "dead_letter"), ("sink", "0:file")))] == 0
+    assert after[("cra_export_waiting", (("sink", "0:file"),))] == 0
+    lines = (tmp_path / "out.jsonl").read_bytes().splitlines()
+    assert lines[-1].count(b'"event_type":"session.ended"') == 1, "what ends with the server is exported too"
+
+
 async def test_there_are_no_metrics_unless_they_are_wanted(atlas: Path) -> None:
     async with served(atlas) as server, httpx2.AsyncClient() as client:
         assert (await client.get(f"{server.url}/metrics")).status_code == 404

@@ -96,6 +96,13 @@ def test_wrong_use_is_told(place: Place, traces: list[Path], arguments: list[str
     assert "error:" in done.stderr
 
 
+def test_a_server_does_not_start_with_an_export_it_cant_use(place: Place) -> None:
+    for spec in ("ftp://x", "otlp+http://user:secret@x"):
+        refused = cra("serve", "--atlas", place.atlas, "--data-dir", place.data, "--export", spec)
+        assert (refused.returncode, "invalid_export" in refused.stderr) == (3, True)
+        assert "secret" not in refused.stderr
+
+
 def test_a_trace_of_many_pages_is_exported_whole(place: Place, runtime_at: Callable[..., CRARuntime]) -> None:
     server = runtime_at(place)
     session = server.create_session("ann").session_id
