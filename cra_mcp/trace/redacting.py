@@ -2,7 +2,8 @@
 
 Rule: every event passes here on its way into a store, whoever recorded it; what others wrote (parameters, results, goals,
 messages, facts) is searched, what the runtime itself makes (ids, hashes, decisions) is not. What is hidden leaves a
-``context.redacted`` event just before the event it was hidden in. Source: specs/trace.md, "What is recorded".
+``context.redacted`` event just before the event it was hidden in; after it, where that
+begins the chain. Source: specs/trace.md, "What is recorded".
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "error.occurred": ("error_message",),
 }
 _WHOLE = frozenset(("input.received", "output.produced", "action.reported", "feedback.received"))
+_FIRST = "session.started"  # stays the first of its chain: it says whose the chain is
 _BY_SETTING = frozenset(("parameters", "result"))  # kept in full where the operator says so
 _MAX_FOUND = 64
 
@@ -38,19 +40,23 @@ class RedactingStore:
         self._detectors = detectors
 
     def append(self, session_id: str, drafts: Sequence[Draft], *, durable: bool = False) -> Head:
-        """See ``TraceStore.append``. Where something was hidden, more events than ``drafts`` are stored; the last is the same."""
-        changed: list[Draft] | None = None
+        """See ``TraceStore.append``. Where something was hidden, more events than ``drafts`` are stored.
+
+        The head is that of the last draft, but for the first event of a chain, which a marker follows.
+        """
+        kept: list[Draft] | None = None
         for place, draft in enumerate(drafts):
             event_type = draft.event_type
             if event_type in _FIELDS or event_type in _WHOLE or event_type.startswith("x."):
                 clean, found = self._clean(draft)
                 if found:
-                    changed = list(drafts[:place]) if changed is None else changed
-                    changed.append(_marker(draft, found))
-                    draft = clean  # noqa: PLW2901 - what is stored in its place
-            if changed is not None:
-                changed.append(draft)
-        return self._store.append(session_id, drafts if changed is None else changed, durable=durable)
+                    kept = list(drafts[:place]) if kept is None else kept
+                    told = _marker(draft, found)
+                    kept += (clean, told) if event_type == _FIRST else (told, clean)
+                    continue
+            if kept is not None:
+                kept.append(draft)
+        return self._store.append(session_id, drafts if kept is None else kept, durable=durable)
 
     def _clean(self, draft: Draft) -> tuple[Draft, list[Found]]:
         payload = draft.payload
@@ -122,7 +128,7 @@ class RedactingStore:
 
 
 def _marker(draft: Draft, found: list[Found]) -> Draft:
-    """The event that says what was hidden in the one after it, and where; never what it was."""
+    """The event that says what was hidden in the one beside it, and where; never what it was."""
     payload: dict[str, object] = {
         "event_type": draft.event_type,
         "found": [{"pointer": each.pointer, "detector": each.detector} for each in found[:_MAX_FOUND]],

@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cra_mcp.canonical import canonical_bytes
@@ -284,6 +284,7 @@ def test_without_emails_leaves_them_and_nothing_else() -> None:
     assert shown.startswith("ann@example.com has password=[redacted:named:")
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.text() | st.sampled_from([*SECRETS.values(), *HARMLESS[:30]]),

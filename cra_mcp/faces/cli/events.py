@@ -83,6 +83,13 @@ def _parameters(payload: Mapping[str, Any]) -> str:
     return f"(not recorded) SHA-256 {str(payload.get('parameters_hash'))[:16]}…"
 
 
+def _redacted(payload: Mapping[str, Any]) -> str:
+    found = payload.get("found")
+    each = cast("list[Any]", found) if isinstance(found, list) else []
+    names = {str(cast("dict[str, Any]", one).get("detector")) for one in each if isinstance(one, dict)}
+    return f"in {payload.get('event_type')}: {', '.join(sorted(names))}"
+
+
 _TELLING = ("goal", "summary", "error_message", "reason", "block_id", "atlas_id", "action", "digest")
 _DETAILS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "session.started": lambda payload: f"{payload.get('agent_id')}: {payload.get('goal') or 'no goal given'}",
@@ -102,5 +109,6 @@ _DETAILS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
         f"{payload.get('decision_type')}: {payload.get('allowed_count')} allowed, {payload.get('denied_count')} denied"
     ),
     "carp.resolution.cached": lambda payload: f"as event {payload.get('first_sequence')}",
+    "context.redacted": _redacted,
     "context.injected": lambda payload: f"{payload.get('source')} ({payload.get('token_count')} tokens)",
 }

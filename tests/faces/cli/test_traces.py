@@ -55,6 +55,17 @@ def test_a_trace_is_shown_as_a_table_or_as_the_stored_bytes(place: Place, trace:
     assert stored.stdout.encode() == trace.read_bytes()
 
 
+def test_what_was_hidden_is_told_and_whose_a_session_is_stays_known(place: Place, server: CRARuntime) -> None:
+    session = server.create_session("ann", "Write to ann@example.com").session_id
+    shown = cra("trace", "show", session, "--data-dir", place.data).stdout
+    assert "in session.started: email" in shown
+    assert "ann@example.com" not in shown
+    (listed,) = json.loads(cra("trace", "list", "--data-dir", place.data, "--json").stdout)["sessions"]
+    assert (listed["agent_id"], listed["goal"].startswith("Write to [redacted:email:")) == ("ann", True)
+    owner = server.owner_of(session)
+    assert owner is not None
+
+
 def test_an_event_that_can_not_be_read_is_shown_and_hides_none(place: Place, trace: Path) -> None:
     lines = trace.read_bytes().splitlines(keepends=True)
     trace.write_bytes(b"".join([*lines[:2], b'{"a":"\xff\x1b[31m"}\n', *lines[3:]]))
