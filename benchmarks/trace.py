@@ -33,6 +33,7 @@ from cra_mcp.trace.export.live import LiveExport
 from cra_mcp.trace.export.sinks import sink_of
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.keeping import KeptCheckpoints
+from cra_mcp.trace.redacting import RedactingStore
 from cra_mcp.trace.store import new_identifier
 
 BAR_APPEND_US = 10.0
@@ -209,8 +210,9 @@ def exporting(folder: Path) -> list[Figure]:
 class Appending:
     """A store and a session into which events are appended in turn."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = FileStore(folder)
+    def __init__(self, folder: Path, detectors: Detectors | None = None) -> None:
+        files = FileStore(folder)
+        self.store = files if detectors is None else RedactingStore(files, detectors)
         self._ids = (new_identifier(), new_identifier(), new_identifier())
         self._kinds = cycle(CALL)
         self.store.begin(self._ids[0], new_identifier())
@@ -220,14 +222,16 @@ class Appending:
         self.store.append(self._ids[0], (Draft(event_type, payload, *self._ids[1:]),))
 
 
-def redacting() -> list[Figure]:
+def redacting(folder: Path) -> list[Figure]:
     """Searching what a call sends for secrets, which every call pays; with one found; and the most that is kept of one."""
     detectors = Detectors(key=lambda: b"k" * 32)
     plain = CALL[0][1]["parameters"]
     mail = {"id": 1042, "to": "ann@example.com", "note": "customer called again"}
     prose = {"text": "the customer called again about order 1042 " * 1_500}
     data = orjson.dumps(prose)
+    through, plain_store = Appending(folder / "through", detectors), Appending(folder / "plain")
     return [
+        paired("append, redacted, hot", through.append, plain_store.append, samples=1_500),
         paired("redaction, nothing found", lambda: detectors.value(plain), lambda: orjson.dumps(plain), samples=1_500),
         paired("redaction, one found", lambda: detectors.value(mail), lambda: orjson.dumps(mail), samples=500),
         paired("redaction, 64 KiB of prose", lambda: detectors.value(prose), data.lower, samples=20),
@@ -322,7 +326,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         figures = [
             *recording(Path(folder)),
-            *redacting(),
+            *redacting(Path(folder)),
             *exporting(Path(folder)),
             with_checkpoints(Path(folder)),
             verifying(Path(folder)),

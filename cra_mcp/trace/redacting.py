@@ -46,28 +46,30 @@ class RedactingStore:
         """
         kept: list[Draft] | None = None
         for place, draft in enumerate(drafts):
-            event_type = draft.event_type
-            if event_type in _FIELDS or event_type in _WHOLE or event_type.startswith("x."):
-                clean, found = self._clean(draft)
-                if found:
-                    kept = list(drafts[:place]) if kept is None else kept
-                    told = _marker(draft, found)
-                    kept += (clean, told) if event_type == _FIRST else (told, clean)
-                    continue
-            if kept is not None:
+            clean, found = self._clean(draft)
+            if found:
+                kept = list(drafts[:place]) if kept is None else kept
+                told = _marker(draft, found)
+                kept += (clean, told) if draft.event_type == _FIRST else (told, clean)
+            elif kept is not None:
                 kept.append(draft)
         return self._store.append(session_id, drafts if kept is None else kept, durable=durable)
 
-    def _clean(self, draft: Draft) -> tuple[Draft, list[Found]]:
-        payload = draft.payload
+    def _clean(self, draft: Draft) -> tuple[Draft, Sequence[Found]]:
+        """A draft without what is found in it. Most have nothing to be searched, and cost next to nothing here."""
+        event_type, payload = draft.event_type, draft.payload
+        fields = _FIELDS.get(event_type)
         if isinstance(payload, bytes):  # canonical already: made by the runtime of ids and digits
-            return draft, []
-        in_full = payload.get("recording") == "full"
+            return draft, ()
+        if fields is None:
+            if event_type not in _WHOLE and not event_type.startswith("x."):
+                return draft, ()
+            fields = tuple(payload)
         found: list[Found] = []
         clean: dict[str, object] = {}
-        for field in _FIELDS.get(draft.event_type, payload):
+        for field in fields:
             value = payload.get(field)
-            if value is None or (in_full and field in _BY_SETTING):
+            if value is None or (field in _BY_SETTING and payload.get("recording") == "full"):
                 continue
             kept, hidden = self._detectors.value(value)
             if hidden:
@@ -127,7 +129,7 @@ class RedactingStore:
         self._store.close()
 
 
-def _marker(draft: Draft, found: list[Found]) -> Draft:
+def _marker(draft: Draft, found: Sequence[Found]) -> Draft:
     """The event that says what was hidden in the one beside it, and where; never what it was."""
     payload: dict[str, object] = {
         "event_type": draft.event_type,
