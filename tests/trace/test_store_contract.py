@@ -8,9 +8,11 @@ import pytest
 
 from cra_mcp.errors import CanonicalError, TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.chainfile import Bounds
+from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.event import Draft, format_timestamp, parse, verify
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.memory import MemoryStore
+from cra_mcp.trace.redacting import RedactingStore
 from cra_mcp.trace.sqlite import SqliteStore
 from cra_mcp.trace.store import TraceStore
 
@@ -34,6 +36,7 @@ STORES: dict[str, Callable[..., TraceStore]] = {
     "file": lambda path, **given: FileStore(path / "traces", **given),
     "sqlite": lambda path, **given: SqliteStore(path / "traces.sqlite3", **given),
     "small files": lambda path, **given: FileStore(path / "traces", bounds=Bounds(segment_bytes=500), **given),
+    "redacting": lambda path, **given: RedactingStore(FileStore(path / "traces", **given), Detectors()),
 }
 
 
