@@ -22,7 +22,8 @@ from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.counters import Counters
 from cra_mcp.runtime import Runtime
 from cra_mcp.settings import SQLITE, RuntimeConfig
-from cra_mcp.state import freezes
+from cra_mcp.state import counters, freezes
+from cra_mcp.state.counters import StoredCounters
 from cra_mcp.state.database import Database
 from cra_mcp.state.freezes import Freezes
 from cra_mcp.trace.chainfile import Bounds
@@ -78,7 +79,7 @@ class CRARuntime(Runtime):
             catalogue=Catalogue(),
             bindings=Bindings({backend.executor_type: backend for backend in backends}),
             store=store,
-            counters=Counters(),
+            counters=open_counters(config),
             ledger=ledger,
             config=config,
             freezes=open_freezes(config),
@@ -204,6 +205,13 @@ def open_freezes(config: RuntimeConfig) -> Freezes:
         (None, None) if config.store == "memory" else (config.data_path / "state.sqlite3", config.data_path / "freeze")
     )
     return Freezes(Database(path, freezes.SCHEMA), marker, lambda: config.clock_ns() // 1_000)
+
+
+def open_counters(config: RuntimeConfig) -> Counters:
+    """The counters of a configuration. Touches nothing until it is used."""
+    if config.store == "memory":
+        return Counters()
+    return StoredCounters(Database(config.data_path / "state.sqlite3", counters.SCHEMA))
 
 
 def open_ledger(config: RuntimeConfig, detectors: Detectors | None = None) -> ApprovalLedger:

@@ -5,7 +5,7 @@ take an event, nothing is carried out. Source: specs/carp.md, "Execution"; specs
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, cast
 
@@ -20,7 +20,7 @@ from cra_mcp.errors import AskError, CRAError, ExecutionError, TraceUnavailableE
 from cra_mcp.execution.backend import Invocation, Result
 from cra_mcp.gate.approving import Approving
 from cra_mcp.gate.asking import RecordedClient
-from cra_mcp.gate.attempt import Attempt, Recorder, limiter_of_loop
+from cra_mcp.gate.attempt import Attempt, Recorder, in_thread, limiter_of_loop
 from cra_mcp.gate.binding import Binding, Bindings, no_executor
 from cra_mcp.gate.call import Call, ExecutionOutcome, Fault
 from cra_mcp.gate.intake import check_parameters, receive
@@ -28,7 +28,7 @@ from cra_mcp.gate.refusing import UNDECLARED, evaluated, refuse, refuse_paramete
 from cra_mcp.gate.results import Measured, measure, recorded_result
 from cra_mcp.policy.cel import Inputs
 from cra_mcp.policy.counters import Counters
-from cra_mcp.policy.model import MICRO, Decision
+from cra_mcp.policy.model import MICRO, Charge, Decision, Facts
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.state.database import Database, StateUnavailableError
 from cra_mcp.state.freezes import SCHEMA, Freezes
@@ -194,9 +194,7 @@ class Gate:
             decision = self._frozen(atlas, attempt) or self._decide(atlas, action, attempt, approved=True)
         # Charging fails where another call took the last of a limit meanwhile: then policy is asked again.
         # Charged for the instant that was decided on, which is the one the trace states.
-        while decision.effect == "allow" and not self._counters.take(
-            decision.limits, facts, attempt.decided_us, decision.charges
-        ):
+        while decision.effect == "allow" and not await self._take(decision, facts, attempt.decided_us):
             decision = self._decide(atlas, action, attempt, approved=approved)
         if decision.effect != "allow":
             if granted is not None:
@@ -208,13 +206,24 @@ class Gate:
             if refusal is None:
                 await self._store_approval(attempt, action, decision, granted)
         except (TraceUnavailableError, StateUnavailableError):
-            self._counters.give_back(decision.limits, facts, attempt.decided_us, decision.charges)
+            await self._give_back(decision, facts, attempt.decided_us)
             raise
         if refusal is not None:
-            self._counters.give_back(decision.limits, facts, attempt.decided_us, decision.charges)
+            await self._give_back(decision, facts, attempt.decided_us)
             return refusal
         attempt.charges = decision.charges
         return binding
+
+    async def _take(self, decision: Decision, facts: Facts, taken_us: int) -> bool:
+        """Charge a call, off the event loop where that waits for a disk. Raises ``StateUnavailableError``."""
+        if self._counters.blocks(decision.limits, decision.charges):
+            return await in_thread(lambda: self._counters.take(decision.limits, facts, taken_us, decision.charges))
+        return self._counters.take(decision.limits, facts, taken_us, decision.charges)
+
+    async def _give_back(self, decision: Decision, facts: Facts, taken_us: int) -> None:
+        """Undo a charge; one that can't be undone stays, which refuses calls and admits none."""
+        with suppress(StateUnavailableError):
+            await in_thread(lambda: self._counters.give_back(decision.limits, facts, taken_us, decision.charges))
 
     async def _store_approval(
         self, attempt: Attempt, action: Action, decision: Decision, granted: Approval | None
@@ -268,7 +277,10 @@ class Gate:
                 result=measured.result,
                 kept=self._kept(binding, measured),
             )
-        return self._succeeded(attempt, started_ns, measured, self._kept(binding, measured), result.value)
+        kept = self._kept(binding, measured)
+        if attempt.charges:
+            kept = {**kept, "costs": await self._settle(attempt, result.value)}
+        return self._succeeded(attempt, started_ns, measured, kept)
 
     async def _run(self, attempt: Attempt, binding: Binding) -> Result:
         action = binding.action
@@ -302,7 +314,7 @@ class Gate:
             "busy", f"{self._config.max_concurrency} actions are running already", hint="call it again later"
         )
 
-    def _settle(self, attempt: Attempt, value: object) -> list[dict[str, object]]:
+    async def _settle(self, attempt: Attempt, value: object) -> list[dict[str, object]]:
         """Put what the result tells in the place of what was reserved; return what the call has cost, by policy."""
         facts = attempt.call.resolution.facts
         costs = {charge.policy_id: charge.amount for charge in attempt.charges}
@@ -311,16 +323,31 @@ class Gate:
             inputs = Inputs(facts, attempt.decided_us, attempt.parameters, value)
             policy_set = found[0].policy_set
             for charge, cost in policy_set.settle(attempt.call.action_id, attempt.charges, inputs):
-                if cost is not None:
-                    self._counters.settle(charge, facts, attempt.decided_us, cost)
+                if cost is not None and await self._settle_one(charge, facts, attempt.decided_us, cost):
                     costs[charge.policy_id] = cost
         return [
             {"policy_id": charge.policy_id, "unit": charge.budget.unit, "cost": costs[charge.policy_id] / MICRO}
             for charge in attempt.charges
         ]
 
+    async def _settle_one(self, charge: Charge, facts: Facts, taken_us: int, cost: int) -> bool:
+        """Whether it could be settled; what can't be leaves the reserve spent."""
+        try:
+            if self._counters.blocks((), (charge,)):
+                await in_thread(lambda: self._counters.settle(charge, facts, taken_us, cost))
+            else:
+                self._counters.settle(charge, facts, taken_us, cost)
+        except StateUnavailableError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the state that calls depend on."""
+        self.freezes.close()
+        self._counters.close()
+
     def _succeeded(
-        self, attempt: Attempt, started_ns: int, measured: Measured, kept: Mapping[str, object], value: object
+        self, attempt: Attempt, started_ns: int, measured: Measured, kept: Mapping[str, object]
     ) -> ExecutionOutcome:
         payload: dict[str, object] = {
             "action_id": attempt.call.action_id,
@@ -332,8 +359,6 @@ class Gate:
         }
         if measured.cut:
             payload["result_cut"] = True
-        if attempt.charges:
-            payload["costs"] = self._settle(attempt, value)
         attempt.note("action.executed", payload)
         try:
             head = self._recorder.append(attempt)

@@ -47,6 +47,13 @@ class Counters:
         """Count the counters kept."""
         return len(self._calls) + len(self._spending)
 
+    def blocks(self, limits: Sequence[Limit], charges: Sequence[Charge]) -> bool:
+        """Tell whether charging these waits for a disk."""
+        return False
+
+    def close(self) -> None:
+        """Close what was opened."""
+
     def retry_after_us(self, limit: Limit, facts: Facts, now_us: int) -> int:
         """Tell how many microseconds until the limit admits a call; 0 if it does now."""
         calls = self._calls.get(_key(limit, facts))
@@ -72,7 +79,7 @@ class Counters:
         """Add up what was taken from a charge's budget in the window that ends now, in millionths."""
         with self._lock:
             spending = self._spending.get(counter_key(charge.budget.budget_id, charge.budget.scope, facts))
-            return 0 if spending is None else spending.spent(charge.budget, now_us)
+            return 0 if spending is None else spending.within(charge.budget.window_us, now_us)
 
     def take(self, limits: Sequence[Limit], facts: Facts, now_us: int, charges: Sequence[Charge] = ()) -> bool:
         """Charge one call to every limit and budget, or to none where one of them is spent.
@@ -105,12 +112,12 @@ class Counters:
                 if calls is not None:
                     self._discharge(key, calls, taken_us)
             for charge in charges:
-                self._correct(charge, facts, taken_us, -charge.amount)
+                self._correct(charge, facts, taken_us, 0)
 
     def settle(self, charge: Charge, facts: Facts, taken_us: int, cost: int) -> None:
         """Put what a call has cost, in millionths, in the place of what was reserved for it."""
         with self._lock:
-            self._correct(charge, facts, taken_us, cost - charge.amount)
+            self._correct(charge, facts, taken_us, cost)
 
     def _room_after_us(self, charge: Charge, facts: Facts, now_us: int) -> int | None:
         budget = charge.budget
@@ -128,10 +135,10 @@ class Counters:
         spending.window_us = max(spending.window_us, budget.window_us)
         spending.charge(charge.amount, now_us)
 
-    def _correct(self, charge: Charge, facts: Facts, taken_us: int, change: int) -> None:
+    def _correct(self, charge: Charge, facts: Facts, taken_us: int, cost: int) -> None:
         spending = self._spending.get(counter_key(charge.budget.budget_id, charge.budget.scope, facts))
         if spending is not None:
-            spending.correct(taken_us, change)
+            spending.correct(taken_us, charge.amount, cost)
 
     def _charge(self, limit: Limit, key: _Key, now_us: int) -> None:
         calls = self._calls.get(key)

@@ -37,9 +37,9 @@ class Spending:
                 return self.times[at] + budget.window_us - now_us
         return None
 
-    def spent(self, budget: Budget, now_us: int) -> int:
-        """Millionths charged in the window that ends now."""
-        return sum(self.amounts[bisect_right(self.times, self._at(now_us) - budget.window_us) :])
+    def within(self, window_us: int, now_us: int) -> int:
+        """What was charged in the window that ends now."""
+        return sum(self.amounts[bisect_right(self.times, self._at(now_us) - window_us) :])
 
     def charge(self, amount: int, now_us: int) -> None:
         """Add a charge; one at an instant before the last counts as at that last one."""
@@ -51,11 +51,12 @@ class Spending:
         if len(self.times) > MAX_ENTRIES:
             self._merge()
 
-    def correct(self, taken_us: int, change: int) -> None:
-        """Add ``change`` to a charge made at ``taken_us``; nothing, if it has left the window."""
-        at = bisect_left(self.times, taken_us)
-        if at < len(self.times):
-            self.amounts[at] = max(0, self.amounts[at] + change)
+    def correct(self, taken_us: int, amount: int, cost: int) -> None:
+        """Put ``cost`` in the place of ``amount`` charged at ``taken_us``; nothing, if that has left the window."""
+        for at in range(bisect_left(self.times, taken_us), len(self.times)):
+            if self.amounts[at] >= amount:  # that very one, or a later one if the clock had gone back
+                self.amounts[at] += cost - amount
+                return
 
     def is_over(self, now_us: int) -> bool:
         """Whether its last charge has left the window."""

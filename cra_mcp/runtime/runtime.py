@@ -690,7 +690,7 @@ class Runtime:
             self._store.close()
         finally:
             self._ledger.close()
-            self._gate.freezes.close()
+            self._gate.close()
 
     def _loop(self) -> "BlockingPortal":
         """The event loop of blocking calls, started with the first of them."""
