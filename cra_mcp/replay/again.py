@@ -56,7 +56,7 @@ class Replayed:
         decisions: how many were.
         assumed: of those, decisions that rest on what is outside of the trace: limits and budgets that other sessions share,
             and the kill switch.
-        undetermined: decisions that can't be made again: the trace doesn't hold the arguments they read.
+        undetermined: decisions that can't be made again: what they read is hidden, or only its hash was kept.
         divergences: in the order of the chain.
     """
 
@@ -162,7 +162,9 @@ def _resolve_again(asked: Asked, timeline: Timeline, found: Replayed) -> None:
     else:
         recorded = {name: asked.answer[name] for name in _COMPARED if name in asked.answer}
     differing = [name for name in recorded if recorded[name] != recomputed.get(name)]
-    if differing:
+    if differing and asked.masked:
+        found.undetermined += 1
+    elif differing:
         found.divergences.append(
             Divergence(
                 asked.sequence,
@@ -245,6 +247,9 @@ class _Again:
             self._differs(call.sequence, {"violation_type": "invalid_parameters"}, {"violation_type": None})
 
     def _differs(self, sequence: int, recorded: Mapping[str, object], recomputed: Mapping[str, object]) -> None:
+        if self._case.asked.masked:  # what was hidden may have decided
+            self._found.undetermined += 1
+            return
         self._found.divergences.append(Divergence(sequence, self._call.action_id, recorded, recomputed))
 
 

@@ -42,6 +42,7 @@ _SESSION_EVENTS = frozenset(
         "error.occurred",
         "atlas.loaded",
         "atlas.unloaded",
+        "context.redacted",
     }
 )
 _READ = _CALL_EVENTS | _SESSION_EVENTS
@@ -74,6 +75,7 @@ class Asked:
     Attributes:
         sequence: of the answer.
         at_us: the instant it was given for, microseconds since the epoch.
+        masked: something of what was asked, or of the session's facts, was hidden before it was recorded.
         answer: payload of ``carp.resolution.completed``, or of ``carp.resolution.cached``; None for an error.
         error_code: of a request that was refused.
     """
@@ -85,6 +87,7 @@ class Asked:
     resolution_id: str | None
     answer: Payload | None
     error_code: str | None = None
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +191,10 @@ class _Reader:
         self.events = 0
         self._session: RecordedSession | None = None
         self._spans: dict[str, RecordedCall] = {}
-        self._requests: dict[str, tuple[Query, Facts]] = {}
-        self._listed: dict[int, tuple[Query, Facts]] = {}
+        self._requests: dict[str, tuple[Query, Facts, bool]] = {}
+        self._listed: dict[int, tuple[Query, Facts, bool]] = {}
+        self._started_masked = False
+        self._next_masked = False
 
     def take(self, line: bytes) -> None:
         event = parse(line)
@@ -224,8 +229,14 @@ class _Reader:
             kind: Literal["loaded", "unloaded"] = "loaded" if event_type == "atlas.loaded" else "unloaded"
             replaces = fields.maybe_text("replaces")
             session.changes.append(CatalogueChange(sequence, kind, _atlas_ref(fields), replaces))
+        elif event_type == "context.redacted":
+            # It follows session.started, which is first in its chain, and comes before any other event it speaks of.
+            what = fields.maybe_text("event_type")
+            self._started_masked = self._started_masked or what == "session.started"
+            self._next_masked = self._next_masked or what == "carp.request.received"
         elif event_type == "carp.request.received":
-            self._requests[fields.text("request_id")] = _query(session, fields)
+            masked, self._next_masked = self._started_masked or self._next_masked, False
+            self._requests[fields.text("request_id")] = (*_query(session, fields), masked)
         elif event_type == "carp.resolution.completed":
             request = self._requests.pop(fields.text("request_id"), None)
             if request is None:
@@ -240,12 +251,18 @@ class _Reader:
         else:
             request = self._requests.pop(fields.maybe_text("request_id") or "", None)
             if request is not None:
+                query, facts, masked = request
                 code = fields.maybe_text("error_code")
-                session.asked.append(Asked(sequence, at_us, *request, resolution_id=None, answer=None, error_code=code))
+                session.asked.append(Asked(sequence, at_us, query, facts, None, None, code, masked))
 
-    def _answered(self, session: RecordedSession, request: tuple[Query, Facts], at_us: int, fields: "_Fields") -> None:
-        answer = Asked(fields.sequence, fields.instant(at_us), *request, fields.text("resolution_id"), fields.payload)
-        session.asked.append(answer)
+    def _answered(
+        self, session: RecordedSession, request: tuple[Query, Facts, bool], at_us: int, fields: "_Fields"
+    ) -> None:
+        query, facts, masked = request
+        resolution_id = fields.text("resolution_id")
+        session.asked.append(
+            Asked(fields.sequence, fields.instant(at_us), query, facts, resolution_id, fields.payload, None, masked)
+        )
 
 
 class _Fields:
