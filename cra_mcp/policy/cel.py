@@ -8,11 +8,11 @@ Source: specs/policy.md, "Expressions"; the CEL language definition.
 Imports ``cel_expr_python``, Google's CEL, when the first expression is compiled: 0.1 s that only policies with one pay.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
+from math import isfinite
 from typing import Any, Final, NamedTuple, cast
 
 from cra_mcp.policy.expression import FIELDS, MAX_REFERENCES, Expression, ExpressionError, Kind, Reference
@@ -53,7 +53,7 @@ class Program:
     __slots__ = ("_constants", "_evaluate", "_reads")
 
     def __init__(
-        self, evaluate: Callable[..., Any], constants: Mapping[str, object], reads: tuple[tuple[str, Read], ...]
+        self, evaluate: Callable[..., Any], constants: dict[str, object], reads: tuple[tuple[str, Read], ...]
     ) -> None:
         self._evaluate = evaluate
         self._constants = constants
@@ -65,7 +65,7 @@ class Program:
         Raises:
             EvaluationError: there is none.
         """
-        data = dict(self._constants)
+        data = self._constants.copy()
         for name, read in self._reads:
             found = read(inputs)
             if found is not _MISSING:  # what is left out can't be read: an error, where it matters
@@ -74,7 +74,7 @@ class Program:
             value: object = self._evaluate(data=data).value()
         except Exception as error:
             raise EvaluationError from error
-        if isinstance(value, bool | float | int):
+        if value is True or value is False or isinstance(value, (float, int)):
             return value
         raise EvaluationError  # an error is a value too, of another type
 
@@ -235,6 +235,9 @@ def _reader(reference: Reference, typed: Typed) -> Read:
         *parents, last = reference.path
         return lambda inputs: _has(_follow(root(inputs), parents), last)
     path, convert = reference.path[: typed.steps], _CONVERTERS[typed.type]
+    if len(path) == 1 and reference.root == "args":  # what most expressions read, on the way of every call
+        name = path[0]
+        return lambda inputs: convert(inputs.args.get(name, _MISSING))
     return lambda inputs: convert(_follow(root(inputs), path))
 
 
@@ -262,13 +265,15 @@ def _as_int(value: object) -> object:
 
 
 def _as_number(value: object) -> object:
+    if type(value) is float:
+        return value if isfinite(value) else _MISSING
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _MISSING
     try:
         number = float(value)
     except OverflowError:
         return _MISSING
-    return number if math.isfinite(number) else _MISSING
+    return number
 
 
 def _as_bool(value: object) -> object:

@@ -244,6 +244,7 @@ class _Builder:
 
     def plans(self) -> dict[str, Mapping[RiskTier, Plan]]:
         """A plan for each action at each risk tier of a task."""
+        fresh = [_is_compiled_anew(policy) for policy, _ in self._rules]
         index = ActionIndex([action.action_id for action in self._actions])
         chosen: list[list[int]] = [[] for _ in self._actions]
         for number, (policy, _) in enumerate(self._rules):
@@ -252,17 +253,13 @@ class _Builder:
         shared: dict[object, Mapping[RiskTier, Plan]] = {}
         found: dict[str, Mapping[RiskTier, Plan]] = {}
         for action, numbers in zip(self._actions, chosen, strict=True):
-            own = any(self._is_own(self._rules[number][0]) for number in numbers)
+            own = any([fresh[number] for number in numbers])  # noqa: C419 - a list is quicker, and there are many
             key: object = action.action_id if own else (action.risk_tier, action.capabilities, tuple(numbers))
             if key not in shared:
                 rules = [self._rule(number, action) for number in numbers]
                 shared[key] = {task: self._plan(action, task, rules) for task in RiskTier}
             found[action.action_id] = shared[key]
         return found
-
-    def _is_own(self, policy: Policy) -> bool:
-        """Whether a policy is compiled for each action anew."""
-        return policy.when is not None or bool(policy.conditions.arguments) or policy.budget is not None
 
     def _rule(self, number: int, action: ActionFacts) -> Rule:
         policy, layer = self._rules[number]
@@ -280,6 +277,11 @@ class _Builder:
         risk = higher(action.risk_tier, task)
         bearing = [rule for rule in rules if static_part_holds(rule.policy.conditions, risk, action.capabilities)]
         return Plan(bearing, self.facts, self.calls, self._defaults)
+
+
+def _is_compiled_anew(policy: Policy) -> bool:
+    """Whether a policy is compiled for each action by itself."""
+    return policy.when is not None or bool(policy.conditions.arguments) or policy.budget is not None
 
 
 def _check(policies: Sequence[Policy], actions: Sequence[ActionFacts]) -> None:
