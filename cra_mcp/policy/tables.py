@@ -112,8 +112,7 @@ class Plan:
         """Return the verdict on one call, its own tests included; those that can't matter are not asked."""
         truths = self._truths.get(inputs.facts, inputs.now_us)
         asked: list[Truth] = [
-            call.test(inputs) if needed is None or any(truths[at] != FALSE for at in needed) else FALSE
-            for _, call, needed in self._calls
+            call.test(inputs) if at is None or truths[at] != FALSE else FALSE for _, call, at in self._calls
         ]
         return self._verdict_of((*truths, *asked))
 
@@ -172,19 +171,12 @@ def _together(one: Truth, other: Truth) -> Truth:
 
 def _call_tests(
     rules: Sequence[Rule], tests: Sequence[int], calls: Sequence[CallTest]
-) -> tuple[tuple[int, CallTest, tuple[int, ...] | None], ...]:
-    """Number and test of each call, and where the facts stand on which it depends whether it must be asked at all."""
-    needed: dict[int, set[int] | None] = {}
-    for rule in rules:
-        if rule.call is None:
-            continue
-        if rule.test is None:
-            needed[rule.call] = None
-        elif (known := needed.setdefault(rule.call, set())) is not None:
-            known.add(tests.index(rule.test))
+) -> tuple[tuple[int, CallTest, int | None], ...]:
+    """Number and test of each call, and where the result stands on which it depends whether it must be asked at all."""
     return tuple(
-        (number, calls[number], None if places is None else tuple(sorted(places)))
-        for number, places in sorted(needed.items(), key=lambda entry: entry[0])
+        (rule.call, calls[rule.call], None if rule.test is None else tests.index(rule.test))
+        for rule in rules
+        if rule.call is not None  # each belongs to one rule
     )
 
 

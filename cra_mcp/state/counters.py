@@ -28,9 +28,13 @@ CREATE INDEX IF NOT EXISTS charges_by_counter ON charges (counter, charged_at_us
 MIN_WINDOW_US = 60_000_000
 _SWEEP_EVERY = 256
 _DROP_UNTIL = "DELETE FROM charges WHERE counter = ? AND charged_at_us <= ?"
+_DROP_ONE = (
+    "DELETE FROM charges WHERE charge_id = (SELECT charge_id FROM charges WHERE counter = ? AND charged_at_us >= ? "
+    "ORDER BY charged_at_us, charge_id LIMIT 1)"
+)
 _DROP_BEYOND = (
     "DELETE FROM charges WHERE counter = ? AND charged_at_us < (SELECT charged_at_us FROM charges WHERE counter = ? "
-    "AND amount > 0 ORDER BY charged_at_us DESC LIMIT 1 OFFSET ?)"
+    "ORDER BY charged_at_us DESC LIMIT 1 OFFSET ?)"
 )
 """Of a limit, as many charges as it admits calls can matter, however the clock is set."""
 
@@ -132,7 +136,7 @@ class StoredCounters(Counters):
         with self._database.transaction() as connection:
             for limit in limits:
                 if _is_kept(limit):
-                    _correct(connection, _name(limit.limit_id, limit, facts), taken_us, 1, 0)
+                    connection.execute(_DROP_ONE, (_name(limit.limit_id, limit, facts), taken_us))
             for charge in charges:
                 if _is_kept(charge.budget):
                     _correct(connection, _budget_name(charge, facts), taken_us, charge.amount, 0)
@@ -188,7 +192,7 @@ def _budget_name(charge: Charge, facts: Facts) -> str:
 
 def _wait_us(connection: sqlite3.Connection, limit: Limit, facts: Facts, now_us: int) -> int:
     row = connection.execute(
-        "SELECT charged_at_us FROM charges WHERE counter = ? AND amount > 0 ORDER BY charged_at_us DESC LIMIT 1 OFFSET ?",
+        "SELECT charged_at_us FROM charges WHERE counter = ? ORDER BY charged_at_us DESC LIMIT 1 OFFSET ?",
         (_name(limit.limit_id, limit, facts), limit.max_calls - 1),
     ).fetchone()
     return 0 if row is None else max(0, row[0] + limit.window_us - now_us)
