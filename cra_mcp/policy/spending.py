@@ -31,11 +31,10 @@ class Spending:
         over = sum(self.amounts[first:]) + amount - budget.max_cost
         if over <= 0:
             return 0
-        for at in range(first, len(self.times)):  # ends: without any of them there is room
-            over -= self.amounts[at]
-            if over <= 0:
-                return self.times[at] + budget.window_us - now_us
-        return None
+        while over > 0:  # ends: without any of them there is room
+            over -= self.amounts[first]
+            first += 1
+        return self.times[first - 1] + budget.window_us - now_us
 
     def within(self, window_us: int, now_us: int) -> int:
         """What was charged in the window that ends now."""

@@ -125,6 +125,27 @@ def test_a_schema_and_an_expression_must_both_hold_and_one_that_is_false_settles
         assert (decision.effect, decision.errors) == (effect, errors), args
 
 
+def test_an_allow_that_waits_for_the_arguments_is_told_only_where_it_matters():
+    from cra_mcp.policy.expression import parse_expression  # noqa: PLC0415
+
+    action = ActionFacts("t.read", parameters={"type": "object", "properties": {"n": {"type": "integer"}}})
+    small = Policy("small", "allow", when=parse_expression("args.n < 5"))
+
+    def waiting(*policies, default="deny"):
+        foreseen = compile_policies([small, *policies], [action], default).foresee("t.read", FACTS, 0)
+        return foreseen.effect, [each.policy_id for each in foreseen.waiting]
+
+    assert waiting() == ("allow", ["small"])
+    assert waiting(default="allow") == ("allow", [])
+    assert waiting(Policy("all", "allow", order=1)) == ("allow", [])
+    assert waiting(Policy("no", "deny", order=1)) == ("deny", [])
+    asks = Policy("ask", "require_approval", when=parse_expression("args.n > 7"), order=1)
+    assert waiting(asks) == ("allow", ["small", "ask"])
+    never = replace(small, when=parse_expression("agent.id == 'nobody'"))
+    alone = compile_policies([never, asks], [action], "deny").foresee("t.read", FACTS, 0)
+    assert (alone.effect, [each.policy_id for each in alone.waiting]) == ("require_approval", ["ask"])
+
+
 def test_rate_limits_and_budgets_are_taken_together_or_not_at_all():
     counters, limit = Counters(), Limit("l", 1, 100)
     dear = charge(11 * MICRO)

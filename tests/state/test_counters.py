@@ -35,7 +35,7 @@ def charge(amount: int, budget: Budget = BUDGET) -> Charge:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from([-HOUR_US // 3, 0, 1, HOUR_US // 4, HOUR_US - 1, HOUR_US]),
+        st.sampled_from([HOUR_US // 3, 0, 1, HOUR_US // 4, HOUR_US - 1, HOUR_US]),
         st.sampled_from(["limit", "budget", "both", "undo", "settle"]),
         st.integers(0, 3_000_000),
         st.sampled_from(["bot", "other"]),
@@ -213,3 +213,53 @@ def test_a_call_that_can_not_be_counted_is_refused(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE charges (anything INTEGER)")
     connection.close()
     assert call(tmp_path) == "state_unavailable"
+
+
+PRICED = manifest(
+    actions=[
+        {
+            **action("t.buy", parameters_schema={"type": "object", "properties": {"usd": {"type": "number"}}}),
+            "executor": {"type": "python", "callable": "builtins:dict"},
+        }
+    ],
+    policies=[
+        {
+            "policy_id": "purse",
+            "type": "budget",
+            "parameters": {
+                "max_cost": 3,
+                "unit": "usd",
+                "window_seconds": 3_600,
+                "scope": "global",
+                "cost": "result.usd",
+                "reserve": 1,
+            },
+        }
+    ],
+)
+
+
+def buy(folder: Path, usd: float) -> tuple[str, object]:
+    """The status of a purchase, and what the trace says it has cost."""
+    with CRARuntime(RuntimeConfig(data_dir=folder)) as runtime:
+        runtime.load_atlas_from_json(json.dumps(PRICED))
+        session = runtime.create_session("bot", "g")
+        outcome = runtime.execute_blocking(session.session_id, "t.buy", {"usd": usd})
+        costs = [event.payload.get("costs") for event in runtime.get_trace(session.session_id)]
+    return outcome.status, next((each[0]["cost"] for each in costs if each), None)
+
+
+def test_a_kept_budget_is_settled_and_holds_over_a_restart(tmp_path: Path) -> None:
+    assert [buy(tmp_path, 0.5), buy(tmp_path, 2), buy(tmp_path, 0)] == [
+        ("success", 0.5),
+        ("success", 2),
+        ("denied", None),
+    ]
+
+
+def test_a_cost_that_can_not_be_kept_leaves_the_reserve_spent(tmp_path: Path) -> None:
+    assert buy(tmp_path, 0) == ("success", 0)
+    with sqlite3.connect(tmp_path / "state.sqlite3") as connection:
+        connection.execute("CREATE TRIGGER full BEFORE UPDATE ON charges BEGIN SELECT RAISE(ABORT, 'full'); END")
+    connection.close()
+    assert buy(tmp_path, 0) == ("success", 1.0)
