@@ -72,7 +72,7 @@ class Plan:
     Attributes:
         certain: the verdict, where it depends on nothing but limits and budgets.
         memo: gives the verdict for a requester at an instant; None where each call is tested.
-        reads_args: whether some test needs the arguments.
+        reads_args: whether some test or cost needs the arguments.
     """
 
     __slots__ = (
@@ -102,7 +102,9 @@ class Plan:
         self._verdicts: dict[tuple[Truth, ...], Verdict] = {}
         self._foreseen: dict[tuple[Truth, ...], Decision] = {}
         self._calls = _call_tests(self._rules, self._tests, calls)
-        self.reads_args: bool = any(test.reads_args for _, test, _ in self._calls)
+        self.reads_args: bool = any(test.reads_args for _, test, _ in self._calls) or any(
+            rule.cost is not None and rule.cost.amount is None for rule in self._rules
+        )
         chosen = [conditions[test] for test in self._tests]
         self.memo: Memo[Verdict] | None = None if self._calls else Memo(chosen, self._verdict_of)
         self._truths: Memo[tuple[Truth, ...]] = Memo(chosen, lambda truths: truths)

@@ -95,6 +95,16 @@ def test_a_policy_and_its_budget_must_go_together():
         compile_policies(twice, actions, "allow")
 
 
+def test_a_cost_by_the_arguments_needs_them_and_one_that_is_known_does_not():
+    from cra_mcp.policy.expression import parse_expression  # noqa: PLC0415
+
+    action = ActionFacts("t.read", parameters={"type": "object", "properties": {"n": {"type": "integer"}}})
+    by_args = replace(BUDGET, unit="usd", cost=parse_expression("args.n", "cost"))
+    for budget, needs in ((BUDGET, False), (by_args, True)):
+        engine = compile_policies([Policy("b", "budget", budget=budget)], [action], "allow")
+        assert engine.reads_args("t.read", FACTS) is needs
+
+
 def test_nothing_is_foreseen_of_what_is_not_declared():
     engine = compile_policies([], [ActionFacts("t.read")], "allow")
     assert engine.foresee("t.none", FACTS, 0).policy_id == "undeclared"
