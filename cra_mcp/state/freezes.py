@@ -30,7 +30,6 @@ CREATE TABLE IF NOT EXISTS freezes (
 Kind = Literal["agent", "atlas", "all"]
 
 _Look = tuple[int, int, int] | None
-_LOCK_TIMEOUT_S = 5.0
 _NEVER: Final[_Look] = (-1, -1, -1)
 
 
@@ -165,18 +164,13 @@ class Freezes:
         if self._marker is None:
             yield
             return
-        from filelock import FileLock, Timeout  # noqa: PLC0415 - only where something is frozen
-
+        # A database of its own only for its lock: of all platforms, and gone with a process that dies.
+        lock = Database(Path(f"{self._marker}.lock"), "")
         try:
-            os.makedirs(os.path.dirname(self._marker), mode=0o700, exist_ok=True)
-            lock = FileLock(f"{self._marker}.lock", timeout=_LOCK_TIMEOUT_S)
-            lock.acquire()
-        except (OSError, Timeout) as error:
-            raise _untold(error) from error
-        try:
-            yield
+            with lock.transaction():
+                yield
         finally:
-            lock.release()
+            lock.close()
 
     def _mark(self, content: bytes) -> None:
         if self._marker is None:

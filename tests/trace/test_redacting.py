@@ -1,6 +1,7 @@
 """Nothing that the detectors find gets into a store, whatever event it comes in."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from cra_mcp import CRARuntime, RuntimeConfig
 from cra_mcp.errors import SettingsError
 from cra_mcp.trace.detect.detectors import Detectors
-from cra_mcp.trace.event import REQUIRED_FIELDS, Draft
+from cra_mcp.trace.event import REQUIRED_FIELDS, Draft, Head
 from cra_mcp.trace.memory import MemoryStore
 from cra_mcp.trace.redacting import RedactingStore
 from cra_mcp.trace.store import new_identifier
@@ -182,6 +183,7 @@ def test_the_rest_of_a_store_is_as_it_was() -> None:
     session = new_identifier()
     store.begin(session, new_identifier())
     head = store.append(session, [Draft("x.a", {}, new_identifier())])
+    store.flush(session)
     assert (store.head(session), store.unfinished(session)) == (head, b"")
     assert [info.live for info in store.sessions()] == [True]
     store.release(session)
@@ -189,6 +191,28 @@ def test_the_rest_of_a_store_is_as_it_was() -> None:
     store.close()
     with pytest.raises(ValueError, match="remote"):
         RedactingStore(_Remote(), Detectors())
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def grown(self, session_id: str, head: Head, lines: Sequence[bytes]) -> None:
+        self.told.append([json.loads(line)["event_type"] for line in lines])
+
+    def released(self, session_id: str) -> None:
+        self.told.append(session_id)
+
+
+def test_who_listens_at_the_door_hears_what_was_stored() -> None:
+    store = RedactingStore(MemoryStore(), Detectors())
+    session = new_identifier()
+    store.begin(session, new_identifier())
+    store.append(session, [Draft("x.a", {}, new_identifier())])
+    store.tap = listener = _Listener()
+    store.append(session, [Draft("x.b", {"to": MAIL}, new_identifier())])
+    store.release(session)
+    assert listener.told == [["context.redacted", "x.b"], session]
 
 
 class _Remote(MemoryStore):
