@@ -84,8 +84,7 @@ class CRARuntime(Runtime):
             config=config,
             freezes=open_freezes(config),
         )
-        archive = open_archive(config)
-        super().__init__(config=config, store=store, ledger=ledger, gate=gate, keep=archive.keep if archive else None)
+        super().__init__(config=config, store=store, ledger=ledger, gate=gate, archive=open_archive(config))
         for path in config.policy_files:
             self.load_policy_file(path)
         for path in config.overlays:

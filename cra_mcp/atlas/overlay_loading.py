@@ -3,17 +3,24 @@
 Source: specs/policy.md, "Overlays".
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cra_mcp.atlas.overlay import MAX_FILE_BYTES, Overlay
 from cra_mcp.errors import AtlasInvalidError, Problem
 from cra_mcp.policy.model import Layer
 
+if TYPE_CHECKING:
+    from cra_mcp.atlas.loader import Keep
+
 _HINT = 'specs/policy.md, "Overlays", explains them'
 
 
-def load_policy_file(path: Path) -> Overlay:
+def load_policy_file(path: Path, *, keep: Callable[[str, bytes], None] | None = None) -> Overlay:
     """Load an operator's policy file: JSON, or YAML 1.2 if its name ends in ``.yaml`` or ``.yml``.
+
+    ``keep`` is told of the file's suffix and bytes, if it was loaded.
 
     Raises:
         AtlasInvalidError: with every problem found.
@@ -30,18 +37,22 @@ def load_policy_file(path: Path) -> Overlay:
         ) from error
     if len(data) > MAX_FILE_BYTES:
         raise _refusal(path.name, "too_large", f"is over the limit of {MAX_FILE_BYTES} bytes")
-    return parse_policy_file(data, path.name, yaml=path.suffix in {".yaml", ".yml"})
+    yaml = path.suffix in {".yaml", ".yml"}
+    overlay = parse_policy_file(data, path.name, yaml=yaml)
+    if keep is not None:
+        keep(".yaml" if yaml else ".json", data)
+    return overlay
 
 
-def load_overlay_atlas(path: Path) -> Overlay:
-    """Load an atlas that says ``"overlay": true``.
+def load_overlay_atlas(path: Path, *, keep: "Keep | None" = None) -> Overlay:
+    """Load an atlas that says ``"overlay": true``. ``keep`` is told of its files.
 
     Raises:
         AtlasInvalidError: with every problem found, or it is no overlay.
     """
     from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - as above
 
-    atlas = load_atlas(path)
+    atlas = load_atlas(path, keep=keep)
     if not atlas.overlay:
         raise _refusal(
             "atlas.json" if atlas.root is not None else path.name,

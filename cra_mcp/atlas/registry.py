@@ -74,6 +74,12 @@ class Catalogue:
         overlays = (*self.overlays, overlay)
         return Catalogue(self.version + 1, tuple(govern(atlas, overlays) for atlas in self.atlases), overlays)
 
+    def with_replaced_overlay(self, overlay: Overlay) -> "Catalogue":
+        """This catalogue, governed by ``overlay`` in the place of the one of its name, if there is one. Raises as above."""
+        others = tuple(each for each in self.overlays if each.overlay_id != overlay.overlay_id)
+        overlays = (*others, overlay)
+        return Catalogue(self.version + 1, tuple(govern(atlas, overlays) for atlas in self.atlases), overlays)
+
     def _governed(self, atlas: Atlas) -> Atlas:
         return govern(atlas, self.overlays) if self.overlays else atlas
 

@@ -4,37 +4,51 @@ Source: specs/trace.md, "Replay".
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from cra_mcp.atlas.model import Action, Atlas
+from cra_mcp.atlas.overlay import Overlay
 from cra_mcp.atlas.registry import Catalogue
-from cra_mcp.errors import AtlasConflictError, RequestError, TraceError
+from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, RequestError, TraceError
 from cra_mcp.replay.recorded import Asked, AtlasRef, RecordedCall, RecordedSession
 from cra_mcp.resolution import Resolver
 from cra_mcp.schema_check import Validator, compile_schema
 
-Find = Callable[[str], Atlas | None]
-"""The atlas of a digest, or None."""
-
 Revise = Callable[[Catalogue], Catalogue]
 
+T = TypeVar("T")
+
 _MAX_SETS = 256
+
+
+class Source(Protocol):
+    """Where atlases and overlays are found by their digest."""
+
+    def load(self, digest: str) -> Atlas | None:
+        """The atlas of a digest."""
+        ...
+
+    def load_overlay(self, digest: str) -> Overlay | None:
+        """The overlay of a digest."""
+        ...
 
 
 class Library:
     """Finds atlases by digest and keeps what was made of them.
 
     Args:
-        find: where atlases come from.
+        source: where atlases come from.
         revise: what to make of the atlases of a trace before anything is decided by them.
     """
 
-    def __init__(self, find: Find, revise: Revise = lambda catalogue: catalogue) -> None:
-        self._find = find
+    def __init__(self, source: Source, revise: Revise = lambda catalogue: catalogue) -> None:
+        self._source = source
         self._revise = revise
         self._atlases: dict[str, Atlas | None] = {}
-        self._resolvers: dict[tuple[str, ...], Resolver] = {}
+        self._overlays: dict[str, Overlay | None] = {}
+        self._resolvers: dict[tuple[tuple[str, ...], tuple[str, ...]], Resolver] = {}
         self._validators: dict[tuple[str, str], Validator] = {}
 
     def timeline(self, session: RecordedSession) -> "Timeline":
@@ -43,12 +57,14 @@ class Library:
         Raises:
             TraceError: ``atlas_missing``, with every atlas that isn't there; ``not_replayable``: the named ones don't go together.
         """
-        current = list(session.atlases)
-        self._require([*current, *(change.atlas for change in session.changes if change.kind == "loaded")])
-        starts, resolvers = [0], [self._resolver(current)]
+        current, overlays = list(session.atlases), list(session.overlays)
+        self._require(session)
+        starts, resolvers = [0], [self._resolver(current, overlays)]
         for number, change in enumerate(session.changes):
             following = session.changes[number + 1] if number + 1 < len(session.changes) else None
-            if change.kind == "loaded":
+            if change.kind == "overlay":
+                overlays.append(change.atlas)
+            elif change.kind == "loaded":
                 place = _index(current, change.replaces)
                 if place is None:
                     current.append(change.atlas)
@@ -57,7 +73,7 @@ class Library:
             elif following is None or following.replaces != change.atlas.atlas_id:
                 current = [atlas for atlas in current if atlas.atlas_id != change.atlas.atlas_id]
             starts.append(change.sequence)
-            resolvers.append(self._resolver(current))
+            resolvers.append(self._resolver(current, overlays))
         return Timeline(session, starts, resolvers)
 
     def parameters(self, atlas: Atlas, action: Action) -> Validator:
@@ -68,31 +84,51 @@ class Library:
             found = self._validators[key] = compile_schema(action.parameters_schema)
         return found
 
-    def _require(self, wanted: Sequence[AtlasRef]) -> None:
-        for ref in wanted:
-            if ref.digest not in self._atlases:
-                self._atlases[ref.digest] = self._find(ref.digest)
-        missing = sorted({f"{ref.atlas_id} {ref.version}" for ref in wanted if self._atlases[ref.digest] is None})
+    def _require(self, session: RecordedSession) -> None:
+        """Find everything a trace names.
+
+        Raises:
+            TraceError: ``atlas_missing``.
+        """
+        changes = session.changes
+        atlases = [*session.atlases, *(change.atlas for change in changes if change.kind == "loaded")]
+        overlays = [*session.overlays, *(change.atlas for change in changes if change.kind == "overlay")]
+        missing = {*_missing(atlases, self._atlases, self._source.load)}
+        missing |= {*_missing(overlays, self._overlays, self._source.load_overlay)}
         if missing:
             raise TraceError(
-                f"atlases of the trace are not here: {', '.join(missing)[:500]}",
+                f"atlases or policies of the trace are not here: {', '.join(sorted(missing))[:500]}",
                 code="atlas_missing",
                 hint="name a copy of exactly those versions with --atlas",
             )
 
-    def _resolver(self, refs: Sequence[AtlasRef]) -> Resolver:
-        key = tuple(ref.digest for ref in refs)
+    def _resolver(self, refs: Sequence[AtlasRef], overlays: Sequence[AtlasRef]) -> Resolver:
+        key = tuple(ref.digest for ref in refs), tuple(ref.digest for ref in overlays)
         found = self._resolvers.get(key)
         if found is None:
-            atlases = tuple(atlas for digest in key if (atlas := self._atlases[digest]) is not None)
+            catalogue = Catalogue()
             try:
-                found = Resolver(self._revise(Catalogue(atlases=atlases)))
-            except AtlasConflictError as error:
+                for digest in key[1]:
+                    overlay = self._overlays[digest]
+                    catalogue = catalogue.with_overlay(overlay) if overlay is not None else catalogue
+                for digest in key[0]:
+                    atlas = self._atlases[digest]
+                    catalogue = catalogue.with_atlas(atlas) if atlas is not None else catalogue
+                found = Resolver(self._revise(catalogue))
+            except (AtlasConflictError, AtlasInvalidError) as error:
                 raise TraceError(f"its atlases don't go together: {error.message}", code="not_replayable") from error
             if len(self._resolvers) >= _MAX_SETS:
                 self._resolvers.clear()
             self._resolvers[key] = found
         return found
+
+
+def _missing(wanted: Sequence[AtlasRef], known: dict[str, T | None], find: Callable[[str], T | None]) -> Iterator[str]:
+    for ref in wanted:
+        if ref.digest not in known:
+            known[ref.digest] = find(ref.digest)
+        if known[ref.digest] is None:
+            yield f"{ref.atlas_id} {ref.version}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ _SESSION_EVENTS = frozenset(
         "atlas.loaded",
         "atlas.unloaded",
         "context.redacted",
+        "x.cra.overlay.loaded",
     }
 )
 _READ = _CALL_EVENTS | _SESSION_EVENTS
@@ -60,10 +61,15 @@ class AtlasRef:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueChange:
-    """From ``sequence`` on another atlas is loaded, or one fewer."""
+    """From ``sequence`` on another atlas is loaded, or one fewer, or an overlay more.
+
+    Attributes:
+        atlas: which; ``atlas_id`` is the name of an overlay.
+        replaces: the id of the atlas in whose place it is loaded.
+    """
 
     sequence: int
-    kind: Literal["loaded", "unloaded"]
+    kind: Literal["loaded", "unloaded", "overlay"]
     atlas: AtlasRef
     replaces: str | None = None
 
@@ -151,13 +157,18 @@ class RecordedCall:
 
 @dataclass(slots=True)
 class RecordedSession:
-    """A whole trace, as far as decisions go. Lists are in the order of the chain."""
+    """A whole trace, as far as decisions go. Lists are in the order of the chain.
+
+    Attributes:
+        overlays: in force from the start, in load order; ``atlas_id`` is the name of an overlay.
+    """
 
     session_id: str
     started_us: int
     facts: Facts
     goal: str
     atlases: tuple[AtlasRef, ...]
+    overlays: tuple[AtlasRef, ...] = ()
     changes: list[CatalogueChange] = field(default_factory=list[CatalogueChange])
     asked: list[Asked] = field(default_factory=list[Asked])
     calls: list[RecordedCall] = field(default_factory=list[RecordedCall])
@@ -228,7 +239,9 @@ class _Reader:
         if event_type in {"atlas.loaded", "atlas.unloaded"}:
             kind: Literal["loaded", "unloaded"] = "loaded" if event_type == "atlas.loaded" else "unloaded"
             replaces = fields.maybe_text("replaces")
-            session.changes.append(CatalogueChange(sequence, kind, _atlas_ref(fields), replaces))
+            session.changes.append(CatalogueChange(sequence, kind, _atlas_ref(fields, "atlas_id"), replaces))
+        elif event_type == "x.cra.overlay.loaded":
+            session.changes.append(CatalogueChange(sequence, "overlay", _atlas_ref(fields, "overlay_id")))
         elif event_type == "context.redacted":
             # It follows session.started, which is first in its chain, and comes before any other event it speaks of.
             what = fields.maybe_text("event_type")
@@ -312,6 +325,17 @@ class _Fields:
             raise self.fault(f"{name} is not an object")
         return _Fields(cast("Payload", value), self.sequence)
 
+    def parts(self, name: str) -> "list[_Fields]":
+        value = self.payload.get(name)
+        if not isinstance(value, list):
+            raise self.fault(f"{name} is not a list")
+        found: list[_Fields] = []
+        for entry in cast("list[object]", value):
+            if not isinstance(entry, dict):
+                raise self.fault(f"{name} holds what is no object")
+            found.append(_Fields(cast("Payload", entry), self.sequence))
+        return found
+
     def tier(self) -> RiskTier:
         try:
             return RiskTier(self.payload.get("risk_tier", RiskTier.LOW))
@@ -332,14 +356,10 @@ class _Fields:
 def _started(session_id: str, at_us: int, fields: _Fields) -> RecordedSession:
     principal = fields.part("principal")
     context = fields.part("context")
-    listed = fields.payload.get("atlases")
-    if not isinstance(listed, list):
-        raise fields.fault("atlases is not a list")
-    atlases: list[AtlasRef] = []
-    for entry in cast("list[object]", listed):
-        if not isinstance(entry, dict):
-            raise fields.fault("atlases holds what is no object")
-        atlases.append(_atlas_ref(_Fields(cast("Payload", entry), fields.sequence)))
+    atlases = [_atlas_ref(entry, "atlas_id") for entry in fields.parts("atlases")]
+    overlays = (
+        [_atlas_ref(entry, "overlay_id") for entry in fields.parts("overlays")] if "overlays" in fields.payload else []
+    )
     facts = Facts(
         agent_id=fields.text("agent_id"),
         session_id=session_id,
@@ -349,11 +369,11 @@ def _started(session_id: str, at_us: int, fields: _Fields) -> RecordedSession:
         subject=principal.text("subject") if principal is not None else "local",
         roles=frozenset(principal.texts("roles")) if principal is not None else frozenset(),
     )
-    return RecordedSession(session_id, at_us, facts, fields.text("goal"), tuple(atlases))
+    return RecordedSession(session_id, at_us, facts, fields.text("goal"), tuple(atlases), tuple(overlays))
 
 
-def _atlas_ref(fields: _Fields) -> AtlasRef:
-    return AtlasRef(fields.text("atlas_id"), fields.text("version"), fields.text("digest"))
+def _atlas_ref(fields: _Fields, name: str) -> AtlasRef:
+    return AtlasRef(fields.text(name), fields.text("version"), fields.text("digest"))
 
 
 def _query(session: RecordedSession, fields: _Fields) -> tuple[Query, Facts]:

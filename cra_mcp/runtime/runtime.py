@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, cast
 
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval, Asker, Channel
+from cra_mcp.atlas.archive import AtlasArchive
 from cra_mcp.atlas.model import Action, Atlas, ContextBlock
 from cra_mcp.atlas.overlay import Overlay
 from cra_mcp.atlas.overlay_loading import load_overlay_atlas, load_policy_file
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
     from anyio.from_thread import BlockingPortal
 
-    from cra_mcp.atlas.loader import Keep
     from cra_mcp.gate.call import Client, Progress
     from cra_mcp.messages import CarpRequest
 
@@ -64,7 +64,7 @@ class Runtime:
         store: where traces are kept.
         ledger: approvals.
         gate: the enforcement point; made with the same store and ledger.
-        keep: keeps the files of loaded atlases, for replay; None: they aren't kept.
+        archive: keeps the files of loaded atlases, for replay; None: they aren't kept.
     """
 
     def __init__(
@@ -74,13 +74,14 @@ class Runtime:
         store: TraceStore,
         ledger: ApprovalLedger,
         gate: Gate,
-        keep: "Keep | None" = None,
+        archive: AtlasArchive | None = None,
     ) -> None:
         self.config = config
         self._store = store
         self._ledger = ledger
         self._gate = gate
-        self._keep = keep
+        self._archive = archive
+        self._keep = archive.keep if archive is not None else None
         self._sessions = Sessions(config, store)
         self._resolving = Resolving(config, store, self._sessions, gate.catalogue)
         self._calls = Calls(gate, self._sessions)
@@ -122,11 +123,12 @@ class Runtime:
             AtlasInvalidError: with every problem found, one that only shows beside a loaded atlas included.
             AtlasConflictError: an overlay of its name is loaded.
         """
-        self._add_overlay(load_policy_file(Path(path)))
+        keep = self._archive.keep_policy_file if self._archive is not None else None
+        self._add_overlay(load_policy_file(Path(path), keep=keep))
 
     def load_overlay(self, path: str | Path) -> None:
         """Have the policies of an overlay atlas govern every action of every other. Raises as ``load_policy_file``."""
-        self._add_overlay(load_overlay_atlas(Path(path)))
+        self._add_overlay(load_overlay_atlas(Path(path), keep=self._keep))
 
     def overlays(self) -> tuple[Overlay, ...]:
         """The loaded overlays, in load order."""

@@ -14,6 +14,7 @@ import pytest
 from cra_mcp.approval.model import Answer, Approval
 from cra_mcp.atlas.loader import load_atlas_text
 from cra_mcp.atlas.model import Atlas
+from cra_mcp.atlas.overlay import Overlay
 from cra_mcp.auth.principal import Principal
 from cra_mcp.compose import CRARuntime
 from cra_mcp.errors import RequestError
@@ -87,6 +88,35 @@ FIRST: dict = {
         _limit("slow-agent", "agent", 3, "doc.list"),
     ],
 }
+# What reads arguments and adds up costs; the literal specification is given the simpler policies.
+ARGUED: dict = {
+    **FIRST,
+    "policies": [
+        *FIRST["policies"],
+        _policy("no-two", "deny", "doc.write", when="has(args.n) && args.n == 2"),
+        _policy(
+            "ask-one",
+            "require_approval",
+            "doc.list",
+            conditions={"arguments": {"required": ["n"], "properties": {"n": {"const": 1}}}},
+        ),
+        _policy(
+            "purse",
+            "budget",
+            "doc.*",
+            parameters={"max_cost": 4, "unit": "calls", "window_seconds": 30, "scope": "session"},
+        ),
+        _policy("hour", "deny", "doc.read", when="now.getMinutes() == 0"),
+    ],
+}
+OPERATOR = {
+    "overlay_id": "operator",
+    "default_effect": "allow",
+    "policies": [
+        _policy("watch-writes", "require_approval", "doc.write"),
+        _policy("no-large", "deny", "pay.*", when="has(args.n) && args.n > 1"),
+    ],
+}
 
 SECOND: dict = {
     "atlas_version": "1.0",
@@ -137,8 +167,27 @@ class History:
     traces: dict[str, list[bytes]] = field(default_factory=dict)
     atlases: dict[str, Atlas] = field(default_factory=dict)
 
-    def find(self, digest: str) -> Atlas | None:
+    overlays: dict[str, Overlay] = field(default_factory=dict)
+
+    def load(self, digest: str) -> Atlas | None:
         return self.atlases.get(digest)
+
+    def load_overlay(self, digest: str) -> Overlay | None:
+        return self.overlays.get(digest)
+
+
+@dataclass
+class Only:
+    """A source that has one atlas, or none, for every digest; and the overlays of a history."""
+
+    atlas: Atlas | None
+    history: History = field(default_factory=History)
+
+    def load(self, digest: str) -> Atlas | None:
+        return self.atlas
+
+    def load_overlay(self, digest: str) -> Overlay | None:
+        return self.history.load_overlay(digest)
 
 
 def load(manifest: dict) -> Atlas:
@@ -169,7 +218,9 @@ class Maker:
         self.plain = plain
         config = RuntimeConfig(store="memory", clock_ns=self.clock, new_id=new_uuid7)
         with CRARuntime(config) as runtime:
-            self._load(runtime, FIRST)
+            self._load(runtime, FIRST if plain else ARGUED)
+            if not plain and self.random.random() < 0.5:
+                self._govern(runtime)
             open_sessions = [self._begin(runtime) for _ in range(sessions)]
             for _ in range(steps * sessions):
                 if live and self.random.random() < 0.02:
@@ -184,8 +235,17 @@ class Maker:
         runtime.load_atlas_from_json(json.dumps(manifest))
         self._remember(runtime)
 
+    def _govern(self, runtime: CRARuntime) -> None:
+        path = self.folder / "operator.json"
+        path.write_text(json.dumps(OPERATOR))
+        runtime.load_policy_file(path)
+        self._remember(runtime)
+
     def _remember(self, runtime: CRARuntime) -> None:
-        self.history.atlases.update({atlas.digest: atlas for atlas in runtime.atlases()})
+        # Loaded anew: those of the runtime are compiled together with its overlays.
+        for atlas in runtime.atlases():
+            self.history.atlases.setdefault(atlas.digest, atlas)
+        self.history.overlays.update({overlay.digest: overlay for overlay in runtime.overlays()})
 
     def _begin(self, runtime: CRARuntime) -> str:
         principal = None
@@ -201,12 +261,14 @@ class Maker:
 
     def _change_atlases(self, runtime: CRARuntime) -> None:
         loaded = {info.atlas_id for info in runtime.list_atlases()}
-        if "com.example.second" not in loaded:
+        if not runtime.overlays() and self.random.random() < 0.2:
+            self._govern(runtime)
+        elif "com.example.second" not in loaded:
             self._load(runtime, SECOND)
         elif self.random.random() < 0.5:
             runtime.unload_atlas("com.example.second")
         else:
-            changed = copy.deepcopy(FIRST)
+            changed = copy.deepcopy(ARGUED)
             self.random.shuffle(changed["policies"])
             changed["policies"] = changed["policies"][: self.random.randrange(4, 12)]
             path = self.folder / f"{self.random.randrange(10**9)}.json"

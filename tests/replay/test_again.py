@@ -11,11 +11,11 @@ from cra_mcp.replay.again import Replayed, replay
 from cra_mcp.replay.library import Library
 from cra_mcp.replay.recorded import read_session
 from cra_mcp.trace.event import Draft, Head, link, parse, verify
-from tests.replay.conftest import FIRST, History, Maker, load, revised
+from tests.replay.conftest import ARGUED, History, Maker, Only, load, revised
 
 
 def _replayed(history: History, session_id: str) -> Replayed:
-    return replay(read_session(history.traces[session_id]), Library(history.find))
+    return replay(read_session(history.traces[session_id]), Library(history))
 
 
 def _check_random(tmp_path: Path, seeds: range, sessions: int, steps: int) -> tuple[int, int]:
@@ -95,7 +95,7 @@ def test_an_event_that_says_otherwise_is_named(tmp_path: Path, event_type: str, 
     sequence = _first(lines, event_type, **fields)
     changed = _rewritten(lines, sequence, **change)
     assert verify(changed).ok
-    found = replay(read_session(changed), Library(history.find))
+    found = replay(read_session(changed), Library(history))
     assert [divergence.sequence for divergence in found.divergences][:1] == [sequence]
     assert found.divergences[0].recorded.items() >= change.items() or "denied" in change
     assert not found.ok
@@ -118,29 +118,29 @@ def test_a_call_recorded_as_invalid_that_is_not_is_named(tmp_path: Path) -> None
     sequence = _refused_parameters(lines)
     good: dict[str, object] = {"n": 1}
     changed = _rewritten(lines, sequence, parameters=good, parameters_hash=digest(good))
-    found = replay(read_session(changed), Library(history.find))
+    found = replay(read_session(changed), Library(history))
     assert [divergence.sequence for divergence in found.divergences] == [sequence]
 
 
 def test_another_atlas_under_the_same_digest_shows_everywhere(tmp_path: Path) -> None:
-    _, _, lines = _one(tmp_path)
-    other = revised(FIRST, drop=["read-all"])
-    found = replay(read_session(lines), Library(lambda _digest: other))
+    history, _, lines = _one(tmp_path)
+    other = revised(ARGUED, drop=["read-all"])
+    found = replay(read_session(lines), Library(Only(other, history)))
     assert {divergence.action_id for divergence in found.divergences} >= {None, "doc.read"}
 
 
 def test_a_missing_atlas_is_named(tmp_path: Path) -> None:
     _, _, lines = _one(tmp_path)
     with pytest.raises(TraceError, match=r"com\.example\.first 1\.0\.0") as caught:
-        replay(read_session(lines), Library(lambda _digest: None))
+        replay(read_session(lines), Library(Only(None)))
     assert caught.value.code == "atlas_missing"
 
 
 def test_arguments_the_trace_does_not_hold_are_counted_and_not_guessed(tmp_path: Path) -> None:
     history, _, lines = _one(tmp_path)
-    before = replay(read_session(lines), Library(history.find))
+    before = replay(read_session(lines), Library(history))
     changed = _rewritten(lines, _refused_parameters(lines), parameters=None)
-    found = replay(read_session(changed), Library(history.find))
+    found = replay(read_session(changed), Library(history))
     assert found.ok
     assert found.undetermined == before.undetermined + 1
 
@@ -189,7 +189,7 @@ def test_a_call_under_a_resolution_the_trace_does_not_have_is_refused(tmp_path: 
     sequence = _first(lines, "action.requested")
     changed = _rewritten(lines, sequence, resolution_id="01900000-0000-7000-8000-000000000000")
     with pytest.raises(TraceError, match=f"event {sequence}:"):
-        replay(read_session(changed), Library(history.find))
+        replay(read_session(changed), Library(history))
 
 
 def test_a_trace_of_before_resolutions_were_named_replays(tmp_path: Path) -> None:
@@ -198,13 +198,13 @@ def test_a_trace_of_before_resolutions_were_named_replays(tmp_path: Path) -> Non
         event = parse(line)
         if event.event_type == "action.requested":
             lines = _rewritten(lines, event.sequence, resolution_id=None)
-    assert replay(read_session(lines), Library(history.find)).ok
+    assert replay(read_session(lines), Library(history)).ok
 
 
 def test_what_is_found_is_plain_json(tmp_path: Path) -> None:
     history, session_id, lines = _one(tmp_path)
     changed = _rewritten(lines, _first(lines, "policy.evaluated", result="deny"), result="allow")
-    found = replay(read_session(changed), Library(history.find)).to_dict()
+    found = replay(read_session(changed), Library(history)).to_dict()
     assert json.loads(json.dumps(found)) == found
     assert found["session_id"] == session_id
 
@@ -215,6 +215,6 @@ def test_atlases_of_a_trace_that_do_not_go_together_are_refused(tmp_path: Path) 
     assert isinstance(started, list)
     changed = _rewritten(lines, 0, atlases=[*started, *started])
     with pytest.raises(TraceError) as caught:
-        replay(read_session(changed), Library(history.find))
+        replay(read_session(changed), Library(history))
     assert caught.value.code == "not_replayable"
-    assert load(FIRST).digest in history.atlases
+    assert load(ARGUED).digest in history.atlases

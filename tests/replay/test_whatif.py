@@ -56,7 +56,7 @@ def _sources(history: History) -> list[tuple[int, Callable[[], RecordedSession]]
 
 def _changed(history: History, new: Atlas) -> tuple[list[Changed], Tally]:
     tally = Tally()
-    library = Library(history.find, lambda catalogue: catalogue.with_replaced(new.atlas_id, new))
+    library = Library(history, lambda catalogue: catalogue.with_replaced(new.atlas_id, new))
     return list(what_if(_sources(history), library, tally)), tally
 
 
@@ -138,14 +138,14 @@ def test_exactly_the_calls_the_literal_specification_names_are_listed(
 
 
 def test_changes_come_in_the_order_of_time(tmp_path: Path) -> None:
-    history = Maker(5, tmp_path).make(5, 20, live=False)
+    history = Maker(5, tmp_path).make(5, 20, live=False, plain=True)
     found, _ = _changed(history, revised(FIRST, *CHANGES["a new deny"]))
     assert len(found) > 3
     assert [each.requested_us for each in found] == sorted(each.requested_us for each in found)
 
 
 def test_a_change_says_who_what_and_why(tmp_path: Path) -> None:
-    history = Maker(5, tmp_path).make(2, 20, live=False)
+    history = Maker(5, tmp_path).make(2, 20, live=False, plain=True)
     found, tally = _changed(history, revised(FIRST, *CHANGES["a new deny"]))
     told = found[0].to_dict()
     assert json.loads(json.dumps(told)) == told
@@ -157,7 +157,7 @@ def test_a_change_says_who_what_and_why(tmp_path: Path) -> None:
 
 
 def test_an_action_the_new_atlas_does_not_have_is_denied(tmp_path: Path) -> None:
-    history = Maker(5, tmp_path).make(2, 20, live=False)
+    history = Maker(5, tmp_path).make(2, 20, live=False, plain=True)
     smaller = load({**FIRST, "actions": FIRST["actions"][1:], "capabilities": [], "policies": []})
     found, _ = _changed(history, smaller)
     gone = [each for each in found if each.action_id == "doc.read"]
@@ -166,9 +166,11 @@ def test_an_action_the_new_atlas_does_not_have_is_denied(tmp_path: Path) -> None
 
 
 def test_sessions_are_read_when_their_time_comes(tmp_path: Path) -> None:
-    first = Maker(1, tmp_path).make(1, 10, live=False)
-    later = Maker(2, tmp_path).make(1, 10, live=False)
-    history = History({**first.traces, **later.traces}, {**first.atlases, **later.atlases})
+    first = Maker(1, tmp_path).make(1, 10, live=False, plain=True)
+    later = Maker(2, tmp_path).make(1, 10, live=False, plain=True)
+    history = History(
+        {**first.traces, **later.traces}, {**first.atlases, **later.atlases}, {**first.overlays, **later.overlays}
+    )
     read: list[str] = []
 
     def source(session: RecordedSession) -> tuple[int, Callable[[], RecordedSession]]:
@@ -179,7 +181,7 @@ def test_sessions_are_read_when_their_time_comes(tmp_path: Path) -> None:
         return session.started_us, reader
 
     sources = sorted((source(read_session(lines)) for lines in history.traces.values()), key=lambda entry: entry[0])
-    changes = what_if(sources, Library(history.find, _deny_all), Tally())
+    changes = what_if(sources, Library(history, _deny_all), Tally())
     next(changes)
     assert len(read) == 1
     list(changes)

@@ -15,9 +15,10 @@ from cra_mcp.faces.cli.stores import find_session, open_traces
 
 if TYPE_CHECKING:
     from cra_mcp.atlas.model import Atlas
+    from cra_mcp.atlas.overlay import Overlay
     from cra_mcp.atlas.registry import Catalogue
     from cra_mcp.replay.again import Replayed
-    from cra_mcp.replay.library import Find
+    from cra_mcp.replay.library import Source
     from cra_mcp.replay.recorded import RecordedSession
     from cra_mcp.replay.whatif import Changed, Tally
     from cra_mcp.trace.store import TraceStore
@@ -48,7 +49,9 @@ def replay(
     policies: Annotated[
         list[str] | None,
         typer.Option(
-            "--policy", metavar="PATH", help="Decide by this atlas in the place of the one of its id. Can be repeated."
+            "--policy",
+            metavar="PATH",
+            help="An atlas, to decide by in the place of the one of its id; or an operator's policy file. Can be repeated.",
         ),
     ] = None,
     atlases: Annotated[
@@ -72,10 +75,10 @@ def replay(
     """
     opened = open_traces(data_dir, trace_dir, store)
     names = [info.session_id for info in opened.sessions()] if all_traces else list(traces or ["latest"])
-    find = _finder(config_of(data_dir=data_dir, trace_dir=trace_dir).trace_path, atlases or [])
+    source = _Given(config_of(data_dir=data_dir, trace_dir=trace_dir).trace_path, atlases or [])
     if policies:
-        raise typer.Exit(_what_if(opened, names, find, policies, limit, as_json=as_json))
-    raise typer.Exit(_again(opened, names, find, as_json=as_json))
+        raise typer.Exit(_what_if(opened, names, source, policies, limit, as_json=as_json))
+    raise typer.Exit(_again(opened, names, source, as_json=as_json))
 
 
 def diff(
@@ -119,11 +122,11 @@ def diff(
     raise typer.Exit(NO if breaking else OK)
 
 
-def _again(store: "TraceStore", names: Sequence[str], find: "Find", *, as_json: bool) -> int:
+def _again(store: "TraceStore", names: Sequence[str], source: "Source", *, as_json: bool) -> int:
     from cra_mcp.replay.again import replay as again  # noqa: PLC0415 - not for --help
     from cra_mcp.replay.library import Library  # noqa: PLC0415 - not for --help
 
-    library = Library(find)
+    library = Library(source)
     results: list[tuple[str, Replayed | TraceError]] = []
     for name in _progress(names):
         try:
@@ -168,7 +171,7 @@ def _tell(name: str, result: "Replayed | TraceError") -> None:
 
 
 def _what_if(
-    store: "TraceStore", names: Sequence[str], find: "Find", policies: Sequence[str], limit: int, *, as_json: bool
+    store: "TraceStore", names: Sequence[str], source: "Source", policies: Sequence[str], limit: int, *, as_json: bool
 ) -> int:
     from cra_mcp.replay.library import Library  # noqa: PLC0415 - not for --help
     from cra_mcp.replay.whatif import Tally, what_if  # noqa: PLC0415 - not for --help
@@ -176,7 +179,7 @@ def _what_if(
     tally = Tally()
     sources = _sources(store, names)
     changes: list[Changed] = []
-    for change in what_if(sources, Library(find, _reviser(policies)), tally):
+    for change in what_if(sources, Library(source, _reviser(policies)), tally):
         if not limit or len(changes) < limit:
             changes.append(change)
     if as_json:
@@ -258,32 +261,54 @@ def _is_file(name: str) -> bool:
     return name.endswith(".jsonl") or Path(name).is_file()
 
 
-def _finder(trace_path: Path, atlases: Sequence[str]) -> "Find":
-    """Atlases named on the command line, then those kept beside the traces."""
-    from cra_mcp.atlas.archive import FOLDER, AtlasArchive  # noqa: PLC0415 - not for --help
+class _Given:
+    """Atlases and policy files named on the command line, then those kept beside the traces."""
 
-    given = {atlas.digest: atlas for atlas in map(_load, atlases)}
-    archive = AtlasArchive(trace_path / FOLDER)
-    return lambda digest: given.get(digest) or archive.load(digest)
+    def __init__(self, trace_path: Path, paths: Sequence[str]) -> None:
+        from cra_mcp.atlas.archive import FOLDER, AtlasArchive  # noqa: PLC0415 - not for --help
+        from cra_mcp.atlas.overlay import Overlay  # noqa: PLC0415 - likewise
+
+        loaded = [_load(text) for text in paths]
+        self._overlays = {each.digest: each for each in loaded if isinstance(each, Overlay)}
+        self._atlases = {each.digest: each for each in loaded if not isinstance(each, Overlay)}
+        self._archive = AtlasArchive(trace_path / FOLDER)
+
+    def load(self, digest: str) -> "Atlas | None":
+        """See ``Source``."""
+        return self._atlases.get(digest) or self._archive.load(digest)
+
+    def load_overlay(self, digest: str) -> "Overlay | None":
+        """See ``Source``."""
+        return self._overlays.get(digest) or self._archive.load_overlay(digest)
 
 
 def _reviser(policies: Sequence[str]) -> "Callable[[Catalogue], Catalogue]":
+    from cra_mcp.atlas.overlay import Overlay  # noqa: PLC0415 - not for --help
+
     revised = [_load(text) for text in policies]
 
     def revise(catalogue: "Catalogue") -> "Catalogue":
-        for atlas in revised:
-            if catalogue.get(atlas.atlas_id) is not None:
-                catalogue = catalogue.with_replaced(atlas.atlas_id, atlas)
+        for each in revised:
+            if isinstance(each, Overlay):
+                catalogue = catalogue.with_replaced_overlay(each)
+            elif catalogue.get(each.atlas_id) is not None:
+                catalogue = catalogue.with_replaced(each.atlas_id, each)
         return catalogue
 
     return revise
 
 
-def _load(text: str) -> "Atlas":
+def _load(text: str) -> "Atlas | Overlay":
+    """An atlas, or the overlay that an overlay atlas or a policy file is."""
     from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - not for --help
-    from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
+    from cra_mcp.atlas.overlay_loading import load_overlay_atlas, load_policy_file  # noqa: PLC0415 - likewise
+    from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - likewise
 
-    return load_atlas(atlas_path(text))
+    path = Path(text)
+    if path.is_file() and (path.suffix in {".yaml", ".yml"} or b'"atlas_version"' not in path.read_bytes()):
+        return load_policy_file(path)
+    atlas = load_atlas(atlas_path(text))
+    return load_overlay_atlas(atlas_path(text)) if atlas.overlay else atlas
 
 
 def _progress(items: Sequence[T]) -> Iterator[T]:

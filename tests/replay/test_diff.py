@@ -1,0 +1,115 @@
+"""What differs between two traces."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cra_mcp.compose import CRARuntime
+from cra_mcp.replay.diff import Difference, diff
+from cra_mcp.settings import RuntimeConfig
+from cra_mcp.trace.event import parse
+from tests.replay.conftest import FIRST, Clock, Maker, Person
+
+Steps = Callable[[CRARuntime, str], object]
+
+
+def _trace(tmp_path: Path, steps: Steps, *, manifest: dict = FIRST, start: int = 1_767_600_000) -> list[bytes]:
+    with CRARuntime(RuntimeConfig(store="memory", clock_ns=Clock(start * 10**9))) as runtime:
+        runtime.load_atlas_from_json(json.dumps(manifest))
+        session_id = runtime.create_session("bot", "a goal").session_id
+        steps(runtime, session_id)
+        runtime.end_session(session_id)
+        return runtime.read_trace(session_id)
+
+
+def _plain(runtime: CRARuntime, session_id: str) -> None:
+    runtime.execute_blocking(session_id, "doc.read", {"n": 1})
+    runtime.execute_blocking(session_id, "doc.secret", {})
+    runtime.execute_blocking(session_id, "pay.small", {"n": 1}, asker=Person("granted"))
+
+
+def _told(found: list[Difference]) -> set[tuple[str, str, str]]:
+    return {(each.weight, each.step, each.what) for each in found}
+
+
+def test_the_same_steps_at_another_time_differ_in_nothing(tmp_path: Path) -> None:
+    assert diff(_trace(tmp_path, _plain), _trace(tmp_path, _plain, start=1_767_600_999)) == []
+
+
+def test_a_trace_does_not_differ_from_itself(tmp_path: Path) -> None:
+    for lines in Maker(3, tmp_path).make(2, 30).traces.values():
+        assert diff(lines, lines) == []
+
+
+def test_another_decision_is_breaking_and_another_policy_minor(tmp_path: Path) -> None:
+    stricter = {**FIRST, "policies": [*FIRST["policies"], {"policy_id": "no", "type": "deny", "actions": ["doc.read"]}]}
+    found = diff(_trace(tmp_path, _plain), _trace(tmp_path, _plain, manifest=stricter))
+    assert {
+        ("breaking", "call of doc.read", "decision"),
+        ("breaking", "call of doc.read", "outcome"),
+        ("breaking", "request", "allowed"),
+        ("minor", "call of doc.read", "policy_id"),
+        ("minor", "session", "policy_digest"),
+    } <= _told(found)
+    changed = next(each for each in found if each.what == "decision")
+    assert (changed.old, changed.new) == ("allow", "deny")
+
+
+def test_other_arguments_are_breaking(tmp_path: Path) -> None:
+    def other(runtime: CRARuntime, session_id: str) -> None:
+        runtime.execute_blocking(session_id, "doc.read", {"n": 2})
+        runtime.execute_blocking(session_id, "doc.secret", {})
+        runtime.execute_blocking(session_id, "pay.small", {"n": 1}, asker=Person("granted"))
+
+    found = diff(_trace(tmp_path, _plain), _trace(tmp_path, other))
+    assert ("breaking", "call of doc.read", "parameters_hash") in _told(found)
+
+
+def test_a_call_more_or_fewer_is_breaking(tmp_path: Path) -> None:
+    def more(runtime: CRARuntime, session_id: str) -> None:
+        _plain(runtime, session_id)
+        runtime.execute_blocking(session_id, "doc.list", {})
+
+    one, other = _trace(tmp_path, _plain), _trace(tmp_path, more)
+    added, removed = diff(one, other), diff(other, one)
+    assert ("breaking", "call of doc.list", "added") in _told(added)
+    assert ("breaking", "call of doc.list", "removed") in _told(removed)
+    assert added[0].old_sequence is None
+    assert removed[0].new_sequence is None
+
+
+def test_another_answer_of_a_person_is_breaking_by_its_outcome(tmp_path: Path) -> None:
+    def refused(runtime: CRARuntime, session_id: str) -> None:
+        runtime.execute_blocking(session_id, "doc.read", {"n": 1})
+        runtime.execute_blocking(session_id, "doc.secret", {})
+        runtime.execute_blocking(session_id, "pay.small", {"n": 1}, asker=Person("rejected"))
+
+    told = _told(diff(_trace(tmp_path, _plain), _trace(tmp_path, refused)))
+    assert {("breaking", "call of pay.small", "outcome"), ("minor", "call of pay.small", "approval")} <= told
+
+
+@pytest.mark.parametrize("reason", ["completed", "error"])
+def test_why_a_session_ended_counts(tmp_path: Path, reason: str) -> None:
+    def ends(runtime: CRARuntime, session_id: str) -> None:
+        _plain(runtime, session_id)
+        runtime.end_session(session_id, reason=reason)  # type: ignore[arg-type]
+
+    told = _told(diff(_trace(tmp_path, _plain), _trace(tmp_path, ends)))
+    assert (("breaking", "session.ended", "reason") in told) == (reason == "error")
+
+
+def test_calls_under_way_at_once_are_told_apart(tmp_path: Path) -> None:
+    """Whatever the order in which events of several calls are stored, they are compared call by call."""
+    lines = _trace(tmp_path, _plain)
+    events = [parse(line) for line in lines]
+    calls = [event for event in events if event.event_type == "action.requested"]
+    spans = [
+        [line for line, event in zip(lines, events, strict=True) if event.span_id == call.span_id] for call in calls
+    ]
+    others = [
+        line for line, event in zip(lines, events, strict=True) if event.span_id not in {c.span_id for c in calls}
+    ]
+    interleaved = [line for turn in range(9) for span in spans for line in span[turn : turn + 1]]
+    assert diff([*others[:-1], *interleaved, others[-1]], lines) == []
