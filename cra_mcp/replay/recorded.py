@@ -7,7 +7,10 @@ Rule: pure. A trace comes from outside: what it can't mean is refused with the e
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal, cast
+
+import orjson
 
 from cra_mcp.canonical import digest
 from cra_mcp.errors import TraceError
@@ -20,6 +23,8 @@ Verdict = Literal["allow", "require_approval", "deny", "invalid", "unanswered"]
 
 # Where the type of an event stands in a stored line: the hash and the id before it have fixed widths.
 _TYPE_AT = len('{"event_hash":"","event_id":"","event_type":"') + 64 + 36
+_TIMESTAMP_CHARS = 27
+_SECOND_CHARS = 19
 _CALL_EVENTS = frozenset(
     {
         "action.requested",
@@ -208,25 +213,28 @@ class _Reader:
         self._next_masked = False
 
     def take(self, line: bytes) -> None:
-        event = parse(line)
-        if event.event_type not in _READ:
+        event_type, sequence, span_id, timestamp, payload = _parts(line)
+        if event_type not in _READ:
             return
-        fields = _Fields(event.payload, event.sequence)
-        at_us = _micros(event.timestamp)
+        fields = _Fields(payload, sequence)
+        try:
+            at_us = _micros(timestamp)
+        except ValueError:
+            raise fields.fault("timestamp is not an instant") from None
         session = self._session
         if session is None:
-            if event.event_type != "session.started":
+            if event_type != "session.started":
                 raise fields.fault("the first event is not session.started")
-            self._session = _started(event.session_id, at_us, fields)
-        elif event.event_type == "action.requested":
-            self._spans[event.span_id] = call = _requested(event.span_id, at_us, fields)
+            self._session = _started(parse(line).session_id, at_us, fields)
+        elif event_type == "action.requested":
+            self._spans[span_id] = call = _requested(span_id, at_us, fields)
             session.calls.append(call)
-        elif event.event_type in _CALL_EVENTS:
-            call = self._spans.get(event.span_id)
+        elif event_type in _CALL_EVENTS:
+            call = self._spans.get(span_id)
             if call is not None:
-                _follow(call, event.event_type, at_us, fields)
+                _follow(call, event_type, at_us, fields)
         else:
-            self._note(session, event.event_type, at_us, fields)
+            self._note(session, event_type, at_us, fields)
 
     def finish(self) -> RecordedSession:
         if self._session is None:
@@ -348,6 +356,8 @@ class _Fields:
         if text is None:
             return dated_us
         try:
+            if len(text) != _TIMESTAMP_CHARS:
+                raise ValueError(text)
             return _micros(text)
         except ValueError:
             raise self.fault("at is not an instant") from None
@@ -436,7 +446,24 @@ def _follow(call: RecordedCall, event_type: str, at_us: int, fields: _Fields) ->
         call.approval = event_type
 
 
+def _parts(line: bytes) -> tuple[str, int, str, str, Payload]:
+    """Type, sequence, span, timestamp and payload of an event. What isn't plainly one is left to ``parse``, which says why."""
+    try:
+        value = orjson.loads(line)
+        parts = value["event_type"], value["sequence"], value["span_id"], value["timestamp"], value["payload"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        parts = None
+    if parts is None or tuple(map(type, parts)) != (str, int, str, str, dict) or len(parts[3]) != _TIMESTAMP_CHARS:
+        event = parse(line)
+        return event.event_type, event.sequence, event.span_id, event.timestamp, event.payload
+    return parts
+
+
 def _micros(timestamp: str) -> int:
     """A timestamp of six fractional digits as microseconds since the epoch; exact, unlike a float."""
-    moment = datetime.fromisoformat(timestamp)
-    return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
+    return _second_us(timestamp[:_SECOND_CHARS]) + int(timestamp[_SECOND_CHARS + 1 : -1])
+
+
+@lru_cache(maxsize=64)
+def _second_us(text: str) -> int:
+    return int(datetime.fromisoformat(f"{text}+00:00").timestamp()) * 1_000_000

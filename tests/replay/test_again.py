@@ -174,6 +174,24 @@ def test_a_payload_that_means_nothing_is_refused_with_its_event(tmp_path: Path, 
     assert caught.value.code == "not_replayable"
 
 
+@pytest.mark.parametrize("timestamp", ["2026-13-45T99:00:00.000000Z", "not an instant, 27 characters"[:27], "2026"])
+def test_an_event_that_has_no_instant_is_refused(tmp_path: Path, timestamp: str) -> None:
+    _, _, lines = _one(tmp_path)
+    event = parse(lines[1])
+    lines[1] = lines[1].replace(event.timestamp.encode(), timestamp.encode())
+    with pytest.raises(TraceError) as caught:
+        read_session(lines)
+    assert caught.value.code in {"not_replayable", "malformed_event"}
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"[1]", b"\xff", b'{"event_type":1}'])
+def test_a_line_that_is_no_event_is_refused(tmp_path: Path, line: bytes) -> None:
+    _, _, lines = _one(tmp_path)
+    with pytest.raises(TraceError) as caught:
+        read_session([lines[0], line])
+    assert caught.value.code == "malformed_event"
+
+
 def test_a_trace_that_does_not_begin_at_its_beginning_is_refused(tmp_path: Path) -> None:
     _, _, lines = _one(tmp_path)
     with pytest.raises(TraceError) as caught:
