@@ -58,14 +58,14 @@ def _row(event: Event) -> Row:
         event.timestamp[11:23],
         event.event_type,
         printable(str(payload.get("action_id", "")))[:_MAX_ACTION],
-        printable(_detail(event.event_type, payload))[:_MAX_DETAIL],
+        printable(detail(event))[:_MAX_DETAIL],
     )
 
 
-def _detail(event_type: str, payload: Mapping[str, Any]) -> str:
-    """The part of an event a person looks for."""
-    tell = _DETAILS.get(event_type, _any)
-    return tell(payload)
+def detail(event: Event) -> str:
+    """The part of an event a person looks for, as the trace has it: not printable, and of any length."""
+    tell = _DETAILS.get(event.event_type, _any)
+    return tell(cast("Mapping[str, Any]", event.payload))
 
 
 def _any(payload: Mapping[str, Any]) -> str:

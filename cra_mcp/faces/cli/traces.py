@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -122,18 +123,26 @@ def _entry(store: "TraceStore", info: "TraceInfo") -> dict[str, object]:
     }
 
 
-@app.command(epilog=epilog("cra-mcp trace show", "cra-mcp trace show 01a1fbca --json | jq .event_type"))
+@app.command(
+    epilog=epilog(
+        "cra-mcp trace show",
+        "cra-mcp trace show 01a1fbca --events",
+        "cra-mcp trace show 01a1fbca --json | jq .event_type",
+    )
+)
 def show(
     session: SessionId = "latest",
+    events: Annotated[bool, typer.Option("--events", help="A table of all events instead.")] = False,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the events of a session.
+    """Tell what happened in a session.
 
-    With --json: the stored lines, byte for byte as they were hashed. An event that can't be read is shown as such, with exit
-    code 1; `verify` says what is wrong.
+    What was asked for, and each call made under the answer: the decision and its policy, who approved, what became of it and how
+    long it took; #3-6 are the events that say so. With --json: the stored lines, byte for byte as they were hashed. An event that
+    can't be read is shown as such, with exit code 1; `verify` says what is wrong.
     """
     traces = open_traces(data_dir, trace_dir, store)
     session_id = find_session(traces, session)
@@ -141,19 +150,28 @@ def show(
     if as_json:
         for line in lines:
             emit_line(line)
-    else:
-        _show(session_id, lines)
+        return
+    unreadable = _table(lines) if events else _tell(session_id, lines, data_dir, trace_dir)
+    if unreadable:
+        complain(f"{unreadable} events can't be read", f"see `cra-mcp trace verify {session_id}`")
+        raise typer.Exit(NO)
 
 
-def _show(session_id: str, lines: Sequence[bytes]) -> None:
+def _table(lines: Sequence[bytes]) -> int:
+    """All events (stdout); how many can't be read."""
     from cra_mcp.faces.cli.events import COLOURS, HEAD, rows  # noqa: PLC0415 - not for --help
 
     cells = list(rows(lines))
     table(HEAD, cells, colours=COLOURS)
-    unreadable = sum(row[0] == "?" for row in cells)
-    if unreadable:
-        complain(f"{unreadable} events can't be read", f"see `cra-mcp trace verify {session_id}`")
-        raise typer.Exit(NO)
+    return sum(row[0] == "?" for row in cells)
+
+
+def _tell(session_id: str, lines: Sequence[bytes], data_dir: Path | None, trace_dir: Path | None) -> int:
+    """The story (stdout); how many events can't be read."""
+    from cra_mcp.faces.cli.kept_atlases import KeptAtlases  # noqa: PLC0415 - not for --help
+    from cra_mcp.faces.cli.telling import print_story  # noqa: PLC0415 - not for --help
+
+    return print_story(session_id, lines, KeptAtlases(config_of(data_dir=data_dir, trace_dir=trace_dir).trace_path))
 
 
 @app.command(epilog=epilog("cra-mcp trace tail -f", "cra-mcp trace tail 01a1fbca -n 50 --json"))

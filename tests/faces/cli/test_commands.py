@@ -114,7 +114,7 @@ def test_a_session_from_resolve_to_verify(place: Place) -> None:
     assert (waiting.returncode, "run it in a terminal" in waiting.stderr) == (1, True)
     listed = json.loads(cra("trace", "list", *common, "--json").stdout)["sessions"]
     assert len(listed) == 5
-    shown = cra("trace", "show", *common, "latest")
+    shown = cra("trace", "show", *common, "latest", "--events")
     assert "session.started" in shown.stdout
     lines = cra("trace", "show", *common, "latest", "--json").stdout.splitlines()
     assert json.loads(lines[-1])["event_type"] == "session.ended"
@@ -184,6 +184,7 @@ def test_what_is_shown_steers_no_terminal(place: Place) -> None:
     atlas = ["--atlas", str(place.atlas)]
     cra("execute", "tool.\x1b[31mred", *atlas, *common)
     assert "\x1b" not in cra("trace", "show", *common).stdout
+    assert "\x1b" not in cra("trace", "show", "--events", *common).stdout
 
 
 def test_shipped_atlases_show_and_validate() -> None:

@@ -82,7 +82,7 @@ def test_traces_in_one_sqlite_file_are_read_with_the_same_commands(place: Place)
     assert ran.returncode == 0, ran.stderr
     (listed,) = json.loads(cra("trace", "list", *store, "--json").stdout)["sessions"]
     assert listed["size_bytes"] > 1_000
-    assert "action.executed" in cra("trace", "show", *store).stdout
+    assert "action.executed" in cra("trace", "show", "--events", *store).stdout
     assert cra("trace", "verify", "--all", *store).returncode == 0
     assert not (place.data / "traces").exists() or not list((place.data / "traces").glob("*.jsonl"))
     wrong = cra("trace", "list", "--store", "postgres:x")

@@ -44,7 +44,7 @@ def test_an_empty_folder_is_no_error_to_list(place: Place) -> None:
 
 def test_a_trace_is_shown_as_a_table_or_as_the_stored_bytes(place: Place, trace: Path) -> None:
     where = ("--trace-dir", place.data / "traces")
-    shown = cra("trace", "show", trace.name[:10], *where)
+    shown = cra("trace", "show", trace.name[:10], "--events", *where)
     assert (shown.returncode, shown.stderr) == (0, "")
     rows = shown.stdout.splitlines()
     assert rows[0].split() == ["SEQ", "TIME", "EVENT", "ACTION", "DETAIL"]
@@ -57,7 +57,7 @@ def test_a_trace_is_shown_as_a_table_or_as_the_stored_bytes(place: Place, trace:
 
 def test_what_was_hidden_is_told_and_whose_a_session_is_stays_known(place: Place, server: CRARuntime) -> None:
     session = server.create_session("ann", "Write to ann@example.com").session_id
-    shown = cra("trace", "show", session, "--data-dir", place.data).stdout
+    shown = cra("trace", "show", session, "--events", "--data-dir", place.data).stdout
     assert "in session.started: email" in shown
     assert "ann@example.com" not in shown
     (listed,) = json.loads(cra("trace", "list", "--data-dir", place.data, "--json").stdout)["sessions"]
@@ -69,7 +69,9 @@ def test_what_was_hidden_is_told_and_whose_a_session_is_stays_known(place: Place
 def test_an_event_that_can_not_be_read_is_shown_and_hides_none(place: Place, trace: Path) -> None:
     lines = trace.read_bytes().splitlines(keepends=True)
     trace.write_bytes(b"".join([*lines[:2], b'{"a":"\xff\x1b[31m"}\n', *lines[3:]]))
-    shown = cra("trace", "show", "--data-dir", place.data)
+    told = cra("trace", "show", "--data-dir", place.data)
+    assert (told.returncode, "line 2" in told.stdout, "#3" in told.stdout) == (1, True, True)
+    shown = cra("trace", "show", "--events", "--data-dir", place.data)
     assert shown.returncode == 1
     rows = shown.stdout.splitlines()[1:]
     assert len(rows) == len(lines)

@@ -1,0 +1,425 @@
+"""A trace as a story: what was asked for, the calls made under each answer, and what became of every call.
+
+Rule: pure, and total over any lines: a trace comes from outside, unfinished or broken, and a value of an unexpected type counts as
+absent. It judges no chain; ``verify`` does that. Source: specs/trace.md, "Event types".
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, cast
+
+from cra_mcp.errors import TraceError
+from cra_mcp.trace.event import Event, parse
+from cra_mcp.trace.summary import summarise
+
+Fate = Literal["executed", "failed", "denied", "waiting", "answered", "unfinished", "undecided"]
+"""What became of a call.
+
+``waiting``: for an approval; ``answered``: it waited, and was approved to be made again; ``unfinished``: approved, and nothing
+tells how it ended; ``undecided``: nothing tells what became of it.
+"""
+
+FATES: tuple[Fate, ...] = ("executed", "failed", "denied", "waiting", "answered", "unfinished", "undecided")
+
+_OF_CALLS = frozenset(
+    {
+        "action.requested",
+        "policy.evaluated",
+        "policy.violated",
+        "action.approved",
+        "action.denied",
+        "action.executed",
+        "action.failed",
+        "approval.requested",
+        "approval.granted",
+        "approval.rejected",
+        "approval.expired",
+    }
+)
+_OF_REQUESTS = frozenset({"carp.request.received", "carp.resolution.completed", "carp.resolution.cached"})
+_SETTLED = ("approval.granted", "approval.rejected", "approval.expired")
+_ENDS: tuple[tuple[str, Fate], ...] = (
+    ("action.executed", "executed"),
+    ("action.failed", "failed"),
+    ("action.denied", "denied"),
+    ("approval.rejected", "denied"),
+    ("approval.expired", "denied"),
+    ("action.approved", "unfinished"),
+    ("approval.requested", "waiting"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A line that is no event; ``position`` counts lines from 0."""
+
+    position: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AtlasRef:
+    """An atlas as a trace names it."""
+
+    atlas_id: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What policy said of a call last.
+
+    Attributes:
+        result: ``allow``, ``require_approval`` or ``deny``.
+        policy_id: the policy named; ``determining`` are all that led to it.
+        basis: type of the policy, or ``default``.
+        violation: what was violated, where the call was refused.
+        reason: as it was recorded, which is for refused calls only.
+    """
+
+    result: str
+    policy_id: str | None
+    basis: str | None
+    determining: tuple[str, ...]
+    violation: str | None
+    reason: str | None
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """An approval: asked for in one call, given before or in another, which is the same made again.
+
+    Attributes:
+        status: ``requested``, ``granted``, ``rejected`` or ``expired``.
+        by, channel, grade, comment: who settled it, over what, how sure it is that it was them, and what they said.
+        asked: sequence of the event that asks for it; ``settled`` of the one that settles it.
+        waited_ms: milliseconds from the one to the other.
+    """
+
+    approval_id: str
+    status: str
+    by: str | None
+    channel: str | None
+    grade: str | None
+    comment: str | None
+    asked: int | None
+    settled: int | None
+    waited_ms: float | None
+
+
+@dataclass(slots=True)
+class Call:
+    """One call: the events of its span, in order. Never without one."""
+
+    span_id: str
+    events: list[Event] = field(default_factory=list[Event])
+
+    def last(self, *event_types: str) -> Event | None:
+        """Its last event of these types."""
+        return next((event for event in reversed(self.events) if event.event_type in event_types), None)
+
+    def text(self, name: str) -> str | None:
+        """The first text of that name in the payloads of its events."""
+        return next((found for event in self.events if (found := text_of(event.payload, name)) is not None), None)
+
+    @property
+    def action_id(self) -> str | None:
+        """What was called."""
+        return self.text("action_id")
+
+    @property
+    def requested(self) -> Event | None:
+        """The event it begins with, unless that is lost."""
+        return self.last("action.requested")
+
+    @property
+    def own_fate(self) -> Fate:
+        """What became of it, by its own events."""
+        types = {event.event_type for event in self.events}
+        for name, fate in _ENDS:
+            if name in types:
+                return fate
+        return "undecided"
+
+    @property
+    def end(self) -> Event | None:
+        """The event that says what became of it."""
+        return next((event for name, _ in _ENDS if (event := self.last(name)) is not None), None)
+
+    @property
+    def duration_ms(self) -> float | None:
+        """Milliseconds that carrying it out took; None if it was not."""
+        end = self.last("action.executed", "action.failed")
+        return summarise(end).duration_ms if end is not None else None
+
+    @property
+    def elapsed_ms(self) -> float | None:
+        """Milliseconds from its first event to its last."""
+        return between_ms(self.events[0].timestamp, self.events[-1].timestamp)
+
+    @property
+    def decision(self) -> Decision | None:
+        """What policy said last, or why it was refused before policy was asked."""
+        evaluated, denied = self.last("policy.evaluated"), self.last("action.denied")
+        source = evaluated or denied
+        if source is None:
+            return None
+        payload = source.payload
+        violated = self.last("policy.violated")
+        return Decision(
+            result=(text_of(payload, "result") or "unknown") if evaluated is not None else "deny",
+            policy_id=text_of(payload, "policy_id"),
+            basis=text_of(payload, "basis"),
+            determining=texts_of(payload, "determining"),
+            violation=text_of(violated.payload, "violation_type") if violated is not None else None,
+            reason=text_of(denied.payload, "reason") if denied is not None else None,
+            sequence=source.sequence,
+        )
+
+
+@dataclass(slots=True)
+class Request:
+    """A question what may be done: its events, and what followed under the answer."""
+
+    events: list[Event] = field(default_factory=list[Event])
+    parts: "list[Call | Event | Unreadable]" = field(default_factory=list["Call | Event | Unreadable"])
+
+    @property
+    def asked(self) -> Event | None:
+        """What was asked; None where the answer repeats an earlier one, or the event is lost."""
+        return next((event for event in self.events if event.event_type == "carp.request.received"), None)
+
+    @property
+    def answer(self) -> Event | None:
+        """What was answered; ``error.occurred`` for a request that was refused, None where nothing was."""
+        return next((event for event in reversed(self.events) if event.event_type != "carp.request.received"), None)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls made under it."""
+        return [part for part in self.parts if isinstance(part, Call)]
+
+
+Part = Request | Call | Event | Unreadable
+
+
+@dataclass(slots=True)
+class Story:
+    """A whole trace.
+
+    Attributes:
+        parts: in order of their first events. A call stands under its request, whatever was asked meanwhile; a ``Call`` here was
+            made under no request the trace has.
+        calls: all of them, in order.
+        approvals: the events of each approval, by its id.
+        changes: of the atlases that are loaded.
+    """
+
+    started: Event | None = None
+    ended: Event | None = None
+    events: list[Event] = field(default_factory=list[Event])
+    unreadable: list[Unreadable] = field(default_factory=list[Unreadable])
+    parts: list[Part] = field(default_factory=list[Part])
+    calls: list[Call] = field(default_factory=list[Call])
+    requests: list[Request] = field(default_factory=list[Request])
+    approvals: dict[str, list[Event]] = field(default_factory=dict[str, list[Event]])
+    changes: list[Event] = field(default_factory=list[Event])
+
+    @property
+    def fates(self) -> dict[Fate, int]:
+        """How many calls became what."""
+        found = [self.fate(call) for call in self.calls]
+        return {fate: found.count(fate) for fate in FATES if fate in found}
+
+    @property
+    def elapsed_ms(self) -> float | None:
+        """Milliseconds from the first event to the last."""
+        return between_ms(self.events[0].timestamp, self.events[-1].timestamp) if self.events else None
+
+    def origin(self, name: str) -> str | None:
+        """A text of the first event: ``agent_id``, ``goal``, ``tenant``."""
+        return text_of(self.started.payload, name) if self.started is not None else None
+
+    def fate(self, call: Call) -> Fate:
+        """What became of a call, by all that the trace tells."""
+        fate = call.own_fate
+        if fate == "waiting" and (consent := self.consent(call)) is not None and consent.status != "requested":
+            return "answered" if consent.status == "granted" else "denied"
+        return fate
+
+    def consent(self, call: Call) -> Consent | None:
+        """The approval a call needed; None if it needed none."""
+        approval_id = call.text("approval_id")
+        if approval_id is None:
+            return None
+        events = self.approvals.get(approval_id, ())
+        asked = next((event for event in events if event.event_type == "approval.requested"), None)
+        settled = next((event for event in events if event.event_type in _SETTLED), None)
+        said: Mapping[str, object] = settled.payload if settled is not None else {}
+        return Consent(
+            approval_id=approval_id,
+            status=settled.event_type.removeprefix("approval.") if settled is not None else "requested",
+            by=text_of(said, "by"),
+            channel=text_of(said, "channel"),
+            grade=text_of(said, "grade"),
+            comment=text_of(said, "comment"),
+            asked=asked.sequence if asked is not None else None,
+            settled=settled.sequence if settled is not None else None,
+            waited_ms=between_ms(asked.timestamp, settled.timestamp)
+            if asked is not None and settled is not None
+            else None,
+        )
+
+    def atlases_at(self, sequence: int) -> list[AtlasRef]:
+        """The atlases that were loaded when an event was recorded, as far as the trace tells."""
+        listed = self.started.payload.get("atlases") if self.started is not None else None
+        found = [ref for each in _list(listed) if (ref := _atlas_ref(each)) is not None]
+        for event in self.changes:
+            if event.sequence > sequence:
+                break
+            ref = _atlas_ref(event.payload)
+            if ref is not None:
+                gone = {ref.atlas_id, text_of(event.payload, "replaces")}
+                found = [each for each in found if each.atlas_id not in gone]
+                found += [ref] if event.event_type == "atlas.loaded" else []
+        return found
+
+
+def tell(lines: Iterable[bytes]) -> Story:
+    """The story of stored lines."""
+    teller = _Teller()
+    parsed: list[Event | Unreadable] = []
+    for position, line in enumerate(lines):
+        try:
+            parsed.append(parse(line))
+        except TraceError as error:
+            parsed.append(Unreadable(position, error.message))
+    teller.look_ahead(parsed)
+    for each in parsed:
+        teller.take(each)
+    return teller.story
+
+
+def text_of(payload: Mapping[str, object], name: str) -> str | None:
+    """A text of a payload; None where there is none."""
+    value = payload.get(name)
+    return value if isinstance(value, str) else None
+
+
+def texts_of(payload: Mapping[str, object], name: str) -> tuple[str, ...]:
+    """The texts in a list of a payload."""
+    return tuple(each for each in _list(payload.get(name)) if isinstance(each, str))
+
+
+def number_of(payload: Mapping[str, object], name: str) -> int | None:
+    """A whole number of a payload, never negative; None where there is none."""
+    value = payload.get(name)
+    return value if type(value) is int and value >= 0 else None
+
+
+def between_ms(earlier: str, later: str) -> float | None:
+    """Milliseconds between two timestamps; None if one is no moment, as 30 February, or they are the wrong way round."""
+    try:
+        found = (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds() * 1_000
+    except ValueError:
+        return None
+    return found if found >= 0 else None
+
+
+class _Teller:
+    """A story being put together."""
+
+    def __init__(self) -> None:
+        self.story = Story()
+        self._roots: set[str] = set()
+        self._resolutions: dict[str, str] = {}
+        self._spans: dict[str, Call] = {}
+        self._by_request: dict[str, Request] = {}
+        self._by_resolution: dict[str, Request] = {}
+        self._current: Request | None = None
+
+    def look_ahead(self, parsed: Iterable[Event | Unreadable]) -> None:
+        """Find the spans that are of sessions, not of calls, and the resolutions calls are made under."""
+        for each in parsed:
+            if not isinstance(each, Event):
+                continue
+            if each.parent_span_id is not None:
+                self._roots.add(each.parent_span_id)
+            if each.event_type == "session.started" or each.event_type in _OF_REQUESTS:
+                self._roots.add(each.span_id)
+            elif (
+                each.event_type == "action.requested" and (found := text_of(each.payload, "resolution_id")) is not None
+            ):
+                self._resolutions.setdefault(each.span_id, found)
+
+    def take(self, each: Event | Unreadable) -> None:
+        story = self.story
+        if isinstance(each, Unreadable):
+            story.unreadable.append(each)
+            self._note(each)
+            return
+        story.events.append(each)
+        if each.event_type in {"atlas.loaded", "atlas.unloaded"}:
+            story.changes.append(each)
+        request_id = text_of(each.payload, "request_id")
+        if each.event_type == "session.started" and story.started is None:
+            story.started = each
+        elif each.event_type == "session.ended" and story.ended is None:
+            story.ended = each
+        elif each.event_type in _OF_REQUESTS or (
+            each.event_type == "error.occurred" and request_id in self._by_request
+        ):
+            self._of_request(each, request_id)
+        elif each.event_type in _OF_CALLS or (each.parent_span_id is not None and each.span_id not in self._roots):
+            self._of_call(each)
+        else:
+            self._note(each)
+
+    def _of_request(self, event: Event, request_id: str | None) -> None:
+        request = self._by_request.get(request_id) if request_id is not None else None
+        if request is None:
+            request = Request()
+            self.story.requests.append(request)
+            self.story.parts.append(request)
+            if request_id is not None:
+                self._by_request[request_id] = request
+        request.events.append(event)
+        resolution_id = text_of(event.payload, "resolution_id")
+        if resolution_id is not None:
+            self._by_resolution.setdefault(resolution_id, request)
+        self._current = request
+
+    def _of_call(self, event: Event) -> None:
+        call = self._spans.get(event.span_id)
+        # A writer that gives its calls no spans of their own is read by where each begins.
+        if call is None or (event.event_type == "action.requested" and call.requested is not None):
+            call = self._spans[event.span_id] = Call(event.span_id)
+            self.story.calls.append(call)
+            self._place(call, event)
+        call.events.append(event)
+        approval_id = text_of(event.payload, "approval_id")
+        if event.event_type.startswith("approval.") and approval_id is not None:
+            self.story.approvals.setdefault(approval_id, []).append(event)
+
+    def _place(self, call: Call, event: Event) -> None:
+        resolution_id = text_of(event.payload, "resolution_id") or self._resolutions.get(event.span_id)
+        named = self._by_resolution.get(resolution_id) if resolution_id is not None else self._current
+        (named.parts if named is not None else self.story.parts).append(call)
+
+    def _note(self, part: Event | Unreadable) -> None:
+        (self._current.parts if self._current is not None else self.story.parts).append(part)
+
+
+def _atlas_ref(value: object) -> AtlasRef | None:
+    if not isinstance(value, Mapping):
+        return None
+    fields = cast("Mapping[str, object]", value)
+    named = [text_of(fields, name) for name in ("atlas_id", "version", "digest")]
+    return AtlasRef(*cast("list[str]", named)) if None not in named else None
+
+
+def _list(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
