@@ -243,6 +243,17 @@ class Story:
         """A text of the first event: ``agent_id``, ``goal``, ``tenant``."""
         return text_of(self.started.payload, name) if self.started is not None else None
 
+    def call_of(self, event: Event) -> Call | None:
+        """The call an event of this story belongs to."""
+        return next((call for call in self.calls if any(each is event for each in call.events)), None)
+
+    def request_of(self, part: Call | Event) -> Request | None:
+        """The request a call was made under, or an event is the question or the answer of."""
+        for request in self.requests:
+            if any(each is part for each in (request.calls if isinstance(part, Call) else request.events)):
+                return request
+        return None
+
     def fate(self, call: Call) -> Fate:
         """What became of a call, by all that the trace tells."""
         fate = call.own_fate

@@ -18,6 +18,7 @@ from cra_mcp.faces.cli import (
     trace_search,
     trace_upkeep,
     traces,
+    why,
 )
 from cra_mcp.faces.cli.conformance import conformance
 from cra_mcp.faces.cli.doctor import doctor
@@ -42,6 +43,7 @@ _COMMANDS: tuple[Command, ...] = (
 )
 
 _TRACE_COMMANDS: tuple[Command, ...] = (
+    (why.why, why.EXAMPLES),
     (trace_search.search, trace_search.SEARCH_EXAMPLES),
     (trace_search.index, trace_search.INDEX_EXAMPLES),
     (replays.diff, replays.DIFF_EXAMPLES),

@@ -5,7 +5,7 @@ Rule: total over any story. What a trace says is handed on as it is: whoever sho
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from cra_mcp.faces.cli.events import detail
 from cra_mcp.trace.event import Event
@@ -83,7 +83,7 @@ def blocks(story: Story, kept: "KeptAtlases") -> Iterator[Block]:
     """A story, block by block."""
     for part in story.parts:
         if isinstance(part, Request):
-            yield _request(part)
+            yield request_block(part)
             for inner in part.parts:
                 yield _block(story, inner, kept, under=True)
         else:
@@ -153,7 +153,8 @@ def _block(story: Story, part: Call | Event | Unreadable, kept: "KeptAtlases", *
     return Block("note", _place([part]), clock(part.timestamp), part.event_type, detail(part), tone, under=under)
 
 
-def _request(request: Request) -> Block:
+def request_block(request: Request) -> Block:
+    """A request and its answer."""
     asked, answer = request.asked, request.answer
     first = request.events[0]
     goal = text_of(asked.payload, "goal") if asked is not None else None
@@ -183,15 +184,17 @@ def _answered(answer: Event) -> Iterator[Fact]:
     allowed = texts_of(payload, "allowed")
     if allowed:
         yield Fact("allowed", ", ".join(allowed))
-    denied = payload.get("denied")
-    if isinstance(denied, list) and denied:
-        yield Fact("denied", ", ".join(_refusal(each) for each in denied))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    for name, label in (("requires_approval", "ask"), ("denied", "denied")):
+        listed = payload.get(name)
+        if isinstance(listed, list) and listed:
+            yield Fact(label, ", ".join(_named(each) for each in cast("list[object]", listed)))
 
 
-def _refusal(value: object) -> str:
+def _named(value: object) -> str:
     if not isinstance(value, dict):
         return "?"
-    return f"{value.get('action_id')} (by {value.get('policy_id')})"  # pyright: ignore[reportUnknownMemberType]
+    fields = cast("dict[str, object]", value)
+    return f"{fields.get('action_id')} (by {fields.get('policy_id')})"
 
 
 def _call(story: Story, call: Call, kept: "KeptAtlases", *, under: bool) -> Block:

@@ -23,6 +23,7 @@ COMMANDS = [
     "trace list",
     "trace show",
     "trace tail",
+    "trace why",
     "trace export",
     "trace verify",
     "trace recover",
