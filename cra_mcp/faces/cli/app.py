@@ -16,6 +16,7 @@ from cra_mcp.faces.cli import (
     replays,
     trace_export,
     trace_search,
+    trace_stats,
     trace_upkeep,
     traces,
     why,
@@ -44,6 +45,7 @@ _COMMANDS: tuple[Command, ...] = (
 
 _TRACE_COMMANDS: tuple[Command, ...] = (
     (why.why, why.EXAMPLES),
+    (trace_stats.stats, trace_stats.EXAMPLES),
     (trace_search.search, trace_search.SEARCH_EXAMPLES),
     (trace_search.index, trace_search.INDEX_EXAMPLES),
     (replays.diff, replays.DIFF_EXAMPLES),

@@ -1,11 +1,9 @@
 """``trace export``: traces of the past in the forms other systems take in."""
 
 import os
-import re
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
@@ -13,6 +11,7 @@ import typer
 
 from cra_mcp.errors import SettingsError, TraceError, UnknownTraceError
 from cra_mcp.faces.cli.exits import NO
+from cra_mcp.faces.cli.moments import moment_of
 from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir
 from cra_mcp.faces.cli.output import complain, emit_bytes, emit_json, flush, say
 from cra_mcp.faces.cli.stores import find_session, open_traces
@@ -29,8 +28,6 @@ EXAMPLES = (
     "cra-mcp trace export --all --format otlp-logs --output logs.otlp.jsonl --json",
 )
 
-_AGO = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _PAGE = 5_000
 _TOLD_EVERY = 50_000
 
@@ -69,7 +66,7 @@ def export(
         raise typer.BadParameter("goes with --output, since the export itself is on stdout", param_hint="--json")
     if all_traces and sessions:
         raise typer.BadParameter("goes without sessions", param_hint="--all")
-    span = (_moment(since, "--since"), _moment(until, "--until"))
+    span = (moment_of(since, "--since"), moment_of(until, "--until"))
     sources = _sources(list(sessions or ["latest"]), all_traces, span[0], data_dir, trace_dir)
     with _opened(output) as write:
         counts = _Export(format_of(format_name), write, span).run(sources)
@@ -172,21 +169,3 @@ def _opened(output: Path | None) -> "Generator[Callable[[bytes], object]]":
 
 def _writer(file: BinaryIO) -> "Callable[[bytes], object]":
     return file.write
-
-
-def _moment(text: str | None, option: str) -> str | None:
-    """A time as timestamps of events are written, so that texts compare as times do."""
-    if text is None:
-        return None
-    ago = _AGO.fullmatch(text)
-    try:
-        if ago is not None:
-            moment = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        else:
-            moment = datetime.fromisoformat(text)
-            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            "must be a time as 24h, 7d, 2026-11-21 or 2026-11-21T08:00Z", param_hint=option
-        ) from None
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

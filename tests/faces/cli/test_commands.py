@@ -24,6 +24,7 @@ COMMANDS = [
     "trace show",
     "trace tail",
     "trace why",
+    "trace stats",
     "trace export",
     "trace verify",
     "trace recover",
