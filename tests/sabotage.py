@@ -27,7 +27,7 @@ class Guard:
 GUARDS = (
     Guard(
         "a denied call is refused before its parameters are looked at",
-        "cra_mcp/gate/gate.py",
+        "cra_mcp/gate/refusing.py",
         'return decision.effect == "deny" and decision.basis not in {"rate_limit", "budget"}',
         "return False",
         "tests/specs/test_conformance.py",
@@ -42,7 +42,7 @@ GUARDS = (
     Guard(
         "a frozen call is refused",
         "cra_mcp/gate/gate.py",
-        "decision = self._frozen(atlas, attempt) or decision",
+        "decision = self._frozen(atlas, facts) or decision\n        if is_denied",
         "pass",
         "tests/state/test_freezes.py",
     ),

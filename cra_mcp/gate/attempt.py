@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from cra_mcp.approval.model import Approval
 from cra_mcp.execution.backend import Result
-from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Receipt, Status
+from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Question, Receipt, Status
 from cra_mcp.policy.model import Charge
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import Draft, Head, format_timestamp
@@ -114,7 +114,13 @@ class Recorder:
             result=result,
             fault=fault,
             approval=approval,
+            question=self._question(attempt) if status == "denied" else None,
         )
+
+    def _question(self, attempt: Attempt) -> Question:
+        call = attempt.call
+        at_us = attempt.decided_us or self._clock_ns() // 1_000  # none was decided on for an action that isn't there
+        return Question(call.action_id, call.resolution.facts, attempt.parameters, at_us)
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -10,6 +10,7 @@ from typing import Literal
 from cra_mcp.actions.client import Client
 from cra_mcp.approval.model import Approval, Asker
 from cra_mcp.execution.backend import Progress, Result
+from cra_mcp.policy.model import Facts
 from cra_mcp.resolution import Resolution
 from cra_mcp.session import Session
 
@@ -57,8 +58,29 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A call to be explained.
+
+    Attributes:
+        facts: what its requester would bring.
+        arguments: None: not known.
+        approved: as if somebody who may had approved it.
+        at_us: microseconds since the epoch.
+    """
+
+    action_id: str
+    facts: Facts
+    arguments: Mapping[str, object] | None
+    at_us: int
+    approved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionOutcome:
-    """What became of a call. ``result`` is set on success, and where a tool itself reported an error."""
+    """What became of a call. ``result`` is set on success, and where a tool itself reported an error.
+
+    ``question`` is set where policy denied it: what to ask for an explanation. It has the arguments, and is not part of the answer.
+    """
 
     status: Status
     action_id: str
@@ -71,6 +93,7 @@ class ExecutionOutcome:
     result: Result | None = None
     fault: Fault | None = None
     approval: Approval | None = None
+    question: Question | None = field(default=None, repr=False, compare=False)
 
     @property
     def value(self) -> object:

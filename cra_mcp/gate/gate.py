@@ -22,9 +22,9 @@ from cra_mcp.gate.approving import Approving
 from cra_mcp.gate.asking import RecordedClient
 from cra_mcp.gate.attempt import Attempt, Recorder, in_thread, limiter_of_loop
 from cra_mcp.gate.binding import Binding, Bindings, no_executor
-from cra_mcp.gate.call import Call, ExecutionOutcome, Fault
+from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Question
 from cra_mcp.gate.intake import check_parameters, receive
-from cra_mcp.gate.refusing import UNDECLARED, evaluated, refuse, refuse_parameters
+from cra_mcp.gate.refusing import UNDECLARED, evaluated, is_denied, refuse, refuse_parameters
 from cra_mcp.gate.results import Measured, measure, recorded_result
 from cra_mcp.policy.cel import Inputs
 from cra_mcp.policy.counters import Counters
@@ -36,6 +36,8 @@ from cra_mcp.trace.store import TraceStore
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from cra_mcp.gate.explaining import CallExplanation
 
 _DURABLE_RANK = 2  # high and critical
 
@@ -118,6 +120,12 @@ class Gate:
             return binding
         return await self._carry_out(attempt, binding)
 
+    def explain(self, question: Question) -> "CallExplanation":
+        """Explain what would become of a call. Nothing is charged, recorded or asked for."""
+        from cra_mcp.gate.explaining import explain_call  # noqa: PLC0415 - on the way of no call
+
+        return explain_call(question, self.catalogue, self._counters, self._frozen, self._config)
+
     def _find(self, call: Call) -> tuple[Atlas, Action] | None:
         """The action, if it is loaded now and part of the resolution the call is made under."""
         if call.action_id not in call.resolution.outcome.members:
@@ -140,9 +148,9 @@ class Gate:
             decision = atlas.policy_set.foresee(action.action_id, facts, attempt.decided_us)
         else:
             decision = self._decide(atlas, action, attempt)
-        if not _is_denied(decision):  # what looks unknown goes on looking so
-            decision = self._frozen(atlas, attempt) or decision
-        if _is_denied(decision):
+        if not is_denied(decision):  # what looks unknown goes on looking so
+            decision = self._frozen(atlas, facts) or decision
+        if is_denied(decision):
             return refuse(self._recorder, attempt, decision)
         binding = self._bindings.of(atlas, action)
         fault = fault or check_parameters(binding, attempt.parameters)
@@ -150,7 +158,7 @@ class Gate:
             return refuse_parameters(self._recorder, attempt, fault)
         if reads_args:
             decision = self._decide(atlas, action, attempt)
-            if _is_denied(decision):
+            if is_denied(decision):
                 return refuse(self._recorder, attempt, decision)
         granted: Approval | None = None
         if decision.effect == "require_approval":
@@ -172,10 +180,10 @@ class Gate:
             args=attempt.parameters,
         )
 
-    def _frozen(self, atlas: Atlas, attempt: Attempt) -> Decision | None:
+    def _frozen(self, atlas: Atlas, facts: Facts) -> Decision | None:
         """The refusal of a call that is frozen, or of which nobody can tell; None if it isn't."""
         try:
-            freeze = self.freezes.holding(attempt.call.resolution.facts.agent_id, atlas.atlas_id)
+            freeze = self.freezes.holding(facts.agent_id, atlas.atlas_id)
         except StateUnavailableError as error:
             return Decision("deny", "freeze", "freeze", error.message)
         if freeze is None:
@@ -191,7 +199,7 @@ class Gate:
         approved = granted is not None
         facts = attempt.call.resolution.facts
         if approved:
-            decision = self._frozen(atlas, attempt) or self._decide(atlas, action, attempt, approved=True)
+            decision = self._frozen(atlas, facts) or self._decide(atlas, action, attempt, approved=True)
         # Charging fails where another call took the last of a limit meanwhile: then policy is asked again.
         # Charged for the instant that was decided on, which is the one the trace states.
         while decision.effect == "allow" and not await self._take(decision, facts, attempt.decided_us):
@@ -420,11 +428,6 @@ async def _enter(limiter: anyio.CapacityLimiter) -> None:
         limiter.acquire_nowait()
     except anyio.WouldBlock:
         await limiter.acquire()
-
-
-def _is_denied(decision: Decision) -> bool:
-    """Whether a call is refused for good; one that a limit refuses is looked at to the end, like any other."""
-    return decision.effect == "deny" and decision.basis not in {"rate_limit", "budget"}
 
 
 def _check_result(binding: Binding, measured: Measured) -> Fault | None:

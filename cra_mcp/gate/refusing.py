@@ -15,6 +15,11 @@ UNDECLARED = Decision(effect="deny", policy_id="undeclared", basis="default", re
 """What policy says of an action that isn't there."""
 
 
+def is_denied(decision: Decision) -> bool:
+    """Whether a call is refused for good; one that a limit refuses is looked at to the end, like any other."""
+    return decision.effect == "deny" and decision.basis not in {"rate_limit", "budget"}
+
+
 def refuse(recorder: Recorder, attempt: Attempt, decision: Decision) -> ExecutionOutcome:
     """Deny a call by policy.
 

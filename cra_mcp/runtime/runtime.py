@@ -22,7 +22,7 @@ from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import may, require
 from cra_mcp.canonical import lossy, sha256_hex
 from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, CRAError, Problem, RequestError, TraceError
-from cra_mcp.gate.call import Call, ExecutionOutcome
+from cra_mcp.gate.call import Call, ExecutionOutcome, Question
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.ranking import Choice, rank, within
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from cra_mcp.gate.call import Client, Progress
+    from cra_mcp.gate.explaining import CallExplanation
     from cra_mcp.messages import CarpRequest
 
 
@@ -411,6 +412,37 @@ class Runtime:
         """A loaded action, whatever policy says of it."""
         found = self._gate.catalogue.find(action_id)
         return found[1] if found is not None else None
+
+    def explain(
+        self,
+        action_id: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        facts: Facts | None = None,
+        at_us: int | None = None,
+        approved: bool = False,
+    ) -> "CallExplanation":
+        """Explain what would become of a call: every policy considered, what it read, and which one decides.
+
+        It is for whoever runs this process: it tells of hidden actions and policies too. Nothing is charged or recorded.
+
+        Args:
+            action_id: one that isn't declared has an explanation, too.
+            arguments: of the call; None: not known.
+            facts: of the requester (those of a session are its ``facts``); None: whoever runs this process.
+            at_us: the instant, microseconds since the epoch; None: now.
+            approved: as if this very call had been approved.
+        """
+        known = facts or Facts(agent_id=self.config.agent_id, session_id="", tenant=self.config.tenant)
+        now_us = self.config.clock_ns() // 1_000 if at_us is None else at_us
+        return self._gate.explain(Question(action_id, known, arguments, now_us, approved))
+
+    def explain_outcome(self, outcome: ExecutionOutcome) -> "CallExplanation | None":
+        """Explain a denied call, at the instant it was decided; None for any other outcome.
+
+        Policies, freezes and counters are those of now: ask before they change.
+        """
+        return self._gate.explain(outcome.question) if outcome.question is not None else None
 
     async def execute(
         self,

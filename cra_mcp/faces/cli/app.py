@@ -13,6 +13,7 @@ from cra_mcp.faces.cli import (
     freezing,
     govern,
     keys,
+    policies,
     replays,
     trace_export,
     trace_search,
@@ -91,6 +92,7 @@ def build(speaking: Iterable[Command]) -> typer.Typer:
     app.add_typer(atlases.app)
     app.add_typer(traces.app)
     app.add_typer(keys.app)
+    app.add_typer(policies.app)
     return app
 
 

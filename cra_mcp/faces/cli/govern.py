@@ -131,7 +131,7 @@ def execute(
     Policy decides as it does for an agent. What needs approval is asked on this terminal; without one the call is not
     made, unless --wait lets `cra-mcp approve` answer.
     """
-    parameters = _parameters(args)
+    parameters = read_parameters(args)
     with runtime_of(
         config_of(data_dir=data_dir, trace_dir=trace_dir, store=store, policy_files=policy, overlays=overlay), atlas
     ) as runtime:
@@ -172,7 +172,12 @@ def _ask(runtime: "CRARuntime", approval: "Approval", *, wait: bool) -> bool:
     return answered
 
 
-def _parameters(text: str) -> Any:
+def read_parameters(text: str) -> Any:
+    """What --args gives: JSON, ``-`` for standard input, ``@FILE`` for a file.
+
+    Raises:
+        typer.BadParameter: it is not JSON, or too much.
+    """
     from cra_mcp.canonical import parse_json  # noqa: PLC0415 - not for --help
 
     if text == "-":

@@ -46,6 +46,7 @@ COMMANDS = [
     "trace verify-proof",
     "trace search",
     "trace index",
+    "policy explain",
 ]
 
 

@@ -41,6 +41,7 @@ COMMANDS = [
     "trace verify-proof",
     "trace search",
     "trace index",
+    "policy explain",
 ]
 
 WALK = """
@@ -103,7 +104,7 @@ def loaded(*commands: str) -> list[str]:
 
 def test_every_command_is_listed_and_its_help_has_examples_that_parse() -> None:
     shown = json.loads(python(WALK).stdout)
-    assert set(COMMANDS) == set(shown) - {"", "atlas", "keys", "trace"}
+    assert set(COMMANDS) == set(shown) - {"", "atlas", "keys", "policy", "trace"}
     for command in COMMANDS:
         group, _, name = command.rpartition(" ")
         assert f"\n  {name} " in shown[group]
