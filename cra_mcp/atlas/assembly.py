@@ -11,6 +11,7 @@ from typing import Generic, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter
 
+from cra_mcp.atlas.case_form import TestFile
 from cra_mcp.atlas.manifest import (
     ActionPart,
     CapabilityPart,
@@ -18,7 +19,6 @@ from cra_mcp.atlas.manifest import (
     LocalName,
     ManifestHead,
     PolicyPart,
-    TestFile,
     UpstreamPart,
 )
 from cra_mcp.atlas.package import MAX_PACKAGE_BYTES, Package

@@ -10,10 +10,10 @@ from pathlib import PurePosixPath
 from typing import Literal, cast
 
 from cra_mcp.atlas.assembly import Item, Parts
+from cra_mcp.atlas.case_form import CasePart
 from cra_mcp.atlas.checks import CONTENT_TYPES, instant_us
 from cra_mcp.atlas.manifest import (
     ActionPart,
-    CasePart,
     CommandExecutorPart,
     ContextPackPart,
     HttpBodyPart,
@@ -47,7 +47,7 @@ from cra_mcp.atlas.model import (
 from cra_mcp.policy.compiler import conditions_from_manifest, default_effect, policy_from_manifest
 from cra_mcp.policy.conditions import compile_globs
 from cra_mcp.policy.engine import compile_policies
-from cra_mcp.policy.model import Facts, Limit, Policy, RiskTier
+from cra_mcp.policy.model import ActionFacts, Facts, Limit, Policy, RiskTier
 
 CHARACTERS_PER_TOKEN = 4
 _INLINE_TYPE = "text/markdown"
@@ -77,7 +77,8 @@ def build(parts: Parts, head: ManifestHead) -> Atlas:
         upstreams={name: _upstream(name, item.part) for name, item in parts.upstreams.items()},
         root=parts.package.root,
         manifest=parts.manifest,
-        cases=tuple(_case(case) for item in parts.tests for case in item.part.cases),
+        cases=tuple(_case(case, item.place.file) for item in parts.tests for case in item.part.cases),
+        tried=tuple(_tried(parts)),
         overlay=head.overlay,
     )
 
@@ -256,10 +257,23 @@ def _cut(text: str, max_tokens: int | None) -> str:
     return text[: max_tokens * CHARACTERS_PER_TOKEN - len(marker)] + marker
 
 
-def _case(part: CasePart) -> PolicyCase:
+def _tried(parts: Parts) -> Iterator[ActionFacts]:
+    for item in parts.tests:
+        for action in item.part.actions:
+            yield ActionFacts(
+                action.action_id,
+                RiskTier(action.risk_tier),
+                frozenset(action.capabilities),
+                action.parameters_schema,
+                action.cost,
+            )
+
+
+def _case(part: CasePart, file: str) -> PolicyCase:
     facts = part.facts
     return PolicyCase(
         name=part.name,
+        file=file,
         action_id=part.action_id,
         facts=Facts(
             agent_id=facts.agent_id,
@@ -267,12 +281,13 @@ def _case(part: CasePart) -> PolicyCase:
             tenant=facts.tenant,
             task_risk=RiskTier(facts.task_risk),
             context=facts.context,
+            subject=facts.subject,
+            roles=frozenset(facts.roles),
         ),
         at_us=instant_us(part.at),
         args=part.args,
         approved=part.approved,
         calls_before=part.calls_before,
-        effect=part.expect.effect,
-        policy_id=part.expect.policy_id,
-        disclose=part.expect.disclose,
+        counters=part.counters,
+        expect=part.expect.model_dump(exclude_none=True),
     )

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import cast
 
 from cra_mcp.atlas.assembly import Item, Parts, is_utf8
+from cra_mcp.atlas.case_form import TestFile
 from cra_mcp.atlas.http_checks import check_http
 from cra_mcp.atlas.json_schema import check_schema
 from cra_mcp.atlas.manifest import (
@@ -20,7 +21,6 @@ from cra_mcp.atlas.manifest import (
     HttpExecutorPart,
     McpExecutorPart,
     PolicyPart,
-    TestFile,
     UpstreamPart,
 )
 from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, published_name
@@ -70,8 +70,10 @@ def check(parts: Parts) -> None:
             _check_policy(policy, parts, facts)
     for upstream in parts.upstreams.values():
         _check_upstream(upstream)
+    tried: set[str] = set()
     for test in parts.tests:
         _check_test(test)
+        _check_tried(test, tried, is_overlay=is_overlay)
 
 
 def _check_overlay(parts: Parts) -> None:
@@ -281,6 +283,21 @@ def _check_test(item: Item[TestFile]) -> None:
             instant_us(case.at)
         except ValueError:
             item.place.below("cases", index, "at").add("invalid_format", "there is no such instant")
+
+
+def _check_tried(item: Item[TestFile], tried: set[str], *, is_overlay: bool) -> None:
+    """Actions that tests bring: for an overlay only, each once in all files."""
+    if item.part.actions and not is_overlay:
+        item.place.below("actions").add(
+            "invalid_value", "an atlas is tested on its own actions, only an overlay on others"
+        )
+    for index, action in enumerate(item.part.actions):
+        place = item.place.below("actions", index)
+        if action.action_id in tried:
+            place.below("action_id").add("duplicate_id", f"action_id {action.action_id!r} is taken already")
+        tried.add(action.action_id)
+        schema = place if "parameters_schema" not in action.model_fields_set else place.below("parameters_schema")
+        check_schema(action.parameters_schema, schema, object_root=True)
 
 
 def instant_us(text: str | None) -> int:

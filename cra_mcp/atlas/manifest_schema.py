@@ -1,4 +1,4 @@
-"""The published JSON Schema of a manifest, generated from its models.
+"""The published JSON Schemas of a manifest and of policy tests, generated from their models.
 
 Rule: it accepts and refuses what the models do. What parts say of each other no schema can say; the loader does.
 Source: JSON Schema 2020-12; specs/schemas/atlas-manifest.schema.json.
@@ -7,9 +7,11 @@ Source: JSON Schema 2020-12; specs/schemas/atlas-manifest.schema.json.
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from cra_mcp.atlas.case_form import TestFile
 from cra_mcp.atlas.manifest import Manifest
 
 SCHEMA_ID = "urn:cra:schema:atlas-manifest:1.0"
+TESTS_SCHEMA_ID = "urn:cra:schema:policy-tests:1.0"
 
 
 class _Generator(GenerateJsonSchema):
@@ -50,4 +52,15 @@ def json_schema() -> dict[str, object]:
         "$id": SCHEMA_ID,
         **schema,
         "title": "Atlas manifest",
+    }
+
+
+def tests_schema() -> dict[str, object]:
+    """The JSON Schema 2020-12 of one file of policy tests; the file may hold a list of them."""
+    schema = TestFile.model_json_schema(schema_generator=_Generator)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": TESTS_SCHEMA_ID,
+        **schema,
+        "title": "Policy tests",
     }

@@ -11,7 +11,7 @@ from typing import Literal
 
 from cra_mcp.atlas.names import published_name
 from cra_mcp.policy.engine import PolicySet
-from cra_mcp.policy.model import ActionFacts, Conditions, Effect, Facts, Policy, RiskTier
+from cra_mcp.policy.model import ActionFacts, Conditions, Facts, Policy, RiskTier
 
 Schema = Mapping[str, object]
 
@@ -232,22 +232,23 @@ class PolicyCase:
     """One policy test of the package: what the engine must answer.
 
     Attributes:
+        file: where it stands, relative to the atlas.
         at_us: microseconds since the epoch.
+        expect: what must be answered: ``effect``, and what else of a decision the test says, by its name.
         calls_before: approved calls of the same action by the same requester just before.
-        policy_id: the deciding policy, if the test says which.
-        disclose: whether the refusal may be told, if the test says so.
+        counters: by policy id, what its limit (calls) or budget (cost) has been charged at that instant.
     """
 
     name: str
+    file: str
     action_id: str
     facts: Facts
     at_us: int
-    effect: Effect
+    expect: Mapping[str, object]
     args: Mapping[str, object] = field(default_factory=dict[str, object])
     approved: bool = False
     calls_before: int = 0
-    policy_id: str | None = None
-    disclose: bool | None = None
+    counters: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +261,7 @@ class Atlas:
         policy_set: the compiled policies, implicit ones included.
         manifest: the merged manifest as plain JSON, for readers.
         cases: the policy tests of the package.
+        tried: actions that the tests of an overlay are about.
         overlay: whether its policies govern other atlases; it then has nothing else.
     """
 
@@ -277,4 +279,5 @@ class Atlas:
     root: Path | None = None
     manifest: Mapping[str, object] = field(default_factory=dict[str, object])
     cases: tuple[PolicyCase, ...] = ()
+    tried: tuple[ActionFacts, ...] = ()
     overlay: bool = False

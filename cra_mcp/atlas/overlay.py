@@ -11,9 +11,10 @@ from cra_mcp.atlas.model import Atlas
 from cra_mcp.errors import AtlasInvalidError, Problem
 from cra_mcp.policy.calls import program_for
 from cra_mcp.policy.conditions import compile_globs
-from cra_mcp.policy.engine import compile_policies
+from cra_mcp.policy.engine import PolicySet, compile_policies
 from cra_mcp.policy.expression import Expression, ExpressionError, Kind
 from cra_mcp.policy.model import ActionFacts, Layer, Policy
+from cra_mcp.policy.tables import DefaultEffect
 
 MAX_FILE_BYTES = 1_048_576
 
@@ -51,13 +52,24 @@ def govern(atlas: Atlas, overlays: Sequence[Overlay]) -> Atlas:
         AtlasInvalidError: an expression of an overlay does not fit the parameters of an action; located in the overlay.
     """
     facts = [action.facts for action in atlas.actions]
-    problems = [problem for overlay in overlays for problem in _misfits(overlay, facts)]
+    return replace(atlas, policy_set=governed(atlas.policies, facts, atlas.policy_set.default_effect, overlays))
+
+
+def governed(
+    policies: Sequence[Policy],
+    actions: Sequence[ActionFacts],
+    default_effect: DefaultEffect,
+    overlays: Sequence[Overlay],
+) -> PolicySet:
+    """Policies for ``actions`` compiled together with those of overlays.
+
+    Raises:
+        AtlasInvalidError: as ``govern``.
+    """
+    problems = [problem for overlay in overlays for problem in _misfits(overlay, actions)]
     if problems:
         raise AtlasInvalidError(problems, hint="guard arguments that not every action has with has(args.NAME)")
-    policy_set = compile_policies(
-        atlas.policies, facts, atlas.policy_set.default_effect, [overlay.layer for overlay in overlays]
-    )
-    return replace(atlas, policy_set=policy_set)
+    return compile_policies(policies, actions, default_effect, [overlay.layer for overlay in overlays])
 
 
 def _misfits(overlay: Overlay, actions: Sequence[ActionFacts]) -> list[Problem]:

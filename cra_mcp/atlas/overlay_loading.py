@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cra_mcp.atlas.model import Atlas
 from cra_mcp.atlas.overlay import MAX_FILE_BYTES, Overlay
 from cra_mcp.errors import AtlasInvalidError, Problem
 from cra_mcp.policy.model import Layer
@@ -59,8 +60,13 @@ def load_overlay_atlas(path: Path, *, keep: "Keep | None" = None) -> Overlay:
             "invalid_value",
             f'{atlas.atlas_id} is no overlay: load it with --atlas, or let it say "overlay": true',
         )
+    return overlay_of(atlas, path.name)
+
+
+def overlay_of(atlas: Atlas, name: str) -> Overlay:
+    """The overlay that an overlay atlas is; ``name`` is what its file or folder is called in problems."""
     layer = Layer(atlas.atlas_id, atlas.policies, atlas.policy_set.default_effect)
-    places = tuple((path.name, f"/policies/{policy.policy_id}") for policy in atlas.policies)
+    places = tuple((name, f"/policies/{policy.policy_id}") for policy in atlas.policies)
     return Overlay(atlas.version, atlas.digest, layer, places)
 
 

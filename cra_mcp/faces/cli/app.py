@@ -14,6 +14,7 @@ from cra_mcp.faces.cli import (
     govern,
     keys,
     policies,
+    policy_tests,
     replays,
     trace_export,
     trace_search,
@@ -87,6 +88,7 @@ def build(speaking: Iterable[Command]) -> typer.Typer:
     app.callback(epilog=epilog(*root))(_root)
     for function, examples in (*speaking, *_COMMANDS):
         app.command(epilog=epilog(*examples))(function)
+    policies.app.command("test", epilog=epilog(*policy_tests.EXAMPLES))(policy_tests.run_tests)
     for function, examples in _TRACE_COMMANDS:
         traces.app.command(epilog=epilog(*examples))(function)
     app.add_typer(atlases.app)

@@ -34,7 +34,7 @@ Overlays = Annotated[
     typer.Option(
         "--overlay",
         metavar="PATH",
-        help="Atlas whose policies govern every action. Can be repeated. Default: CRA_OVERLAYS.",
+        help="Atlas whose policies govern every action, or name of a shipped one. Can be repeated. Default: CRA_OVERLAYS.",
     ),
 ]
 DataDir = Annotated[
@@ -75,6 +75,7 @@ def config_of(**given: Any) -> "RuntimeConfig":
     """
     from dataclasses import replace  # noqa: PLC0415 - not for --help
 
+    from cra_mcp.faces.cli.shipped import overlay_path  # noqa: PLC0415 - not for --help
     from cra_mcp.settings import from_environment  # noqa: PLC0415 - not for --help
 
     values = {
@@ -85,9 +86,11 @@ def config_of(**given: Any) -> "RuntimeConfig":
     config = replace(from_environment(os.environ), **values)
     # Hosts start servers without a shell, so nobody else expands a tilde in their configuration.
     folders = {name: getattr(config, name) for name in ("data_dir", "trace_dir")}
-    lists = {name: tuple(path.expanduser() for path in getattr(config, name)) for name in ("policy_files", "overlays")}
     return replace(
-        config, **lists, **{name: folder.expanduser() for name, folder in folders.items() if folder is not None}
+        config,
+        policy_files=tuple(path.expanduser() for path in config.policy_files),
+        overlays=tuple(map(overlay_path, config.overlays)),
+        **{name: folder.expanduser() for name, folder in folders.items() if folder is not None},
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import orjson
 
-from cra_mcp.atlas.manifest_schema import json_schema
+from cra_mcp.atlas.manifest_schema import json_schema, tests_schema
 from cra_mcp.messages import SCHEMA_MODELS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -13,7 +13,10 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def schemas() -> dict[str, dict[str, object]]:
     """Each schema by its file name."""
-    found: dict[str, dict[str, object]] = {"atlas-manifest.schema.json": json_schema()}
+    found: dict[str, dict[str, object]] = {
+        "atlas-manifest.schema.json": json_schema(),
+        "policy-tests.schema.json": tests_schema(),
+    }
     for name, model in SCHEMA_MODELS.items():
         body = model.model_json_schema(mode="validation")
         found[f"{name}.schema.json"] = {"$schema": _DIALECT, "$id": f"urn:cra:schema:{name}:1.0", **body}

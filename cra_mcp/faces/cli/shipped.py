@@ -6,6 +6,9 @@ from typing import Literal
 from cra_mcp.errors import SettingsError
 
 _PACKAGE = Path(__file__).resolve().parents[2]
+OVERLAYS = "overlays"
+"""The folder of shipped overlays, among the shipped atlases."""
+
 _IN_CHECKOUT = {"atlases": "atlases", "conformance": "specs/conformance", "schemas": "specs/schemas"}
 
 
@@ -28,8 +31,30 @@ def atlas_names() -> list[str]:
     return sorted(entry.name for entry in data_folder("atlases").iterdir() if (entry / "atlas.json").is_file())
 
 
+def overlay_names() -> list[str]:
+    """The shipped overlays, by name."""
+    return sorted(path.parent.name for path in (data_folder("atlases") / OVERLAYS).glob("*/atlas.json"))
+
+
+def overlay_path(path: Path) -> Path:
+    """The path of an overlay given as a path, or by the name of a shipped one. A path goes first.
+
+    Raises:
+        SettingsError: there is neither.
+    """
+    path = path.expanduser()
+    if path.exists():
+        return path
+    names = overlay_names()
+    if str(path) in names:
+        return data_folder("atlases") / OVERLAYS / path
+    raise SettingsError(
+        f"there is no overlay at {path}", hint=f"give a folder, a .json file, or one of: {', '.join(names)}"
+    )
+
+
 def atlas_path(text: str) -> Path:
-    """The path of an atlas given as a path, or by the name of a shipped one. A path goes first.
+    """The path of an atlas given as a path, or by the name of a shipped one or shipped overlay. A path goes first.
 
     Raises:
         SettingsError: there is neither.
@@ -40,6 +65,8 @@ def atlas_path(text: str) -> Path:
     names = atlas_names()
     if text in names:
         return data_folder("atlases") / text
+    if text in overlay_names():
+        return data_folder("atlases") / OVERLAYS / text
     raise SettingsError(
         f"there is no atlas at {text}", hint=f"give a folder, a .json file, or one of: {', '.join(names)}"
     )

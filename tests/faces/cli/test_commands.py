@@ -42,6 +42,7 @@ COMMANDS = [
     "deny",
     "conformance",
     "doctor",
+    "policy test",
     "trace prove",
     "trace verify-proof",
     "trace search",

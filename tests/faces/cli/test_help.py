@@ -37,6 +37,7 @@ COMMANDS = [
     "deny",
     "conformance",
     "doctor",
+    "policy test",
     "trace prove",
     "trace verify-proof",
     "trace search",
@@ -127,7 +128,10 @@ def test_the_version_is_data_and_a_bare_command_says_where_to_begin() -> None:
 
 def test_help_loads_nothing_slow() -> None:
     assert (
-        loaded("--help", *(f"{command.replace(' ', '|')}|--help" for command in ["atlas", "keys", "trace", *COMMANDS]))
+        loaded(
+            "--help",
+            *(f"{command.replace(' ', '|')}|--help" for command in ["atlas", "keys", "policy", "trace", *COMMANDS]),
+        )
         == []
     )
 
