@@ -37,20 +37,14 @@ def overlay_names() -> list[str]:
 
 
 def overlay_path(path: Path) -> Path:
-    """The path of an overlay given as a path, or by the name of a shipped one. A path goes first.
+    """The path of an overlay given as a path, or by the name of a shipped one. A path goes first, and stays as it is.
 
-    Raises:
-        SettingsError: there is neither.
+    What is neither is left for whoever loads it: commands that load no overlay must not fail for a setting they don't use.
     """
     path = path.expanduser()
-    if path.exists():
-        return path
-    names = overlay_names()
-    if str(path) in names:
+    if not path.exists() and str(path) in overlay_names():
         return data_folder("atlases") / OVERLAYS / path
-    raise SettingsError(
-        f"there is no overlay at {path}", hint=f"give a folder, a .json file, or one of: {', '.join(names)}"
-    )
+    return path
 
 
 def atlas_path(text: str) -> Path:
