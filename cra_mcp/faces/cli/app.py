@@ -14,7 +14,6 @@ from cra_mcp.faces.cli import (
     govern,
     keys,
     policies,
-    policy_tests,
     replays,
     trace_export,
     trace_search,
@@ -88,13 +87,12 @@ def build(speaking: Iterable[Command]) -> typer.Typer:
     app.callback(epilog=epilog(*root))(_root)
     for function, examples in (*speaking, *_COMMANDS):
         app.command(epilog=epilog(*examples))(function)
-    policies.app.command("test", epilog=epilog(*policy_tests.EXAMPLES))(policy_tests.run_tests)
     for function, examples in _TRACE_COMMANDS:
         traces.app.command(epilog=epilog(*examples))(function)
     app.add_typer(atlases.app)
+    app.add_typer(policies.app)
     app.add_typer(traces.app)
     app.add_typer(keys.app)
-    app.add_typer(policies.app)
     return app
 
 

@@ -6,6 +6,10 @@ from cra_mcp.faces.cli.exits import CODES, epilog
 from cra_mcp.faces.cli.options import GroupHelp
 from cra_mcp.faces.cli.policy_explain import EXAMPLES as EXPLAIN_EXAMPLES
 from cra_mcp.faces.cli.policy_explain import explain
+from cra_mcp.faces.cli.policy_export import EXAMPLES as EXPORT_EXAMPLES
+from cra_mcp.faces.cli.policy_export import export
+from cra_mcp.faces.cli.policy_tests import EXAMPLES as TEST_EXAMPLES
+from cra_mcp.faces.cli.policy_tests import run_tests
 
 app = typer.Typer(name="policy", no_args_is_help=True)
 
@@ -16,3 +20,5 @@ def _group(_help: GroupHelp = False) -> None:
 
 
 app.command(epilog=epilog(*EXPLAIN_EXAMPLES))(explain)
+app.command("test", epilog=epilog(*TEST_EXAMPLES))(run_tests)
+app.command(epilog=epilog(*EXPORT_EXAMPLES))(export)

@@ -48,6 +48,7 @@ COMMANDS = [
     "trace search",
     "trace index",
     "policy explain",
+    "policy export",
 ]
 
 

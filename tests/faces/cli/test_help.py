@@ -43,6 +43,7 @@ COMMANDS = [
     "trace search",
     "trace index",
     "policy explain",
+    "policy export",
 ]
 
 WALK = """
