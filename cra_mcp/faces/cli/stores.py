@@ -30,6 +30,10 @@ def find_session(store: "TraceStore", text: str) -> str:
         UnknownTraceError: there is none.
         typer.BadParameter: there are several.
     """
+    from cra_mcp.trace.event import is_identifier  # noqa: PLC0415 - not for --help
+
+    if is_identifier(text):
+        return text  # whoever reads it finds out whether it is there, without listing all
     found = [info.session_id for info in store.sessions()]
     if text == "latest" and found:
         return found[0]

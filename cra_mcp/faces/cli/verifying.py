@@ -1,9 +1,11 @@
 """``trace verify``: chains, and checkpoints of them, are checked; what was done to one is named."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,7 @@ import typer
 from cra_mcp.errors import TraceError, UnknownTraceError
 from cra_mcp.faces.cli.evidence import Evidence, Pool, beside, gather, keys_of
 from cra_mcp.faces.cli.exits import NO, OK, epilog
-from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
+from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, say
 from cra_mcp.faces.cli.stores import find_session, open_traces
 from cra_mcp.faces.cli.traces import app
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from cra_mcp.trace.checkpoint import VerifierKey
     from cra_mcp.trace.diagnosis import Diagnosis
     from cra_mcp.trace.event import Head, Verification
-    from cra_mcp.trace.store import TraceStore
 
 Keys = Annotated[
     list[str] | None,
@@ -29,6 +30,8 @@ Keys = Annotated[
 ]
 
 _HEAD_CHARS = 64
+_PARALLEL_BYTES = 33_554_432
+_TURNS = 4  # parts a worker takes, so that none waits long for the slowest
 _SOURCES = {
     "outside": "agree with checkpoints kept elsewhere",
     "beside": "agree with the checkpoints beside them",
@@ -104,6 +107,7 @@ def verify(
     key: Keys = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Check traces; name the first bad event, and what was done.
@@ -113,14 +117,16 @@ def verify(
     Without --checkpoint, those beside the trace are used; without --key, the public key in the data folder is trusted. What has
     been shown, and what not, is said on stderr.
     """
-    config = config_of(data_dir=data_dir, trace_dir=trace_dir)
-    store = open_traces(data_dir, trace_dir)
-    names = [info.session_id for info in store.sessions()] if all_traces else list(sessions or ["latest"])
+    job = _Job(data_dir, trace_dir, store, tuple(checkpoint or ()), tuple(key or ()))
+    checker = _Checker(job)
+    infos = checker.store.sessions() if all_traces else []
+    names = [info.session_id for info in infos] if all_traces else list(sessions or ["latest"])
     head = _expected(expect, len(names))
-    keys = keys_of(key, config.data_path)
-    evidence = gather(checkpoint, keys) if checkpoint else None
-    look = _Look(evidence, keys, sure=bool(key))
-    found = [_examine(store, name, head, look, config.trace_path) for name in names]
+    if sum(info.size_bytes for info in infos) > _PARALLEL_BYTES:
+        found = _examine_in_parallel(job, names)
+    else:
+        found = [checker.examine(name, head) for name in names]
+    evidence = checker.look.pool
     if all_traces and evidence is not None:
         found += [_gone(session_id, evidence) for session_id in sorted(evidence.checkpoints.keys() - set(names))]
     ok = all(each.ok for each in found)
@@ -160,25 +166,64 @@ class _Look:
         return beside(kept, session_id, self.keys, sure=self.sure)
 
 
-def _examine(store: "TraceStore", name: str, head: "Head | None", look: _Look, folder: Path) -> _Found:
-    """One trace, by its chain and by checkpoints, which are read before it grows on."""
-    from cra_mcp.trace.diagnosis import diagnose, guarantee  # noqa: PLC0415 - not for --help
-    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
-    from cra_mcp.trace.keeping import SUFFIX  # noqa: PLC0415 - as said
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the traces of one command are checked by: plain values, so that another process can take some of them over."""
 
-    if name.endswith(".jsonl") or Path(name).is_file():
-        path = Path(name)
-        lines, rest, session_id = _read(path)
-        evidence = look.of(session_id, path.with_name(path.name.removesuffix(".jsonl").removesuffix(".trace") + SUFFIX))
-    else:
-        session_id = find_session(store, name)
-        evidence = look.of(session_id, folder / f"{session_id}{SUFFIX}")
-        rest = store.unfinished(session_id)
-        lines = store.read(session_id)
-    check = verify_lines(lines, session_id=session_id, expect_head=head, tail=rest)
-    found = diagnose(lines, check, evidence.checkpoints)
-    shown = guarantee(found, evidence.source, evidence.signer) if found.ok and evidence.fault is None else None
-    return _Found(name, check, found, evidence, shown)
+    data_dir: Path | None
+    trace_dir: Path | None
+    store: str | None
+    checkpoint: tuple[Path, ...]
+    key: tuple[str, ...]
+
+
+class _Checker:
+    """Checks traces, one after another."""
+
+    def __init__(self, job: _Job) -> None:
+        config = config_of(data_dir=job.data_dir, trace_dir=job.trace_dir, store=job.store)
+        keys = keys_of(list(job.key), config.data_path)
+        pool = gather(job.checkpoint, keys) if job.checkpoint else None
+        self.store = open_traces(job.data_dir, job.trace_dir, job.store)
+        self.look = _Look(pool, keys, sure=bool(job.key))
+        self._folder = config.trace_path
+
+    def examine(self, name: str, head: "Head | None" = None) -> _Found:
+        """One trace, by its chain and by checkpoints, which are read before it grows on."""
+        from cra_mcp.trace.diagnosis import diagnose, guarantee  # noqa: PLC0415 - not for --help
+        from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
+        from cra_mcp.trace.keeping import SUFFIX  # noqa: PLC0415 - as said
+
+        if name.endswith(".jsonl") or Path(name).is_file():
+            path = Path(name)
+            lines, rest, session_id = _read(path)
+            kept = path.with_name(path.name.removesuffix(".jsonl").removesuffix(".trace") + SUFFIX)
+            evidence = self.look.of(session_id, kept)
+        else:
+            session_id = find_session(self.store, name)
+            evidence = self.look.of(session_id, self._folder / f"{session_id}{SUFFIX}")
+            rest = self.store.unfinished(session_id)
+            lines = self.store.read(session_id)
+        check = verify_lines(lines, session_id=session_id, expect_head=head, tail=rest)
+        found = diagnose(lines, check, evidence.checkpoints)
+        shown = guarantee(found, evidence.source, evidence.signer) if found.ok and evidence.fault is None else None
+        return _Found(name, check, found, evidence, shown)
+
+
+def _examine_in_parallel(job: _Job, names: Sequence[str]) -> list[_Found]:
+    """As many at once as there are processors: chains don't depend on each other."""
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - only where there is much to do
+
+    workers = os.cpu_count() or 1
+    size = max(1, len(names) // (workers * _TURNS))
+    parts = [names[start : start + size] for start in range(0, len(names), size)]
+    with ProcessPoolExecutor(workers) as processes:
+        return [found for part in processes.map(_examine_part, repeat(job), parts) for found in part]
+
+
+def _examine_part(job: _Job, names: Sequence[str]) -> list[_Found]:
+    checker = _Checker(job)
+    return [checker.examine(name) for name in names]
 
 
 def _gone(session_id: str, pool: Pool) -> _Found:
