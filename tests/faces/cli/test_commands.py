@@ -137,6 +137,11 @@ def test_a_session_from_resolve_to_verify(place: Place) -> None:
     session_id = trace.name.removesuffix(".trace.jsonl")
     assert "truncated" in cra("trace", "verify", session_id, *common).stdout
     assert "set aside" in cra("trace", "recover", session_id, *common).stderr
+    cut = cra("trace", "verify", session_id, *common)
+    assert (cut.returncode, "when a checkpoint was signed" in cut.stderr) == (1, True), (
+        "what was signed is not forgotten"
+    )
+    next(trace.parent.glob(f"{session_id}*checkpoints")).unlink()
     assert cra("trace", "verify", session_id, *common).returncode == 0
 
 
