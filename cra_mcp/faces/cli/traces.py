@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cra_mcp.errors import TraceError, TraceUnavailableError
+from cra_mcp.errors import SettingsError, TraceError, TraceUnavailableError
 from cra_mcp.faces.cli.exits import CODES, NO, epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, Store, TraceDir, config_of
-from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, flush, say, table
+from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, flush, paint, say, table
 from cra_mcp.faces.cli.stores import find_session, open_traces
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ SessionId = Annotated[
 ]
 
 _POLL_S = 0.2
+_PREFIX_CHARS = len("01a1fbca-d011-720e")  # the time it began, and enough chance to tell it from others of that moment
 
 
 @app.callback(epilog=CODES)
@@ -174,9 +175,14 @@ def _tell(session_id: str, lines: Sequence[bytes], data_dir: Path | None, trace_
     return print_story(session_id, lines, KeptAtlases(config_of(data_dir=data_dir, trace_dir=trace_dir).trace_path))
 
 
-@app.command(epilog=epilog("cra-mcp trace tail -f", "cra-mcp trace tail 01a1fbca -n 50 --json"))
+@app.command(
+    epilog=epilog("cra-mcp trace tail -f", "cra-mcp trace tail -f --all", "cra-mcp trace tail 01a1fbca -n 50 --json")
+)
 def tail(
     session: SessionId = "latest",
+    all_traces: Annotated[
+        bool, typer.Option("--all", help="Of all sessions in the folder, new ones too, by time.")
+    ] = False,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Wait for more, until the session ends or Ctrl-C.")
     ] = False,
@@ -186,7 +192,15 @@ def tail(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the last events, and with -f each new one."""
+    """Show the last events, and with -f each new one.
+
+    With --all: of all sessions, each event behind the beginning of its session's id.
+    """
+    if all_traces:
+        if session != "latest":
+            raise typer.BadParameter("goes without a session", param_hint="--all")
+        _tail_all(config_of(data_dir=data_dir, trace_dir=trace_dir, store=store), lines, follow=follow, as_json=as_json)
+        return
     traces = open_traces(data_dir, trace_dir, store)
     session_id = find_session(traces, session)
     fresh = traces.read(session_id)
@@ -198,6 +212,28 @@ def tail(
         fresh = traces.read(session_id, after=seen - 1) if head is not None and head.sequence >= seen else []
         seen += len(fresh)
         _print(fresh, as_json=as_json)
+
+
+def _tail_all(config: "RuntimeConfig", lines: int, *, follow: bool, as_json: bool) -> None:
+    from cra_mcp.faces.cli.events import text_of  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.following import Follower  # noqa: PLC0415 - not for --help
+
+    if config.store != "file":
+        raise SettingsError("only traces in files are followed together", hint="name a session, or unset CRA_STORE")
+    follower = Follower(config.trace_path)
+    grown = follower.last(lines)
+    while True:
+        for each in grown:
+            if as_json:
+                emit_line(each.line)
+            else:
+                emit(f"{paint(each.session_id[:_PREFIX_CHARS], 'dim')}  {text_of(each.line)}")
+        if grown:
+            flush()
+        if not follow:
+            return
+        time.sleep(_POLL_S)
+        grown = follower.poll()
 
 
 def _print(lines: Sequence[bytes], *, as_json: bool) -> None:

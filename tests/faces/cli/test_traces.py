@@ -102,6 +102,24 @@ def test_tail_follows_a_session_to_its_end(place: Place, server: CRARuntime) -> 
     ]
 
 
+def test_all_sessions_are_followed_together_and_those_that_begin_later_too(place: Place, server: CRARuntime) -> None:
+    first = server.create_session("ann", "First").session_id
+    with started("trace", "tail", "-f", "--all", "-n", "1", "--data-dir", place.data) as command:
+        assert command.line(command.process.stdout).startswith(f"{first[:18]}  0 ")
+        second = server.create_session("bob", "Second").session_id
+        line = command.line(command.process.stdout)
+        assert (line[:18], "bob: Second" in line) == (second[:18], True)
+        server.end_session(first)
+        line = command.line(command.process.stdout)
+        assert (line[:18], "session.ended" in line) == (first[:18], True)
+        command.process.send_signal(signal.SIGINT)
+        code, _, err = command.end()
+    assert (code, "Traceback" in err) == (130, False)
+    last = cra("trace", "tail", "--all", "-n", "2", "--data-dir", place.data, "--json")
+    assert [json.loads(text)["event_type"] for text in last.stdout.splitlines()] == ["session.started", "session.ended"]
+    assert cra("trace", "tail", first, "--all", "--data-dir", place.data).returncode == 2
+
+
 def test_following_is_ended_by_an_interrupt(place: Place, server: CRARuntime) -> None:
     server.create_session("ann", "Followed")
     with started("trace", "tail", "--follow", "--data-dir", place.data) as command:
