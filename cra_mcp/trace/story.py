@@ -216,6 +216,7 @@ class Story:
         calls: all of them, in order.
         approvals: the events of each approval, by its id.
         changes: of the atlases that are loaded.
+        places: position of each event among the lines, from 0, by its ``id()``: what it says of its own may be false.
     """
 
     started: Event | None = None
@@ -227,6 +228,7 @@ class Story:
     requests: list[Request] = field(default_factory=list[Request])
     approvals: dict[str, list[Event]] = field(default_factory=dict[str, list[Event]])
     changes: list[Event] = field(default_factory=list[Event])
+    places: dict[int, int] = field(default_factory=dict[int, int])
 
     @property
     def fates(self) -> dict[Fate, int]:
@@ -242,6 +244,13 @@ class Story:
     def origin(self, name: str) -> str | None:
         """A text of the first event: ``agent_id``, ``goal``, ``tenant``."""
         return text_of(self.started.payload, name) if self.started is not None else None
+
+    def last_place(self, part: Part) -> int:
+        """The position of the last line that a part tells of, without what stands under a request."""
+        if isinstance(part, Unreadable):
+            return part.position
+        events = part.events if isinstance(part, Call | Request) else [part]
+        return max(self.places[id(event)] for event in events)
 
     def call_of(self, event: Event) -> Call | None:
         """The call an event of this story belongs to."""
@@ -309,7 +318,8 @@ def tell(lines: Iterable[bytes]) -> Story:
         except TraceError as error:
             parsed.append(Unreadable(position, error.message))
     teller.look_ahead(parsed)
-    for each in parsed:
+    for position, each in enumerate(parsed):
+        teller.story.places[id(each)] = position
         teller.take(each)
     return teller.story
 

@@ -16,6 +16,7 @@ from cra_mcp.faces.cli import (
     policies,
     replays,
     trace_export,
+    trace_report,
     trace_search,
     trace_stats,
     trace_upkeep,
@@ -47,6 +48,7 @@ _COMMANDS: tuple[Command, ...] = (
 _TRACE_COMMANDS: tuple[Command, ...] = (
     (why.why, why.EXAMPLES),
     (trace_stats.stats, trace_stats.EXAMPLES),
+    (trace_report.report, trace_report.EXAMPLES),
     (trace_search.search, trace_search.SEARCH_EXAMPLES),
     (trace_search.index, trace_search.INDEX_EXAMPLES),
     (replays.diff, replays.DIFF_EXAMPLES),

@@ -68,7 +68,7 @@ def export(
         raise typer.BadParameter("goes without sessions", param_hint="--all")
     span = (moment_of(since, "--since"), moment_of(until, "--until"))
     sources = _sources(list(sessions or ["latest"]), all_traces, span[0], data_dir, trace_dir)
-    with _opened(output) as write:
+    with opened_output(output) as write:
         counts = _Export(format_of(format_name), write, span).run(sources)
     if as_json:
         emit_json({"format": format_name, "output": str(output), **counts})
@@ -149,7 +149,7 @@ def _lines_of(path: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def _opened(output: Path | None) -> "Generator[Callable[[bytes], object]]":
+def opened_output(output: Path | None) -> "Generator[Callable[[bytes], object]]":
     """Where pieces go. A file is there whole, or not at all."""
     if output is None:
         yield emit_bytes

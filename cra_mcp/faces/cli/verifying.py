@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,17 +40,19 @@ _SOURCES = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What was found of one trace. ``fault`` is what is wrong with the checkpoints themselves: code and message."""
+class Found:
+    """What was found of one trace, and its stored lines."""
 
     name: str
     check: "Verification"
     diagnosis: "Diagnosis"
     evidence: Evidence
     guarantee: str | None
+    lines: "Sequence[bytes]" = ()
 
     @property
     def ok(self) -> bool:
+        """Nothing is wrong with the chain, nor with the checkpoints."""
         return self.diagnosis.ok and self.evidence.fault is None
 
     def to_dict(self) -> dict[str, object]:
@@ -153,7 +155,7 @@ def _expected(text: str | None, traces: int) -> "Head | None":
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Look:
     """Where checkpoints are looked for: in what was given, or else beside the trace."""
 
     pool: Pool | None
@@ -161,6 +163,7 @@ class _Look:
     sure: bool
 
     def of(self, session_id: str | None, kept: Path) -> Evidence:
+        """What there is about a session; ``kept`` is the file of the checkpoints beside its trace."""
         if self.pool is not None:
             return self.pool.of(session_id, "outside")
         return beside(kept, session_id, self.keys, sure=self.sure)
@@ -185,32 +188,15 @@ class _Checker:
         keys = keys_of(list(job.key), config.data_path)
         pool = gather(job.checkpoint, keys) if job.checkpoint else None
         self.store = open_traces(job.data_dir, job.trace_dir, job.store)
-        self.look = _Look(pool, keys, sure=bool(job.key))
+        self.look = Look(pool, keys, sure=bool(job.key))
         self._folder = config.trace_path
 
-    def examine(self, name: str, head: "Head | None" = None) -> _Found:
-        """One trace, by its chain and by checkpoints, which are read before it grows on."""
-        from cra_mcp.trace.diagnosis import diagnose, guarantee  # noqa: PLC0415 - not for --help
-        from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
-        from cra_mcp.trace.keeping import SUFFIX  # noqa: PLC0415 - as said
-
-        if name.endswith(".jsonl") or Path(name).is_file():
-            path = Path(name)
-            lines, rest, session_id = _read(path)
-            kept = path.with_name(path.name.removesuffix(".jsonl").removesuffix(".trace") + SUFFIX)
-            evidence = self.look.of(session_id, kept)
-        else:
-            session_id = find_session(self.store, name)
-            evidence = self.look.of(session_id, self._folder / f"{session_id}{SUFFIX}")
-            rest = self.store.unfinished(session_id)
-            lines = self.store.read(session_id)
-        check = verify_lines(lines, session_id=session_id, expect_head=head, tail=rest)
-        found = diagnose(lines, check, evidence.checkpoints)
-        shown = guarantee(found, evidence.source, evidence.signer) if found.ok and evidence.fault is None else None
-        return _Found(name, check, found, evidence, shown)
+    def examine(self, name: str, head: "Head | None" = None) -> Found:
+        """One trace, without its lines: of all traces at once they are too many to keep."""
+        return replace(examine(self.store, name, head, self.look, self._folder), lines=())
 
 
-def _examine_in_parallel(job: _Job, names: Sequence[str]) -> list[_Found]:
+def _examine_in_parallel(job: _Job, names: Sequence[str]) -> list[Found]:
     """As many at once as there are processors: chains don't depend on each other."""
     from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - only where there is much to do
 
@@ -221,18 +207,39 @@ def _examine_in_parallel(job: _Job, names: Sequence[str]) -> list[_Found]:
         return [found for part in processes.map(_examine_part, repeat(job), parts) for found in part]
 
 
-def _examine_part(job: _Job, names: Sequence[str]) -> list[_Found]:
+def _examine_part(job: _Job, names: Sequence[str]) -> list[Found]:
     checker = _Checker(job)
     return [checker.examine(name) for name in names]
 
 
-def _gone(session_id: str, pool: Pool) -> _Found:
+def examine(store: "TraceStore", name: str, head: "Head | None", look: Look, folder: Path) -> Found:
+    """One trace, by its chain and by checkpoints, which are read before it grows on."""
+    from cra_mcp.trace.diagnosis import diagnose, guarantee  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
+    from cra_mcp.trace.keeping import SUFFIX  # noqa: PLC0415 - as said
+
+    if name.endswith(".jsonl") or Path(name).is_file():
+        path = Path(name)
+        lines, rest, session_id = _read(path)
+        evidence = look.of(session_id, path.with_name(path.name.removesuffix(".jsonl").removesuffix(".trace") + SUFFIX))
+    else:
+        session_id = find_session(store, name)
+        evidence = look.of(session_id, folder / f"{session_id}{SUFFIX}")
+        rest = store.unfinished(session_id)
+        lines = store.read(session_id)
+    check = verify_lines(lines, session_id=session_id, expect_head=head, tail=rest)
+    found = diagnose(lines, check, evidence.checkpoints)
+    shown = guarantee(found, evidence.source, evidence.signer) if found.ok and evidence.fault is None else None
+    return Found(name, check, found, evidence, shown, lines)
+
+
+def _gone(session_id: str, pool: Pool) -> Found:
     """A session that was signed, and of which there is no trace here."""
     from cra_mcp.trace.diagnosis import diagnose  # noqa: PLC0415 - not for --help
     from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
 
     check, evidence = verify_lines(()), pool.of(session_id, "outside")
-    return _Found(session_id, check, diagnose((), check, evidence.checkpoints), evidence, None)
+    return Found(session_id, check, diagnose((), check, evidence.checkpoints), evidence, None)
 
 
 def verify_file(path: Path, head: "Head | None" = None) -> "Verification":
@@ -263,7 +270,7 @@ def _read(path: Path) -> tuple[list[bytes], bytes, str | None]:
     return lines, rest, None
 
 
-def _tell(found: _Found) -> None:
+def _tell(found: Found) -> None:
     name, diagnosis, evidence = found.name, found.diagnosis, found.evidence
     if not diagnosis.ok:
         emit(f"{paint('BROKEN', 'red')}  {name}  event {diagnosis.bad_index}: {diagnosis.code} ({diagnosis.kind})")
@@ -280,7 +287,7 @@ def _tell(found: _Found) -> None:
         say(f"note: {evidence.note}")
 
 
-def _tell_how_far(found: Sequence[_Found]) -> None:
+def _tell_how_far(found: Sequence[Found]) -> None:
     """What was shown of one trace; of several, what they were compared with."""
     if len(found) == 1:
         if found[0].guarantee is not None:

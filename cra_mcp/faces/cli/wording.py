@@ -4,7 +4,7 @@ Rule: total over any story. What a trace says is handed on as it is: whoever sho
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 from cra_mcp.faces.cli.events import detail
@@ -67,6 +67,7 @@ class Block:
         title: an action, or what happened.
         text: what comes with it: parameters, a goal.
         under: a block of the request before it.
+        last: position, from 0, of the last line it tells of.
     """
 
     kind: Literal["request", "call", "note", "unreadable", "end"]
@@ -77,20 +78,22 @@ class Block:
     tone: Tone = "plain"
     facts: tuple[Fact, ...] = ()
     under: bool = False
+    last: int = 0
 
 
 def blocks(story: Story, kept: "KeptAtlases") -> Iterator[Block]:
     """A story, block by block."""
     for part in story.parts:
         if isinstance(part, Request):
-            yield request_block(part)
+            yield replace(request_block(part), last=story.last_place(part))
             for inner in part.parts:
-                yield _block(story, inner, kept, under=True)
+                yield replace(_block(story, inner, kept, under=True), last=story.last_place(inner))
         else:
-            yield _block(story, part, kept, under=False)
+            yield replace(_block(story, part, kept, under=False), last=story.last_place(part))
     if story.ended is not None:
         ended = story.ended
-        yield Block("end", _place([ended]), clock(ended.timestamp), "session ended", detail(ended))
+        told = Block("end", _place([ended]), clock(ended.timestamp), "session ended", detail(ended))
+        yield replace(told, last=story.last_place(ended))
 
 
 def span_of_time(story: Story) -> str:
@@ -169,7 +172,8 @@ def request_block(request: Request) -> Block:
         facts.append(Fact("refused", error, "bad", (answer.sequence,)))
     elif answer.event_type == "carp.resolution.cached":
         earlier = number_of(answer.payload, "first_sequence")
-        facts.append(Fact("answer", f"as before, see #{earlier}", "plain", (answer.sequence,)))
+        see = f", see #{earlier}" if earlier is not None else ""
+        facts.append(Fact("answer", f"as before{see}", "plain", (answer.sequence,)))
     else:
         facts.extend(_answered(answer))
     operation = (text_of(asked.payload, "operation") if asked is not None else None) or "resolve"

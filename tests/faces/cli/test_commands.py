@@ -25,6 +25,7 @@ COMMANDS = [
     "trace tail",
     "trace why",
     "trace stats",
+    "trace report",
     "trace export",
     "trace verify",
     "trace recover",
