@@ -4,6 +4,7 @@ Rule: concrete stores and back ends are named here and nowhere else; a new one i
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,14 @@ class CRARuntime(Runtime):
 
     Args:
         config: settings; None means the defaults: traces in files under the per-user data folder.
+        backends: what carries out actions, by type of executor, in the place of the usual ones; of a type not in it, nothing does.
 
     Raises:
         AtlasInvalidError: a policy file or an overlay of the configuration can't be loaded.
         AtlasConflictError: two of them have one name.
     """
 
-    def __init__(self, config: RuntimeConfig | None = None) -> None:
+    def __init__(self, config: RuntimeConfig | None = None, *, backends: Mapping[str, Backend] | None = None) -> None:
         config = config or RuntimeConfig()
         stored = open_store(config)
         self.checkpointer = open_checkpointer(config, stored)
@@ -69,15 +71,9 @@ class CRARuntime(Runtime):
         detectors = open_detectors(config)
         store = RedactingStore(stored, detectors)
         ledger = open_ledger(config, detectors)
-        backends: list[Backend] = [
-            PythonBackend(max_threads=config.max_concurrency),
-            CommandBackend(),
-            McpBackend(),
-            HttpBackend(allow_private_hosts=config.allow_private_hosts, ca_bundle=config.http_ca_bundle),
-        ]
         gate = Gate(
             catalogue=Catalogue(),
-            bindings=Bindings({backend.executor_type: backend for backend in backends}),
+            bindings=Bindings(open_backends(config) if backends is None else backends),
             store=store,
             counters=open_counters(config),
             ledger=ledger,
@@ -103,6 +99,17 @@ class CRARuntime(Runtime):
                 self.checkpointer.close()
             for export in self.exports:
                 export.close()
+
+
+def open_backends(config: RuntimeConfig) -> dict[str, Backend]:
+    """What carries out actions, by type of executor. Starts nothing."""
+    backends: list[Backend] = [
+        PythonBackend(max_threads=config.max_concurrency),
+        CommandBackend(),
+        McpBackend(),
+        HttpBackend(allow_private_hosts=config.allow_private_hosts, ca_bundle=config.http_ca_bundle),
+    ]
+    return {backend.executor_type: backend for backend in backends}
 
 
 def open_store(config: RuntimeConfig) -> TraceStore:
