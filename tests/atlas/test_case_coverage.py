@@ -139,6 +139,13 @@ def test_an_expression_can_fail_where_it_does_not_ask_first(text: str, expected:
     assert may_fail(parse_expression(text)) is expected
 
 
+def test_what_fails_without_having_to_counts_for_nothing(folder: Folder) -> None:
+    atlas = one_policy(when="has(args.amount) && args.amount > 5.0")
+    done = outcome_of(folder, atlas, case("deny", args={"amount": "much"}, errors=["p"]))
+    assert left(done) == ["p: when never true nor false"]
+    assert (done.coverage.covered, done.coverage.total) == (1, 3)
+
+
 def test_a_condition_does_not_hide_behind_another(folder: Folder) -> None:
     atlas = one_policy(conditions={"agents": ["bot"]}, when="has(args.note) && args.note == 'x'")
     done = outcome_of(folder, atlas, case("allow", facts={"agent_id": "man"}, args={"amount": 1, "note": "x"}))
@@ -184,6 +191,7 @@ def test_counters_spend_limits_and_budgets(folder: Folder) -> None:
         case("deny", "t.read", counters={"calm": 1_000_000_000}),
         case("allow", args={"amount": 40}, counters={"purse": 60}),
         case("deny", args={"amount": 40.5}, counters={"purse": 60}, policy_id="purse", basis="budget"),
+        case("deny", args={"amount": 1}, counters={"purse": 1_000_000_000}, policy_id="purse", errors=[]),
         case("deny", counters={"purse": 1_000_000_000}, errors=["purse"]),
     )
     assert left(done) == ["no (deny) never decided"]
