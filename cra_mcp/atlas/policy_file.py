@@ -54,6 +54,12 @@ def parse_policy_file(data: bytes, name: str, *, yaml: bool) -> Overlay:
     return overlay
 
 
+def read_policies(data: bytes, *, yaml: bool) -> list[object]:
+    """The policies of a file that ``parse_policy_file`` has read, as they are written."""
+    value = parse_yaml(data) if yaml else parse_json(data, max_bytes=MAX_FILE_BYTES)
+    return cast("dict[str, list[object]]", value)["policies"]
+
+
 def _value(data: bytes, place: Place, *, yaml: bool) -> object:
     try:
         return parse_yaml(data) if yaml else parse_json(data, max_bytes=MAX_FILE_BYTES)

@@ -8,6 +8,8 @@ from cra_mcp.faces.cli.policy_explain import EXAMPLES as EXPLAIN_EXAMPLES
 from cra_mcp.faces.cli.policy_explain import explain
 from cra_mcp.faces.cli.policy_export import EXAMPLES as EXPORT_EXAMPLES
 from cra_mcp.faces.cli.policy_export import export
+from cra_mcp.faces.cli.policy_lint import EXAMPLES as LINT_EXAMPLES
+from cra_mcp.faces.cli.policy_lint import lint
 from cra_mcp.faces.cli.policy_tests import EXAMPLES as TEST_EXAMPLES
 from cra_mcp.faces.cli.policy_tests import run_tests
 
@@ -22,3 +24,4 @@ def _group(_help: GroupHelp = False) -> None:
 app.command(epilog=epilog(*EXPLAIN_EXAMPLES))(explain)
 app.command("test", epilog=epilog(*TEST_EXAMPLES))(run_tests)
 app.command(epilog=epilog(*EXPORT_EXAMPLES))(export)
+app.command(epilog=epilog(*LINT_EXAMPLES))(lint)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cra_mcp.trace.checkpoint import VerifierKey
     from cra_mcp.trace.diagnosis import Diagnosis
     from cra_mcp.trace.event import Head, Verification
+    from cra_mcp.trace.store import TraceStore
 
 Keys = Annotated[
     list[str] | None,

@@ -50,6 +50,7 @@ COMMANDS = [
     "trace index",
     "policy explain",
     "policy export",
+    "policy lint",
 ]
 
 

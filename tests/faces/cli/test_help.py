@@ -45,6 +45,7 @@ COMMANDS = [
     "trace index",
     "policy explain",
     "policy export",
+    "policy lint",
 ]
 
 WALK = """
