@@ -4,6 +4,8 @@ import typer
 
 from cra_mcp.faces.cli.exits import CODES, epilog
 from cra_mcp.faces.cli.options import GroupHelp
+from cra_mcp.faces.cli.policy_diff import EXAMPLES as DIFF_EXAMPLES
+from cra_mcp.faces.cli.policy_diff import diff
 from cra_mcp.faces.cli.policy_explain import EXAMPLES as EXPLAIN_EXAMPLES
 from cra_mcp.faces.cli.policy_explain import explain
 from cra_mcp.faces.cli.policy_export import EXAMPLES as EXPORT_EXAMPLES
@@ -25,3 +27,4 @@ app.command(epilog=epilog(*EXPLAIN_EXAMPLES))(explain)
 app.command("test", epilog=epilog(*TEST_EXAMPLES))(run_tests)
 app.command(epilog=epilog(*EXPORT_EXAMPLES))(export)
 app.command(epilog=epilog(*LINT_EXAMPLES))(lint)
+app.command(epilog=epilog(*DIFF_EXAMPLES))(diff)

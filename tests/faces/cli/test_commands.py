@@ -51,6 +51,7 @@ COMMANDS = [
     "policy explain",
     "policy export",
     "policy lint",
+    "policy diff",
 ]
 
 

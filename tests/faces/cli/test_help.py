@@ -46,6 +46,7 @@ COMMANDS = [
     "policy explain",
     "policy export",
     "policy lint",
+    "policy diff",
 ]
 
 WALK = """
