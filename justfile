@@ -55,3 +55,7 @@ bench NAME *ARGS:
 # Remove each guard in turn and show which tests notice
 sabotage *ARGS:
     {{python}} tests/sabotage.py {{ARGS}}
+
+# Change one thing at a time in the policy engine and show whether its tests notice (long: half an hour for 100): just mutants --sample 100 --seed 1
+mutants *ARGS:
+    {{python}} tests/mutants.py {{ARGS}}

@@ -1,7 +1,10 @@
 """The engine against the literal reading of its specification, and laws that hold for all policies."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
+from threading import Barrier
 from typing import NamedTuple
 
 import pytest
@@ -212,7 +215,18 @@ calls = st.lists(
     min_size=1,
     max_size=8,
 )
-quick = settings(max_examples=150, deadline=None)
+LAWS = []
+slow = (HealthCheck.too_slow, HealthCheck.data_too_large)
+
+
+def law(*strategies):
+    """What holds for all policies: checked in a few cases each time, and in 10,000 in the long run."""
+
+    def decorate(check):
+        LAWS.append(settings(max_examples=10_000, deadline=None, suppress_health_check=slow)(given(*strategies)(check)))
+        return settings(max_examples=150, deadline=None)(given(*strategies)(check))
+
+    return decorate
 
 
 class Case(NamedTuple):
@@ -288,8 +302,7 @@ def test_the_engine_decides_as_the_specification_reads_in_many_more_cases(oracle
     compare(oracle, case, history)
 
 
-@given(cases())
-@quick
+@law(cases())
 def test_a_preview_says_of_every_action_what_an_unspent_call_would_be_told(case):
     """Of what does not depend on the arguments, and of what no budget refuses at once."""
     engine = case.compile()
@@ -300,8 +313,7 @@ def test_a_preview_says_of_every_action_what_an_unspent_call_would_be_told(case)
             assert replace(asked, charges=()) == replace(foreseen, charges=())
 
 
-@given(cases())
-@quick
+@law(cases())
 def test_no_arguments_are_told_more_than_was_foreseen(case):
     engine = case.compile()
     for action in case.actions:
@@ -320,8 +332,7 @@ def is_wider(case, engine, action_id, now, was):
     return WIDTH[now.effect] > WIDTH[was.effect]
 
 
-@given(cases(overlays=()), layer_lists(), st.booleans())
-@quick
+@law(cases(overlays=()), layer_lists(), st.booleans())
 def test_an_overlay_never_widens_what_is_possible(case, overlays, approved):
     before, after = case.compile(), case._replace(overlays=overlays).compile()
     for action in case.actions:
@@ -330,8 +341,7 @@ def test_an_overlay_never_widens_what_is_possible(case, overlays, approved):
         assert not is_wider(case, after, action.action_id, now, was)
 
 
-@given(layer_lists().filter(bool), cases(overlays=()), st.booleans())
-@quick
+@law(layer_lists().filter(bool), cases(overlays=()), st.booleans())
 def test_no_atlas_loosens_what_the_operator_says(overlays, case, approved):
     """Whatever an atlas says: what the overlays alone would refuse, they refuse."""
     alone = case._replace(policies=[], default="allow", overlays=overlays)
@@ -345,16 +355,14 @@ def test_no_atlas_loosens_what_the_operator_says(overlays, case, approved):
             assert now.effect == "deny"
 
 
-@given(cases(), requesters, starts)
-@quick
+@law(cases(), requesters, starts)
 def test_equal_outcomes_have_equal_previews(case, facts, later_us):
     engine = case.compile()
     if engine.outcome(case.facts, case.now_us) == engine.outcome(facts, later_us):
         assert engine.preview(case.facts, case.now_us) == case.compile().preview(facts, later_us)
 
 
-@given(cases())
-@quick
+@law(cases())
 def test_nothing_changes_before_the_next_boundary_save_what_reads_the_clock_itself(case):
     case = case._replace(policies=timeless(case.policies), overlays=())
     engine = case.compile()
@@ -373,8 +381,7 @@ def timeless(policies):
     ]
 
 
-@given(cases(), st.randoms(use_true_random=False), st.booleans())
-@quick
+@law(cases(), st.randoms(use_true_random=False), st.booleans())
 def test_the_order_of_policies_changes_only_which_one_is_named(case, random, approved):
     shuffled = random.sample(case.policies, len(case.policies))
     other_case = case._replace(policies=[replace(policy, order=order) for order, policy in enumerate(shuffled)])
@@ -391,8 +398,7 @@ def unordered(decision):
     return decision.effect, decision.basis, decision.disclose, *sets
 
 
-@given(cases(), policies("extra", "deny", 99), st.booleans())
-@quick
+@law(cases(), policies("extra", "deny", 99), st.booleans())
 def test_adding_a_deny_never_widens_what_is_possible(case, extra, approved):
     before, after = case.compile(), case.compile(extra)
     for action in case.actions:
@@ -402,8 +408,7 @@ def test_adding_a_deny_never_widens_what_is_possible(case, extra, approved):
         assert was.disclose or not now.disclose
 
 
-@given(cases(), policies("extra", "allow", 99), st.booleans())
-@quick
+@law(cases(), policies("extra", "allow", 99), st.booleans())
 def test_adding_an_allow_changes_only_what_an_allow_or_the_default_decided(case, extra, approved):
     before, after = case.compile(), case.compile(extra)
     for action in case.actions:
@@ -413,8 +418,7 @@ def test_adding_an_allow_changes_only_what_an_allow_or_the_default_decided(case,
             assert now == was
 
 
-@given(cases(types=("allow", "require_approval", "rate_limit", "budget")), st.booleans())
-@quick
+@law(cases(types=("allow", "require_approval", "rate_limit", "budget")), st.booleans())
 def test_a_deny_trumps_whatever_else_applies(case, approved):
     engine = case.compile(Policy("no", "deny", priority=-9, order=99))
     for action in case.actions:
@@ -423,15 +427,13 @@ def test_a_deny_trumps_whatever_else_applies(case, approved):
         assert "no" in decision.determining
 
 
-@given(cases(), st.booleans(), st.text(max_size=12).filter(lambda name: name not in ACTION_IDS))
-@quick
+@law(cases(), st.booleans(), st.text(max_size=12).filter(lambda name: name not in ACTION_IDS))
 def test_an_undeclared_action_is_never_allowed(case, approved, name):
     decision = case.decide(case.compile(), name, approved=approved)
     assert (decision.effect, decision.policy_id) == ("deny", "undeclared")
 
 
-@given(cases())
-@quick
+@law(cases())
 def test_an_approval_changes_nothing_where_none_is_asked_for(case):
     engine = case.compile()
     for action in case.actions:
@@ -443,16 +445,14 @@ def test_an_approval_changes_nothing_where_none_is_asked_for(case):
             assert granted == asked
 
 
-@given(cases(types=("deny", "require_approval", "rate_limit", "budget")))
-@quick
+@law(cases(types=("deny", "require_approval", "rate_limit", "budget")))
 def test_without_an_allow_policy_a_default_of_deny_allows_nothing(case):
     engine = case._replace(default="deny").compile()
     for decision in engine.preview(case.facts, case.now_us):
         assert decision.effect != "allow"
 
 
-@given(cases())
-@quick
+@law(cases())
 def test_a_condition_that_cannot_be_evaluated_restricts_and_never_allows(case):
     """Unanswerable context conditions bind like conditions that hold, save in an allow, which is as good as gone."""
     unanswerable = case._replace(policies=[with_context(policy, ("missing", "*")) for policy in case.policies])
@@ -467,12 +467,11 @@ def with_context(policy, *matches):
     return replace(policy, conditions=replace(policy.conditions, context_matches=matches))
 
 
-@given(
+@law(
     st.integers(1, 4),
     st.integers(1, 50),
     st.lists(st.integers(0, 30), max_size=60),
 )
-@quick
 def test_a_limit_admits_exactly_its_calls_in_any_window(max_calls, window_us, gaps):
     limit, counters, facts, now_us = Limit("l", max_calls, window_us), Counters(), Facts("bot", "s1"), 0
     taken = []
@@ -491,8 +490,7 @@ def test_a_limit_admits_exactly_its_calls_in_any_window(max_calls, window_us, ga
         assert sum(first <= instant < first + window_us for instant in taken) <= max_calls
 
 
-@given(st.integers(1, 3), st.integers(1, 20), st.lists(st.integers(0, 60), max_size=40))
-@quick
+@law(st.integers(1, 3), st.integers(1, 20), st.lists(st.integers(0, 60), max_size=40))
 def test_no_clock_however_it_jumps_gets_more_calls_into_a_window(max_calls, window_us, instants):
     """Counted by the furthest instant the clock had shown, which is the least that can have passed."""
     limit, counters, facts = Limit("l", max_calls, window_us), Counters(), Facts("bot", "s1")
@@ -504,12 +502,11 @@ def test_no_clock_however_it_jumps_gets_more_calls_into_a_window(max_calls, wind
         assert sum(first <= instant < first + window_us for instant in taken) <= max_calls
 
 
-@given(
+@law(
     st.integers(1, 3),
     st.integers(1, 20),
     st.lists(st.tuples(st.integers(0, 15), st.booleans()), max_size=40),
 )
-@quick
 def test_a_call_given_back_was_never_counted(max_calls, window_us, steps):
     limit, counters, facts, now_us, kept = Limit("l", max_calls, window_us), Counters(), Facts("bot", "s1"), 0, []
     for gap, undo in steps:
@@ -521,3 +518,105 @@ def test_a_call_given_back_was_never_counted(max_calls, window_us, steps):
                 counters.give_back([limit], facts, now_us)
             else:
                 kept.append(now_us)
+
+
+@law(cases(), st.booleans())
+def test_saying_a_policy_twice_changes_nothing(case, approved):
+    twice = [replace(twin(policy), order=policy.order + 100) for policy in case.policies]
+    one, other = case.compile(), case.compile(*twice)
+    for action in case.actions:
+        once = case.decide(one, action.action_id, approved=approved)
+        again = case.decide(other, action.action_id, approved=approved)
+        assert (again.effect, again.policy_id, again.basis, again.disclose) == (
+            once.effect,
+            once.policy_id,
+            once.basis,
+            once.disclose,
+        )
+        assert {name.removeprefix("twin-") for name in again.determining} == set(once.determining)
+
+
+def twin(policy):
+    limit, budget, name = policy.limit, policy.budget, f"twin-{policy.policy_id}"
+    return replace(
+        policy,
+        policy_id=name,
+        limit=limit and replace(limit, limit_id=name),
+        budget=budget and replace(budget, budget_id=name),
+    )
+
+
+UNANSWERABLE = parse_expression("context.missing == 'x'")
+
+
+@law(cases(overlays=()), st.booleans())
+def test_an_expression_that_cannot_be_evaluated_restricts_and_never_allows(case, approved):
+    failing = case._replace(policies=[replace(policy, when=UNANSWERABLE) for policy in case.policies])
+    held = case._replace(policies=[replace(policy, when=None) for policy in case.policies if policy.type != "allow"])
+    one, other = failing.compile(), held.compile()
+    for action in case.actions:
+        failed_closed = case.decide(one, action.action_id, approved=approved)
+        expected = case.decide(other, action.action_id, approved=approved)
+        assert replace(failed_closed, errors=()) == replace(expected, errors=())
+
+
+CALLERS = 64
+
+
+@pytest.fixture
+def callers():
+    """Threads that take turns as often as the interpreter lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    with ThreadPoolExecutor(CALLERS) as pool:
+        yield pool
+    sys.setswitchinterval(before)
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_64_callers_at_once_take_what_a_window_has_left_and_no_more(callers, data):
+    rush(callers, data)
+
+
+@pytest.mark.long
+@given(st.data())
+@settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_64_callers_at_once_take_no_more_in_many_more_cases(callers, data):
+    rush(callers, data)
+
+
+def rush(callers, data):
+    """Waves of callers, all at once; every second one is counted by a second limit too, and charged by both or by none."""
+    wide, narrow = (Limit(name, *data.draw(windows)) for name in ("wide", "narrow"))
+    counters, facts, now_us, taken = Counters(), Facts("bot", "s1"), 0, {wide: [], narrow: []}
+    for gap in data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=3)):
+        now_us += gap
+        gate = Barrier(CALLERS)
+
+        def call(number, gate=gate, instant=now_us):
+            limits = (wide, narrow) if number % 2 else (wide,)
+            gate.wait(timeout=60)
+            return limits if counters.take(limits, facts, instant) else ()
+
+        for limits in callers.map(call, range(CALLERS)):
+            for limit in limits:
+                taken[limit].append(now_us)
+        counted = [sum(instant > now_us - limit.window_us for instant in taken[limit]) for limit in (wide, narrow)]
+        assert counted[0] <= wide.max_calls
+        assert counted[1] <= narrow.max_calls
+        assert (
+            counted[0] == wide.max_calls or counted[0] >= CALLERS // 2
+        )  # those whom only one limit counts got through
+    for limit, instants in taken.items():
+        for first in instants:
+            assert sum(first <= instant < first + limit.window_us for instant in instants) <= limit.max_calls
+
+
+windows = st.tuples(st.integers(1, 70), st.integers(1, 50))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("check", LAWS, ids=lambda check: check.__name__.removeprefix("test_"))
+def test_in_ten_thousand_cases(check):
+    check()
