@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "cra-mcp policy export ./my-atlas --to cedar",
-    "cra-mcp policy export ./my-atlas --to cedar --policy operator.yaml --json",
+    "cra-mcp policy export ./my-atlas --to rego --policy operator.yaml --json",
 )
 
 _Place = tuple[str, str]
@@ -26,7 +26,7 @@ _Place = tuple[str, str]
 
 def export(
     path: Annotated[str, typer.Argument(metavar="PATH", help="Atlas folder, .json file, or name of a shipped one.")],
-    to: Annotated[Literal["cedar"], typer.Option("--to", help="Language.")],
+    to: Annotated[Literal["cedar", "rego"], typer.Option("--to", help="Language.")],
     policy: Annotated[
         list[Path] | None,
         typer.Option("--policy", metavar="FILE", help="Policy file that governs the atlas too. Can be repeated."),
@@ -44,13 +44,15 @@ def export(
     from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
     from cra_mcp.policy.export.form import InexpressibleError, express  # noqa: PLC0415 - not for --help
 
+    if schema and to != "cedar":
+        raise typer.BadParameter("only Cedar has a schema", param_hint="--schema")
     where = atlas_path(path)
     overlays = [load_policy_file(file) for file in policy or ()]
     atlas = govern(load_atlas(where), overlays)
     facts = [action.facts for action in atlas.actions]
     layers = [overlay.layer for overlay in overlays]
     try:
-        form = express(atlas.policies, facts, atlas.policy_set.default_effect, layers)
+        form = express(atlas.policies, facts, atlas.policy_set.default_effect, layers, plain=to == "rego")
     except InexpressibleError as error:
         _refuse(_problems(error, where, overlays), as_json=as_json)
         raise typer.Exit(NO) from None
@@ -61,7 +63,11 @@ def export(
         emit(written["schema" if schema else "policies"].removesuffix("\n"))
 
 
-def _written(form: "Form", _language: str) -> Mapping[str, str]:
+def _written(form: "Form", language: str) -> Mapping[str, str]:
+    if language == "rego":
+        from cra_mcp.policy.export.rego import rego_policies  # noqa: PLC0415 - not for --help
+
+        return {"policies": rego_policies(form)}
     from cra_mcp.policy.export.cedar import cedar_policies, cedar_schema  # noqa: PLC0415 - not for --help
 
     return {"policies": cedar_policies(form), "schema": cedar_schema(form)}

@@ -133,15 +133,24 @@ def express(
     actions: Sequence[ActionFacts],
     default_effect: Literal["allow", "deny"],
     overlays: Sequence[Layer] = (),
+    *,
+    plain: bool = False,
 ) -> Form:
-    """Reduce policies to what other languages can say. Takes what ``compile_policies`` takes.
+    """Reduce policies to what other languages can say.
+
+    Args:
+        policies: of the atlas; this and the next three as ``compile_policies`` takes them.
+        actions: in order of declaration.
+        default_effect: what holds where none of its policies decides.
+        overlays: policies that govern every action besides.
+        plain: refuse texts that need escapes, for a language whose engines read those differently.
 
     Raises:
         InexpressibleError: a policy that bears on one of the actions can't be expressed.
     """
     ordered = tuple(sorted(policies, key=lambda policy: policy.order))
     index = ActionIndex([action.action_id for action in actions])
-    obstacles = list(_unwritable("", "", "", (action.action_id for action in actions)))
+    obstacles = list(_unwritable("", "", "", [action.action_id for action in actions], plain=plain))
     layers: list[StatementLayer] = []
     for layer in [*overlays, Layer("", ordered, default_effect)]:
         statements: list[Statement] = []
@@ -149,7 +158,7 @@ def express(
         for policy in named:
             scopes = _scopes(policy, [actions[at] for at in sorted(index.matching(policy.actions))])
             if scopes:
-                obstacles += _obstacles(policy, layer.overlay_id)
+                obstacles += _obstacles(policy, layer.overlay_id, plain=plain)
                 statements.append(_statement(policy, scopes))
         name = f"{layer.overlay_id}/default" if layer.overlay_id else "default"
         layers.append(StatementLayer(name, layer.default_effect, tuple(statements)))
@@ -191,7 +200,7 @@ def _statement(policy: Policy, scopes: tuple[Scope, ...]) -> Statement:
     return Statement(policy.policy_id, policy.type, policy.reason, policy.disclose, scopes, tuple(tests))
 
 
-def _obstacles(policy: Policy, overlay_id: str) -> Iterator[Obstacle]:
+def _obstacles(policy: Policy, overlay_id: str, *, plain: bool) -> Iterator[Obstacle]:
     own_id = policy.policy_id.removeprefix(f"{overlay_id}/") if overlay_id else policy.policy_id
 
     def obstacle(pointer: str, code: ObstacleCode, message: str) -> Obstacle:
@@ -209,7 +218,7 @@ def _obstacles(policy: Policy, overlay_id: str) -> Iterator[Obstacle]:
         yield obstacle("/parameters/min_evidence", "evidence", "approvals are granted or not: grades would be lost")
     texts = _texts(policy)
     for pointer, values in texts.items():
-        yield from _unwritable(overlay_id, own_id, pointer, values)
+        yield from _unwritable(overlay_id, own_id, pointer, values, plain=plain)
 
 
 def _texts(policy: Policy) -> Mapping[str, Sequence[str]]:
@@ -224,9 +233,12 @@ def _texts(policy: Policy) -> Mapping[str, Sequence[str]]:
     }
 
 
-def _unwritable(layer: str, policy_id: str, pointer: str, texts: Iterable[str]) -> Iterator[Obstacle]:
+def _unwritable(layer: str, policy_id: str, pointer: str, texts: Sequence[str], *, plain: bool) -> Iterator[Obstacle]:
     """Half a surrogate pair is a character here, and none anywhere else."""
-    for text in texts:
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            yield Obstacle(layer, policy_id, pointer, "text", "half a surrogate pair is no text elsewhere")
-            return
+    everything = "".join(texts)
+    if any("\ud800" <= character <= "\udfff" for character in everything):
+        yield Obstacle(layer, policy_id, pointer, "text", "half a surrogate pair is no text elsewhere")
+    elif plain and (not everything.isprintable() or '"' in everything or "\\" in everything):
+        yield Obstacle(
+            layer, policy_id, pointer, "text", "engines read escapes differently: no quotes, backslashes, controls"
+        )

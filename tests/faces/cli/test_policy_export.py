@@ -73,3 +73,10 @@ def test_what_cannot_be_expressed_is_refused_with_its_place(atlas, tmp_path):
     answer = json.loads(cra(path, "--to", "cedar", "--json").stdout)
     assert answer["ok"] is False
     assert [(each["pointer"], each["code"]) for each in answer["problems"]] == [("/policies/1/when", "expression")]
+
+
+def test_rego_is_one_module_and_has_no_schema(atlas):
+    path = atlas({"policy_id": "reads", "type": "allow"})
+    assert 'default decision := "deny"' in cra(path, "--to", "rego").stdout
+    refused = cra(path, "--to", "rego", "--schema")
+    assert (refused.returncode, refused.stdout) == (2, "")
