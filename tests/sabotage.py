@@ -26,6 +26,20 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "an exported deny applies where what it reads is missing",
+        "cra_mcp/policy/export/cedar.py",
+        'otherwise = "false" if lenient else "true"',
+        'otherwise = "false"',
+        "tests/policy/test_export.py",
+    ),
+    Guard(
+        "a deny in Rego applies unless it is shown not to",
+        "cra_mcp/policy/export/rego.py",
+        'f"matches_{numbers[test]}" if lenient else f"not fails_{numbers[test]}"',
+        'f"matches_{numbers[test]}"',
+        "tests/policy/test_rego_export.py",
+    ),
+    Guard(
         "a denied call is refused before its parameters are looked at",
         "cra_mcp/gate/refusing.py",
         'return decision.effect == "deny" and decision.basis not in {"rate_limit", "budget"}',

@@ -9,13 +9,15 @@ from itertools import cycle
 
 import pytest
 import regopy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
+from cra_mcp.policy.conditions import compile_glob
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.engine import compile_policies, governing
 from cra_mcp.policy.export.form import InexpressibleError, express
 from cra_mcp.policy.export.rego import rego_input, rego_policies
-from cra_mcp.policy.model import ActionFacts, Charge, Facts, Policy
+from cra_mcp.policy.model import ActionFacts, Charge, Conditions, Facts, Policy
 from tests.policy.test_cedar_export import worlds
 
 _PLAIN = str.maketrans({'"': "q", "\\": "b", "\n": "n", "\0": "z"})
@@ -122,3 +124,14 @@ def test_texts_that_need_escapes_are_refused(odd):
         express([Policy("p", "deny", reason=odd)], [ActionFacts("ticket.read")], "allow", plain=True)
     assert [(each.pointer, each.code) for each in refusal.value.obstacles] == [("/reason", "text")]
     express([Policy("p", "deny", reason=odd)], [ActionFacts("ticket.read")], "allow")
+
+
+@given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
+@example("*a*b*a*", "babbab")
+@example("a*b*a*b*a", "abaabba")
+@settings(max_examples=60, deadline=None)
+def test_globs_match_without_regular_expressions(glob, text):
+    policy = Policy("p", "allow", conditions=Conditions(agents=(glob,)))
+    peer = Peer(express([policy], [ActionFacts("ticket.read")], "deny", plain=True))
+    expected = "allow" if compile_glob(glob)(text) else "deny"
+    assert peer.ask("ticket.read", Facts(text, "s1"), approved=False)["decision"] == expected

@@ -89,8 +89,8 @@ def _forbids(statement: Statement) -> Iterable[str]:
         case "rate_limit" | "budget":
             spent = f"(if context has spent then context.spent.contains({_quoted(statement.policy_id)}) else true)"
             yield _policy(statement.policy_id, "forbid", statement.actions, when=(*when, spent), about=statement)
-        case "allow":
-            return  # what it adds is a permit, or keeps a layer open
+        case _:  # an allow: what it adds is a permit, or keeps a layer open
+            return
 
 
 def _permit(statement: Statement) -> str:
