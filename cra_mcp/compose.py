@@ -72,7 +72,7 @@ class CRARuntime(Runtime):
         store = RedactingStore(stored, detectors)
         ledger = open_ledger(config, detectors)
         gate = Gate(
-            catalogue=Catalogue(),
+            catalogue=Catalogue(shadow=config.mode == "shadow"),
             bindings=Bindings(open_backends(config) if backends is None else backends),
             store=store,
             counters=open_counters(config),

@@ -15,12 +15,14 @@ from cra_mcp.errors import SettingsError
 
 Recording = Literal["none", "hash", "redacted", "full"]
 Durability = Literal["atlas", "risk", "durable"]
+Mode = Literal["enforce", "shadow"]
 
 _RECORDINGS: tuple[Recording, ...] = ("none", "hash", "redacted", "full")
 _STORES = ("file", "memory")
 SQLITE = "sqlite:"
 """What the setting of a store in one SQLite file begins with; its path follows."""
 
+_MODES: tuple[Mode, ...] = ("enforce", "shadow")
 _DURABILITIES: tuple[Durability, ...] = ("atlas", "risk", "durable")
 DETECTORS = ("private_key", "secret", "named", "card", "email", "entropy")
 """What can be found in recorded texts (specs/trace.md, "Detectors")."""
@@ -71,6 +73,8 @@ class RuntimeConfig:
         http_ca_bundle: file of certificates (PEM) trusted in requests besides the operating system's.
         durability: which calls have what approves them on disk before they run: as their ``atlas`` says (default); at least those
             of high and critical risk and those a person approved, whatever an atlas says (``risk``); all (``durable``).
+        mode: ``enforce`` (default), or ``shadow``: nothing but what the operator denies is refused; what the policies would have
+            decided is recorded (specs/policy.md, "Shadow mode").
         policy_files: files of the operator's policies, which govern every action and only tighten (specs/policy.md, "Overlays").
         overlays: atlases whose policies govern every action likewise.
         flush_interval_s: seconds a stored event may wait for the disk; what a power cut can take.
@@ -108,6 +112,7 @@ class RuntimeConfig:
     allow_private_hosts: tuple[str, ...] = ()
     http_ca_bundle: Path | None = None
     durability: Durability = "atlas"
+    mode: Mode = "enforce"
     policy_files: tuple[Path, ...] = ()
     overlays: tuple[Path, ...] = ()
     flush_interval_s: float = 1.0
@@ -131,6 +136,7 @@ class RuntimeConfig:
         _require(known, "store", f"must be one of {', '.join(_STORES)}, {SQLITE}PATH")
         for name in ("recording", "result_recording"):
             _require(getattr(self, name) in _RECORDINGS, name, f"must be one of {', '.join(_RECORDINGS)}")
+        _require(self.mode in _MODES, "mode", f"must be one of {', '.join(_MODES)}")
         _require(self.durability in _DURABILITIES, "durability", f"must be one of {', '.join(_DURABILITIES)}")
         known = self.detectors == ("none",) or (bool(self.detectors) and set(self.detectors) <= set(DETECTORS))
         _require(known, "detectors", f"must be none, or some of {', '.join(DETECTORS)}")
@@ -241,6 +247,7 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "allow_private_hosts": List,
     "http_ca_bundle": Path,
     "durability": str,
+    "mode": str,
     "policy_files": Paths,
     "overlays": Paths,
     "flush_interval_s": float,

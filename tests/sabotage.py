@@ -26,6 +26,20 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "in shadow mode the operator's denials hold",
+        "cra_mcp/atlas/overlay.py",
+        'tuple(policy for policy in layer.policies if policy.type == "deny")',
+        "()",
+        "tests/gate/test_shadow.py",
+    ),
+    Guard(
+        "a shadow decision says that it was not enforced",
+        "cra_mcp/gate/shadow.py",
+        '"enforced": False',
+        '"enforced": True',
+        "tests/gate/test_shadow.py",
+    ),
+    Guard(
         "an exported deny applies where what it reads is missing",
         "cra_mcp/policy/export/cedar.py",
         'otherwise = "false" if lenient else "true"',

@@ -258,7 +258,8 @@ class Atlas:
     Attributes:
         digest: lower-case hex SHA-256 over every file of the package (specs/atlas.md, "Digest").
         root: the folder, or None for a one-file atlas: it has no folder, wherever the file was.
-        policy_set: the compiled policies, implicit ones included.
+        policy_set: the compiled policies that are enforced, implicit ones included.
+        shadow_set: all of them, where ``policy_set`` enforces the operator's denials alone; None where it enforces all.
         manifest: the merged manifest as plain JSON, for readers.
         cases: the policy tests of the package.
         tried: actions that the tests of an overlay are about.
@@ -281,3 +282,4 @@ class Atlas:
     cases: tuple[PolicyCase, ...] = ()
     tried: tuple[ActionFacts, ...] = ()
     overlay: bool = False
+    shadow_set: PolicySet | None = None

@@ -45,14 +45,23 @@ class Overlay:
         return {"overlay_id": self.overlay_id, "version": self.version, "digest": self.digest}
 
 
-def govern(atlas: Atlas, overlays: Sequence[Overlay]) -> Atlas:
-    """The atlas with its policies compiled together with those of overlays.
+def govern(atlas: Atlas, overlays: Sequence[Overlay], *, shadow: bool = False) -> Atlas:
+    """The atlas with its policies compiled together with those of overlays; ``shadow``: only the overlays' denials are enforced.
 
     Raises:
         AtlasInvalidError: an expression of an overlay does not fit the parameters of an action; located in the overlay.
     """
     facts = [action.facts for action in atlas.actions]
-    return replace(atlas, policy_set=governed(atlas.policies, facts, atlas.policy_set.default_effect, overlays))
+    default = (atlas.shadow_set or atlas.policy_set).default_effect
+    everything = governed(atlas.policies, facts, default, overlays)
+    if not shadow:
+        return replace(atlas, policy_set=everything, shadow_set=None)
+    denials = [_denials(overlay.layer) for overlay in overlays]
+    return replace(atlas, policy_set=compile_policies((), facts, "allow", denials), shadow_set=everything)
+
+
+def _denials(layer: Layer) -> Layer:
+    return Layer(layer.overlay_id, tuple(policy for policy in layer.policies if policy.type == "deny"), "allow")
 
 
 def governed(

@@ -22,11 +22,13 @@ class Catalogue:
         version: goes up by one with every change, so that what is derived from a catalogue can tell when it is stale.
         atlases: their policies compiled together with the overlays'.
         overlays: what governs every action, in load order.
+        shadow: only the overlays' denials are enforced.
     """
 
     version: int = 0
     atlases: tuple[Atlas, ...] = ()
     overlays: tuple[Overlay, ...] = ()
+    shadow: bool = False
     _by_id: Mapping[str, Owned] = field(init=False, repr=False, compare=False)
     _by_name: Mapping[str, Owned] = field(init=False, repr=False, compare=False)
 
@@ -58,7 +60,7 @@ class Catalogue:
             AtlasConflictError: it claims something that a loaded one has.
             AtlasInvalidError: an expression of an overlay does not fit an action of it.
         """
-        return Catalogue(self.version + 1, (*self.atlases, self._governed(atlas)), self.overlays)
+        return self._next((*self.atlases, self._governed(atlas)))
 
     def with_overlay(self, overlay: Overlay) -> "Catalogue":
         """This catalogue, governed by one overlay more.
@@ -71,17 +73,22 @@ class Catalogue:
             raise AtlasConflictError(
                 f"overlay {overlay.overlay_id} is loaded already", hint="give the policy file another overlay_id"
             )
-        overlays = (*self.overlays, overlay)
-        return Catalogue(self.version + 1, tuple(govern(atlas, overlays) for atlas in self.atlases), overlays)
+        return self._under((*self.overlays, overlay))
 
     def with_replaced_overlay(self, overlay: Overlay) -> "Catalogue":
         """This catalogue, governed by ``overlay`` in the place of the one of its name, if there is one. Raises as above."""
         others = tuple(each for each in self.overlays if each.overlay_id != overlay.overlay_id)
-        overlays = (*others, overlay)
-        return Catalogue(self.version + 1, tuple(govern(atlas, overlays) for atlas in self.atlases), overlays)
+        return self._under((*others, overlay))
 
     def _governed(self, atlas: Atlas) -> Atlas:
-        return govern(atlas, self.overlays) if self.overlays else atlas
+        return govern(atlas, self.overlays, shadow=self.shadow) if self.overlays or self.shadow else atlas
+
+    def _next(self, atlases: tuple[Atlas, ...]) -> "Catalogue":
+        return Catalogue(self.version + 1, atlases, self.overlays, self.shadow)
+
+    def _under(self, overlays: tuple[Overlay, ...]) -> "Catalogue":
+        atlases = tuple(govern(atlas, overlays, shadow=self.shadow) for atlas in self.atlases)
+        return Catalogue(self.version + 1, atlases, overlays, self.shadow)
 
     def without(self, atlas_id: str) -> "Catalogue":
         """This catalogue less one atlas.
@@ -91,9 +98,7 @@ class Catalogue:
         """
         if self.get(atlas_id) is None:
             raise RequestError("unknown_atlas", "no loaded atlas has this id")
-        return Catalogue(
-            self.version + 1, tuple(atlas for atlas in self.atlases if atlas.atlas_id != atlas_id), self.overlays
-        )
+        return self._next(tuple(atlas for atlas in self.atlases if atlas.atlas_id != atlas_id))
 
     def with_replaced(self, atlas_id: str, atlas: Atlas) -> "Catalogue":
         """This catalogue with ``atlas`` in the place of the one called ``atlas_id``.
@@ -107,7 +112,7 @@ class Catalogue:
             raise RequestError("unknown_atlas", "no loaded atlas has this id")
         governed = self._governed(atlas)
         atlases = tuple(governed if each.atlas_id == atlas_id else each for each in self.atlases)
-        return Catalogue(self.version + 1, atlases, self.overlays)
+        return self._next(atlases)
 
     def get(self, atlas_id: str) -> Atlas | None:
         """The atlas of this id."""

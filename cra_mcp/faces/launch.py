@@ -133,6 +133,13 @@ def serve(
             help="Key that signs them: file:PATH, env:NAME or keyring:SERVICE/NAME. Default: one made in the data folder.",
         ),
     ] = None,
+    mode: Annotated[
+        Literal["enforce", "shadow"] | None,
+        typer.Option(
+            help="Refuse what policies deny, or in shadow only what the operator denies, recording what would have been decided. "
+            "Default: CRA_MODE, or enforce."
+        ),
+    ] = None,
     policy: PolicyFiles = None,
     overlay: Overlays = None,
     data_dir: DataDir = None,
@@ -172,7 +179,12 @@ def serve(
         checkpoint_key=checkpoint_key,
         policy_files=policy,
         overlays=overlay,
+        mode=mode,
     )
+    if config.mode == "shadow":
+        say(
+            "shadow mode: nothing is refused but what the operator's policy files and overlays deny; decisions are only recorded"
+        )
     paths = [atlas_path(text) for text in atlas]
     if metrics and transport == "stdio":
         raise SettingsError("metrics are answered over HTTP", hint="add --transport streamable-http")

@@ -26,6 +26,7 @@ from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Question
 from cra_mcp.gate.intake import check_parameters, receive
 from cra_mcp.gate.refusing import UNDECLARED, evaluated, is_denied, refuse, refuse_parameters
 from cra_mcp.gate.results import Measured, measure, recorded_result
+from cra_mcp.gate.shadow import note_shadow
 from cra_mcp.policy.cel import Inputs
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.model import MICRO, Charge, Decision, Facts
@@ -74,6 +75,7 @@ class Gate:
         self._recorder = Recorder(store, config)
         self._approving = Approving(ledger, self._recorder, config)
         self._counters = counters
+        self._shadow_counters = Counters()  # of this process: what was never enforced is not kept
         self._config = config
         self._open = AsyncExitStack()
 
@@ -212,7 +214,7 @@ class Gate:
             # Used up last of all, so that a call refused by a limit costs no consent.
             refusal = await self._approving.use(attempt, granted) if granted is not None else None
             if refusal is None:
-                await self._store_approval(attempt, action, decision, granted)
+                await self._store_approval(attempt, atlas, action, decision, granted)
         except (TraceUnavailableError, StateUnavailableError):
             await self._give_back(decision, facts, attempt.decided_us)
             raise
@@ -234,10 +236,14 @@ class Gate:
             await in_thread(lambda: self._counters.give_back(decision.limits, facts, taken_us, decision.charges))
 
     async def _store_approval(
-        self, attempt: Attempt, action: Action, decision: Decision, granted: Approval | None
+        self, attempt: Attempt, atlas: Atlas, action: Action, decision: Decision, granted: Approval | None
     ) -> None:
         """Store what approves a call; where its class is durable, on disk before it runs."""
-        attempt.note("policy.evaluated", evaluated(action.action_id, decision, attempt.at))
+        mode: Mapping[str, object] = {}
+        if atlas.shadow_set is not None:
+            mode = {"mode": "shadow"}
+            note_shadow(attempt, action, atlas.shadow_set, self._shadow_counters)
+        attempt.note("policy.evaluated", {**evaluated(action.action_id, decision, attempt.at), **mode})
         attempt.note(
             "action.approved",
             {
@@ -245,6 +251,7 @@ class Gate:
                 "resolution_id": attempt.call.resolution.resolution_id,
                 "execution_id": attempt.call.execution_id,
                 "approval_id": granted.approval_id if granted is not None else None,
+                **mode,
             },
         )
         await self._recorder.store(attempt, durable=self._is_durable(action, granted))

@@ -40,15 +40,16 @@ class Library:
 
     Args:
         source: where atlases come from.
-        revise: what to make of the atlases of a trace before anything is decided by them.
+        revise: what to make of the atlases of a trace before anything is decided by them; None: they are left as they were,
+            and so is a shadow mode, in which hardly anything was enforced.
     """
 
-    def __init__(self, source: Source, revise: Revise = lambda catalogue: catalogue) -> None:
+    def __init__(self, source: Source, revise: Revise | None = None) -> None:
         self._source = source
         self._revise = revise
         self._atlases: dict[str, Atlas | None] = {}
         self._overlays: dict[str, Overlay | None] = {}
-        self._resolvers: dict[tuple[tuple[str, ...], tuple[str, ...]], Resolver] = {}
+        self._resolvers: dict[tuple[tuple[str, ...], tuple[str, ...], bool], Resolver] = {}
         self._validators: dict[tuple[str, str], Validator] = {}
 
     def timeline(self, session: RecordedSession) -> "Timeline":
@@ -58,8 +59,9 @@ class Library:
             TraceError: ``atlas_missing``, with every atlas that isn't there; ``not_replayable``: the named ones don't go together.
         """
         current, overlays = list(session.atlases), list(session.overlays)
+        shadow = session.shadow and self._revise is None
         self._require(session)
-        starts, resolvers = [0], [self._resolver(current, overlays)]
+        starts, resolvers = [0], [self._resolver(current, overlays, shadow)]
         for number, change in enumerate(session.changes):
             following = session.changes[number + 1] if number + 1 < len(session.changes) else None
             if change.kind == "overlay":
@@ -73,7 +75,7 @@ class Library:
             elif following is None or following.replaces != change.atlas.atlas_id:
                 current = [atlas for atlas in current if atlas.atlas_id != change.atlas.atlas_id]
             starts.append(change.sequence)
-            resolvers.append(self._resolver(current, overlays))
+            resolvers.append(self._resolver(current, overlays, shadow))
         return Timeline(session, starts, resolvers)
 
     def parameters(self, atlas: Atlas, action: Action) -> Validator:
@@ -102,11 +104,11 @@ class Library:
                 hint="name a copy of exactly those versions with --atlas",
             )
 
-    def _resolver(self, refs: Sequence[AtlasRef], overlays: Sequence[AtlasRef]) -> Resolver:
-        key = tuple(ref.digest for ref in refs), tuple(ref.digest for ref in overlays)
+    def _resolver(self, refs: Sequence[AtlasRef], overlays: Sequence[AtlasRef], shadow: bool) -> Resolver:
+        key = tuple(ref.digest for ref in refs), tuple(ref.digest for ref in overlays), shadow
         found = self._resolvers.get(key)
         if found is None:
-            catalogue = Catalogue()
+            catalogue = Catalogue(shadow=shadow)
             try:
                 for digest in key[1]:
                     overlay = self._overlays[digest]
@@ -114,7 +116,7 @@ class Library:
                 for digest in key[0]:
                     atlas = self._atlases[digest]
                     catalogue = catalogue.with_atlas(atlas) if atlas is not None else catalogue
-                found = Resolver(self._revise(catalogue))
+                found = Resolver(catalogue if self._revise is None else self._revise(catalogue))
             except (AtlasConflictError, AtlasInvalidError) as error:
                 raise TraceError(f"its atlases don't go together: {error.message}", code="not_replayable") from error
             if len(self._resolvers) >= _MAX_SETS:

@@ -166,6 +166,7 @@ class RecordedSession:
 
     Attributes:
         overlays: in force from the start, in load order; ``atlas_id`` is the name of an overlay.
+        shadow: only the overlays' denials were enforced.
     """
 
     session_id: str
@@ -174,6 +175,7 @@ class RecordedSession:
     goal: str
     atlases: tuple[AtlasRef, ...]
     overlays: tuple[AtlasRef, ...] = ()
+    shadow: bool = False
     changes: list[CatalogueChange] = field(default_factory=list[CatalogueChange])
     asked: list[Asked] = field(default_factory=list[Asked])
     calls: list[RecordedCall] = field(default_factory=list[RecordedCall])
@@ -379,7 +381,15 @@ def _started(session_id: str, at_us: int, fields: _Fields) -> RecordedSession:
         subject=principal.text("subject") if principal is not None else "local",
         roles=frozenset(principal.texts("roles")) if principal is not None else frozenset(),
     )
-    return RecordedSession(session_id, at_us, facts, fields.text("goal"), tuple(atlases), tuple(overlays))
+    return RecordedSession(
+        session_id,
+        at_us,
+        facts,
+        fields.text("goal"),
+        tuple(atlases),
+        tuple(overlays),
+        fields.payload.get("mode") == "shadow",
+    )
 
 
 def _atlas_ref(fields: _Fields, name: str) -> AtlasRef:

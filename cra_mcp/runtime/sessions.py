@@ -239,6 +239,8 @@ def _started(session: Session, catalogue: Catalogue) -> dict[str, object]:
         "risk_tier": session.facts.task_risk.value,
         "tenant": session.facts.tenant,
     }
+    if catalogue.shadow:
+        payload["mode"] = "shadow"
     if catalogue.overlays:
         payload["overlays"] = [overlay.to_dict() for overlay in catalogue.overlays]
     if session.parent_session_id is not None:

@@ -18,7 +18,7 @@ from cra_mcp.atlas.overlay import Overlay
 from cra_mcp.auth.principal import Principal
 from cra_mcp.compose import CRARuntime
 from cra_mcp.errors import RequestError
-from cra_mcp.settings import RuntimeConfig, new_uuid7
+from cra_mcp.settings import Mode, RuntimeConfig, new_uuid7
 from cra_mcp.trace.event import format_timestamp
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
@@ -213,10 +213,12 @@ class Maker:
         self.plain = False
         self.refused: set[str] = set()
 
-    def make(self, sessions: int, steps: int, *, live: bool = True, plain: bool = False) -> History:
+    def make(
+        self, sessions: int, steps: int, *, live: bool = True, plain: bool = False, mode: Mode = "enforce"
+    ) -> History:
         """``plain``: nothing but calls, so that every call has the facts of its session."""
         self.plain = plain
-        config = RuntimeConfig(store="memory", clock_ns=self.clock, new_id=new_uuid7)
+        config = RuntimeConfig(store="memory", clock_ns=self.clock, new_id=new_uuid7, mode=mode)
         with CRARuntime(config) as runtime:
             self._load(runtime, FIRST if plain else ARGUED)
             if not plain and self.random.random() < 0.5:

@@ -39,6 +39,13 @@ def test_random_sessions_are_decided_again_as_they_were(tmp_path: Path) -> None:
     assert decisions > 400
 
 
+def test_sessions_in_shadow_mode_are_decided_again_as_they_were(tmp_path: Path) -> None:
+    for seed in range(6):
+        history = Maker(seed, tmp_path).make(2, 25, mode="shadow")
+        for session_id in history.traces:
+            assert _replayed(history, session_id).divergences == [], (seed, session_id)
+
+
 @pytest.mark.long
 def test_a_thousand_random_sessions_are_decided_again_as_they_were(tmp_path: Path) -> None:
     _check_random(tmp_path, range(1_000, 1_200), sessions=5, steps=25)

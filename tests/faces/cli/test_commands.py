@@ -251,3 +251,18 @@ def test_the_library_example_of_the_readme_runs(tmp_path: Path) -> None:
     assert "ticket.search" in done.stdout
     assert done.stdout.strip().endswith("True")
     assert os.path.exists(tmp_path / "db")
+
+
+def test_a_server_in_shadow_mode_says_so(place: Place) -> None:
+    done = cra(
+        "serve",
+        "--atlas",
+        str(place.atlas),
+        "--data-dir",
+        str(place.data),
+        "--mode",
+        "shadow",
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0
+    assert "shadow mode: nothing is refused but what the operator's policy files and overlays deny" in done.stderr
