@@ -90,7 +90,10 @@ def _unpack(node: Path, source: Path, stamp: bytes) -> None:
     subprocess.run([str(node), "-e", _UNPACK, str(source), str(_UNPACKED)], check=True)
     for name in ("al2023.tar", "fonts.tar"):
         with tarfile.open(_UNPACKED / name) as archive:
-            archive.extractall(_UNPACKED, filter="data")
+            if hasattr(tarfile, "data_filter"):  # Python 3.11.4 and newer; the package is pinned
+                archive.extractall(_UNPACKED, filter="data")
+            else:
+                archive.extractall(_UNPACKED)  # noqa: S202 - as said
         (_UNPACKED / name).unlink()
     fonts = _FONTS.format(fonts=_UNPACKED / "fonts", cache=_UNPACKED / "font-cache")
     (_UNPACKED / "fonts.conf").write_text(fonts)

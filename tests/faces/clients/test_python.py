@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -41,9 +42,10 @@ def failures(place: Place) -> Counter[str]:
 
 def drive(kind: str, mode: str, place: Place, *target: str) -> dict[str, object]:
     before = failures(place)  # of clients that used the server earlier
+    marks = place.folder / f"marks-{uuid4()}"
     # -P: the folder of the script has modules of ours in it
     done = subprocess.run(
-        [python_of(kind), "-P", str(DRIVE), kind, mode, str(place.marks), *target],
+        [python_of(kind), "-P", str(DRIVE), kind, mode, str(marks), *target],
         capture_output=True,
         text=True,
         env=environment(),

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -40,9 +41,8 @@ def test_a_typescript_client_lists_calls_is_refused_approves_watches_cancels_and
 ) -> None:
     npm = packages()
     before = failures(server)  # of clients that used the server earlier
-    done = run(
-        [str(npm.node()), str(DRIVE), sdk, mode, str(npm.MODULES), str(server.place.marks), server.addresses[transport]]
-    )
+    marks = server.place.folder / f"marks-{uuid4()}"
+    done = run([str(npm.node()), str(DRIVE), sdk, mode, str(npm.MODULES), str(marks), server.addresses[transport]])
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert "tool_add" in report["tools"]

@@ -161,7 +161,8 @@ class Place:
         return sorted((self.data / "traces").glob("*.trace.jsonl"))
 
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for path in self.traces() for line in path.read_bytes().splitlines()]
+        """What is recorded; of a trace that is being written, its whole lines."""
+        return [json.loads(line) for path in self.traces() for line in path.read_bytes().split(b"\n")[:-1]]
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
