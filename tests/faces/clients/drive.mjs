@@ -73,5 +73,4 @@ await waiting.catch(() => undefined);
 await until("ended");
 report.trace = (await client.readResource({ uri })).contents[0].text;
 await client.close();
-fs.writeFileSync(1, JSON.stringify(report)); // all of it: an exit does not wait for a pipe
-process.exit(0);
+process.stdout.write(JSON.stringify(report), () => process.exit(0)); // an exit does not wait for a pipe by itself
