@@ -19,6 +19,49 @@ from tests.faces.mcp.conftest import Place, environment, write_atlas
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 60
 
+COMMANDS = [
+    "demo",
+    "serve",
+    "resolve",
+    "execute",
+    "atlas validate",
+    "atlas show",
+    "atlas from-openapi",
+    "trace list",
+    "trace show",
+    "trace tail",
+    "trace why",
+    "trace stats",
+    "trace report",
+    "trace export",
+    "trace verify",
+    "trace recover",
+    "trace key",
+    "keys create",
+    "keys list",
+    "keys revoke",
+    "trace prune",
+    "freeze",
+    "unfreeze",
+    "replay",
+    "trace diff",
+    "pending",
+    "approve",
+    "deny",
+    "conformance",
+    "doctor",
+    "policy test",
+    "trace prove",
+    "trace verify-proof",
+    "trace search",
+    "trace index",
+    "policy explain",
+    "policy export",
+    "policy lint",
+    "policy diff",
+]
+"""Every command, as it is typed. ``test_help`` holds the list against what the command line has."""
+
 Done = subprocess.CompletedProcess[str]
 
 

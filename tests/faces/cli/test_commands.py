@@ -9,62 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faces.cli.conftest import COMMANDS, cra
 from tests.faces.mcp.conftest import MANIFEST, Place, environment, write_atlas
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMANDS = [
-    "serve",
-    "demo",
-    "resolve",
-    "execute",
-    "atlas validate",
-    "atlas show",
-    "atlas from-openapi",
-    "trace list",
-    "trace show",
-    "trace tail",
-    "trace why",
-    "trace stats",
-    "trace report",
-    "trace export",
-    "trace verify",
-    "trace recover",
-    "trace key",
-    "keys create",
-    "keys list",
-    "keys revoke",
-    "trace prune",
-    "freeze",
-    "unfreeze",
-    "replay",
-    "trace diff",
-    "pending",
-    "approve",
-    "deny",
-    "conformance",
-    "doctor",
-    "policy test",
-    "trace prove",
-    "trace verify-proof",
-    "trace search",
-    "trace index",
-    "policy explain",
-    "policy export",
-    "policy lint",
-    "policy diff",
-]
-
-
-def cra(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cra_mcp", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=False,
-        timeout=60,
-        **more,
-    )
 
 
 @pytest.fixture

@@ -4,50 +4,8 @@ import json
 import subprocess
 import sys
 
-from tests.faces.cli.conftest import cra
+from tests.faces.cli.conftest import COMMANDS, cra
 from tests.faces.mcp.conftest import Place, environment
-
-COMMANDS = [
-    "demo",
-    "serve",
-    "resolve",
-    "execute",
-    "atlas validate",
-    "atlas show",
-    "atlas from-openapi",
-    "trace list",
-    "trace show",
-    "trace tail",
-    "trace why",
-    "trace stats",
-    "trace report",
-    "trace export",
-    "trace verify",
-    "trace recover",
-    "trace key",
-    "keys create",
-    "keys list",
-    "keys revoke",
-    "trace prune",
-    "freeze",
-    "unfreeze",
-    "replay",
-    "trace diff",
-    "pending",
-    "approve",
-    "deny",
-    "conformance",
-    "doctor",
-    "policy test",
-    "trace prove",
-    "trace verify-proof",
-    "trace search",
-    "trace index",
-    "policy explain",
-    "policy export",
-    "policy lint",
-    "policy diff",
-]
 
 WALK = """
 import contextlib, io, json, shlex
