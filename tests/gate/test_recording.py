@@ -1,7 +1,7 @@
 """What traces keep of parameters, and how results are measured and cut."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cra_mcp.canonical import digest
@@ -154,6 +154,7 @@ def test_values_nested_beyond_any_reason_are_hidden() -> None:
     st.recursive(st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
 )
 def test_a_marked_value_never_survives(inside: object) -> None:
+    assume("SECRET" not in repr(inside))  # a key is as likely to be this as anything in the source
     redactor = redactor_for(TREE)
     assert redactor is not None
     marked = {"children": [{"token": {"deep": ["SECRET", inside]}, "name": inside}]}
