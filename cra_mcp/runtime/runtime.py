@@ -5,29 +5,29 @@ asynchronous, ``execute_blocking`` is the same for programs without an event loo
 Source: specs/carp.md.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval, Asker, Channel
 from cra_mcp.atlas.archive import AtlasArchive
 from cra_mcp.atlas.model import Action, Atlas, ContextBlock
 from cra_mcp.atlas.overlay import Overlay
-from cra_mcp.atlas.overlay_loading import load_overlay_atlas, load_policy_file
-from cra_mcp.atlas.registry import AtlasInfo, Catalogue, info_of
+from cra_mcp.atlas.registry import AtlasInfo, info_of
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import may, require
-from cra_mcp.canonical import lossy, sha256_hex
-from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, CRAError, Problem, RequestError, TraceError
+from cra_mcp.canonical import sha256_hex
+from cra_mcp.errors import RequestError, TraceError
 from cra_mcp.gate.call import Call, ExecutionOutcome, Question
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.ranking import Choice, rank, within
 from cra_mcp.resolution import Permission, Query, Resolution
+from cra_mcp.runtime.atlases import LoadedAtlases
+from cra_mcp.runtime.blocking import BlockingLoop
 from cra_mcp.runtime.calls import Calls
+from cra_mcp.runtime.freezing import KillSwitch
 from cra_mcp.runtime.observing import Observer
 from cra_mcp.runtime.owners import Owner, Owners
 from cra_mcp.runtime.requests import admit, facts_of, query_of
@@ -44,14 +44,9 @@ from cra_mcp.trace.store import Recovery, TraceInfo, TraceStore
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from anyio.from_thread import BlockingPortal
-
     from cra_mcp.gate.call import Client, Progress
     from cra_mcp.gate.explaining import CallExplanation
     from cra_mcp.messages import CarpRequest
-
-
-_MAX_TOLD = 1_000  # characters of what is wrong with an atlas, in a trace
 
 
 class Runtime:
@@ -81,16 +76,14 @@ class Runtime:
         self._store = store
         self._ledger = ledger
         self._gate = gate
-        self._archive = archive
-        self._keep = archive.keep if archive is not None else None
         self._sessions = Sessions(config, store)
         self._resolving = Resolving(config, store, self._sessions, gate.catalogue)
+        self._atlases = LoadedAtlases(gate, self._resolving, self._sessions, archive)
+        self._kill_switch = KillSwitch(config, gate, self._sessions)
         self._calls = Calls(gate, self._sessions)
+        self._blocking = BlockingLoop(gate)
         self._owners = Owners(store)
         ledger.listen(lambda approval: self._sessions.watchers.tell(Change("approval", approval.session_id)))
-        self._lock = threading.RLock()
-        self._portal: BlockingPortal | None = None
-        self._blocking = ExitStack()
         self._closed = False
 
     # --- atlases ---------------------------------------------------------------------------------------------------
@@ -102,20 +95,11 @@ class Runtime:
             AtlasInvalidError: with every problem found.
             AtlasConflictError: something loaded already has one of its names.
         """
-        from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - pydantic and schemas only where atlases are read
-
-        return self._add(load_atlas(Path(path), keep=self._keep))
+        return info_of(self._atlases.load(Path(path)))
 
     def load_atlas_from_json(self, text: str | bytes) -> AtlasInfo:
-        """Load an atlas of one JSON text.
-
-        Raises:
-            AtlasInvalidError: with every problem found.
-            AtlasConflictError: something loaded already has one of its names.
-        """
-        from cra_mcp.atlas.loader import load_atlas_text  # noqa: PLC0415 - as above
-
-        return self._add(load_atlas_text(text, keep=self._keep))
+        """Load an atlas of one JSON text. Raises as ``load_atlas``."""
+        return info_of(self._atlases.load_text(text))
 
     def load_policy_file(self, path: str | Path) -> None:
         """Have the policies of a file (JSON, or YAML 1.2) govern every action of every atlas. They only tighten.
@@ -124,23 +108,15 @@ class Runtime:
             AtlasInvalidError: with every problem found, one that only shows beside a loaded atlas included.
             AtlasConflictError: an overlay of its name is loaded.
         """
-        keep = self._archive.keep_policy_file if self._archive is not None else None
-        self._add_overlay(load_policy_file(Path(path), keep=keep))
+        self._atlases.load_policy_file(Path(path))
 
     def load_overlay(self, path: str | Path) -> None:
         """Have the policies of an overlay atlas govern every action of every other. Raises as ``load_policy_file``."""
-        self._add_overlay(load_overlay_atlas(Path(path), keep=self._keep))
+        self._atlases.load_overlay(Path(path))
 
     def overlays(self) -> tuple[Overlay, ...]:
         """The loaded overlays, in load order."""
-        return self._gate.catalogue.overlays
-
-    def _add_overlay(self, overlay: Overlay) -> None:
-        with self._lock:
-            catalogue = self._gate.catalogue.with_overlay(overlay)
-            for session in self._sessions.active():
-                self._sessions.record(session, "x.cra.overlay.loaded", overlay.to_dict())
-            self._use(catalogue)
+        return self._atlases.catalogue.overlays
 
     def unload_atlas(self, atlas_id: str) -> None:
         """Forget an atlas: its actions are unknown from now on, in sessions under way too.
@@ -148,9 +124,7 @@ class Runtime:
         Raises:
             RequestError: ``unknown_atlas``.
         """
-        with self._lock:
-            atlas = self.atlas(atlas_id)
-            self._switch(self._gate.catalogue.without(atlas_id), ("atlas.unloaded", atlas))
+        self._atlases.unload(atlas_id)
 
     def replace_atlas(self, atlas_id: str, path: str | Path) -> AtlasInfo:
         """Load an atlas again, in the place of a loaded one; all of it, or nothing changes.
@@ -162,30 +136,15 @@ class Runtime:
             AtlasConflictError: something else that is loaded has one of its names; recorded likewise.
             RequestError: ``unknown_atlas``.
         """
-        from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - as above
-
-        with self._lock:
-            old = self.atlas(atlas_id)
-            try:
-                new = load_atlas(Path(path), keep=self._keep)
-                if new.digest == old.digest:
-                    return info_of(old)
-                catalogue = self._gate.catalogue.with_replaced(atlas_id, new)
-            except (AtlasInvalidError, AtlasConflictError) as error:
-                told = CRAError(error.message[:_MAX_TOLD], code=error.code)
-                for session in self._sessions.active():
-                    self._sessions.record_error(session, None, told)
-                raise
-            self._switch(catalogue, ("atlas.unloaded", old), ("atlas.loaded", new))
-            return info_of(new)
+        return info_of(self._atlases.replace(atlas_id, Path(path)))
 
     def list_atlases(self) -> list[AtlasInfo]:
         """The loaded atlases, in load order."""
-        return [info_of(atlas) for atlas in self._gate.catalogue.atlases]
+        return [info_of(atlas) for atlas in self._atlases.catalogue.atlases]
 
     def atlases(self) -> tuple[Atlas, ...]:
         """The loaded atlases themselves, in load order."""
-        return self._gate.catalogue.atlases
+        return self._atlases.catalogue.atlases
 
     def atlas(self, atlas_id: str) -> Atlas:
         """One loaded atlas.
@@ -193,36 +152,7 @@ class Runtime:
         Raises:
             RequestError: ``unknown_atlas``.
         """
-        atlas = self._gate.catalogue.get(atlas_id)
-        if atlas is None:
-            raise RequestError(
-                "unknown_atlas", f"no loaded atlas is called {atlas_id[:100]!r}", hint="see list_atlases()"
-            )
-        return atlas
-
-    def _add(self, atlas: Atlas) -> AtlasInfo:
-        if atlas.overlay:
-            problem = Problem("atlas.json", "/overlay", "invalid_value", f"{atlas.atlas_id} governs other atlases")
-            raise AtlasInvalidError([problem], hint="load it with --overlay, or load_overlay()")
-        with self._lock:
-            self._switch(self._gate.catalogue.with_atlas(atlas), ("atlas.loaded", atlas))
-        return info_of(atlas)
-
-    def _switch(self, catalogue: Catalogue, *changes: tuple[str, Atlas]) -> None:
-        """Make a new catalogue current; every session under way records it first, or nothing changes."""
-        replaced = changes[0][1].atlas_id if len(changes) > 1 else None
-        for session in self._sessions.active():
-            for event_type, atlas in changes:
-                payload = {"atlas_id": atlas.atlas_id, "version": atlas.version, "digest": atlas.digest}
-                if event_type == "atlas.loaded" and replaced is not None:
-                    payload["replaces"] = replaced
-                self._sessions.record(session, event_type, payload)
-        self._use(catalogue)
-
-    def _use(self, catalogue: Catalogue) -> None:
-        self._gate.use(catalogue)
-        self._resolving.use(catalogue)
-        self._sessions.watchers.tell(Change("catalogue"))
+        return self._atlases.get(atlas_id)
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
@@ -299,9 +229,7 @@ class Runtime:
             StateUnavailableError: it is not in force.
             TraceUnavailableError: it is in force, and could not be recorded.
         """
-        made = self._gate.freezes.freeze(kind, name, reason=reason, by=by or self.config.subject)
-        self._record_freeze("x.cra.freeze.set", made.to_dict())
-        return made
+        return self._kill_switch.freeze(kind, name, reason=reason, by=by)
 
     def unfreeze(self, kind: Kind, name: str = "", *, by: str | None = None) -> bool:
         """Let calls go on. False if what is named was not frozen. Recorded first, in a trace of its own.
@@ -310,10 +238,7 @@ class Runtime:
             StateUnavailableError: it is frozen still.
             TraceUnavailableError: it could not be recorded, and is frozen still.
         """
-        if not any((each.kind, each.name) == (kind, name) for each in self.freezes()):
-            return False
-        self._record_freeze("x.cra.freeze.lifted", {"kind": kind, "name": name, "by": by or self.config.subject})
-        return self._gate.freezes.unfreeze(kind, name)
+        return self._kill_switch.unfreeze(kind, name, by=by)
 
     def freezes(self) -> list[Freeze]:
         """Everything that is frozen, oldest first.
@@ -321,14 +246,7 @@ class Runtime:
         Raises:
             StateUnavailableError: the state can't be read.
         """
-        return self._gate.freezes.list()
-
-    def _record_freeze(self, event_type: str, payload: Mapping[str, object]) -> None:
-        session = self.create_session(goal=event_type)
-        try:
-            self._sessions.record(session, event_type, cast("Mapping[str, object]", lossy(payload)))
-        finally:
-            self.end_session(session.session_id)
+        return self._kill_switch.list()
 
     def checkpoint_counts(self) -> CheckpointCounts | None:
         """What became of the checkpoints of what is recorded; None where none are made."""
@@ -532,7 +450,7 @@ class Runtime:
         asker: Asker | None = None,
     ) -> ExecutionOutcome:
         """``execute`` for programs without an event loop; it runs on a thread of the runtime. Raises the same."""
-        return self._loop().call(
+        return self._blocking.run(
             lambda: self.execute(
                 session_id,
                 action_id,
@@ -725,13 +643,3 @@ class Runtime:
         finally:
             self._ledger.close()
             self._gate.close()
-
-    def _loop(self) -> "BlockingPortal":
-        """The event loop of blocking calls, started with the first of them."""
-        from anyio.from_thread import start_blocking_portal  # noqa: PLC0415 - only programs without a loop need it
-
-        with self._lock:
-            if self._portal is None:
-                self._portal = self._blocking.enter_context(start_blocking_portal())
-                self._blocking.enter_context(self._portal.wrap_async_context_manager(self._gate))
-            return self._portal
