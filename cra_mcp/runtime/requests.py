@@ -15,17 +15,22 @@ from cra_mcp.runtime.sessions import Sessions, risk_tier_of
 from cra_mcp.session import Session
 
 if TYPE_CHECKING:
-    from cra_mcp.messages import CarpRequest
+    from cra_mcp.messages import CarpRequest, Execution
 
 _MAX_SKEW_NS = 300 * 1_000_000_000
 
 
-def admit(sessions: Sessions, session_id: str, message: "CarpRequest", operation: str, now_ns: int) -> Session:
-    """The session a request is made in.
+def admit(
+    sessions: Sessions, session_id: str, request: object, operation: str, now_ns: int
+) -> "tuple[Session, CarpRequest]":
+    """The session a request is made in, and the request as a message.
 
     Raises:
         RequestError: the first check that fails, in their order; recorded if the session is active.
     """
+    from cra_mcp.messages import parse_request  # noqa: PLC0415 - pydantic only where messages are read
+
+    message = parse_request(request)
     session = sessions.get(session_id)
     try:
         if session is not None:
@@ -41,7 +46,19 @@ def admit(sessions: Sessions, session_id: str, message: "CarpRequest", operation
         if session is not None and session.status == "active":
             sessions.record_error(session, message.request_id, error)
         raise
-    return session
+    return session, message
+
+
+def wish_of(sessions: Sessions, session: Session, message: "CarpRequest") -> "Execution":
+    """What a request wants carried out.
+
+    Raises:
+        RequestError: ``invalid_request``: it doesn't say; recorded.
+    """
+    if message.execution is None:
+        error = RequestError("invalid_request", "/execution: is required")
+        raise sessions.recorded(session, message.request_id, error)
+    return message.execution
 
 
 def query_of(message: "CarpRequest") -> Query:

@@ -4,11 +4,13 @@ Rule: a resolution that could not be recorded does not exist. Source: specs/carp
 """
 
 from cra_mcp.atlas.registry import Catalogue
+from cra_mcp.auth.principal import Principal
+from cra_mcp.auth.roles import may
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.model import Facts
 from cra_mcp.resolution import Answer, Query, Resolution, Resolver
-from cra_mcp.runtime.sessions import Sessions, check_goal
+from cra_mcp.runtime.sessions import Sessions, check_goal, facts_outside
 from cra_mcp.session import Session
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import Draft, format_timestamp
@@ -34,9 +36,13 @@ class Resolving:
         for session in self._sessions.active():
             session.resolution = None
 
-    def preview(self, facts: Facts) -> Answer:
-        """What these facts could be allowed and told now, without a session. Nothing is recorded."""
-        return self._resolver.answer(Query(""), facts, self._config.clock_ns() // 1_000)
+    def preview(self, principal: Principal | None) -> Answer | None:
+        """What a principal could be allowed and told now, without a session; None if it may not call. Nothing is recorded."""
+        if principal is not None and not may(principal, "call"):
+            return None
+        return self._resolver.answer(
+            Query(""), facts_outside(self._config, principal), self._config.clock_ns() // 1_000
+        )
 
     def unchanged_for_us(self) -> int | None:
         """Microseconds until a time window opens or closes, which can change what anybody is allowed or told; None: none will."""

@@ -6,40 +6,35 @@ Source: specs/carp.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from cra_mcp.approval.ledger import ApprovalLedger
-from cra_mcp.approval.model import Approval, Asker, Channel
+from cra_mcp.approval.model import Asker
 from cra_mcp.atlas.archive import AtlasArchive
-from cra_mcp.atlas.model import Action, Atlas, ContextBlock
-from cra_mcp.atlas.overlay import Overlay
-from cra_mcp.atlas.registry import AtlasInfo, info_of
+from cra_mcp.atlas.model import Action, ContextBlock
 from cra_mcp.auth.principal import Principal
-from cra_mcp.auth.roles import may, require
+from cra_mcp.auth.roles import require
 from cra_mcp.canonical import sha256_hex
-from cra_mcp.errors import RequestError, TraceError
 from cra_mcp.gate.call import Call, ExecutionOutcome, Question
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.ranking import Choice, rank, within
 from cra_mcp.resolution import Permission, Query, Resolution
+from cra_mcp.runtime.administration import Administration
 from cra_mcp.runtime.atlases import LoadedAtlases
 from cra_mcp.runtime.blocking import BlockingLoop
 from cra_mcp.runtime.calls import Calls
 from cra_mcp.runtime.freezing import KillSwitch
 from cra_mcp.runtime.observing import Observer
-from cra_mcp.runtime.owners import Owner, Owners
-from cra_mcp.runtime.requests import admit, facts_of, query_of
+from cra_mcp.runtime.records import Records
+from cra_mcp.runtime.requests import admit, facts_of, query_of, wish_of
 from cra_mcp.runtime.resolving import Resolving
-from cra_mcp.runtime.sessions import Sessions, risk_tier_of
+from cra_mcp.runtime.sessions import Sessions, facts_outside, risk_tier_of
 from cra_mcp.runtime.watching import Change, Watcher
 from cra_mcp.session import EndReason, Session
 from cra_mcp.settings import RuntimeConfig
-from cra_mcp.state.freezes import Freeze, Kind
 from cra_mcp.trace.checkpointing import CheckpointCounts
-from cra_mcp.trace.event import Event, Verification, parse, verify
-from cra_mcp.trace.store import Recovery, TraceInfo, TraceStore
+from cra_mcp.trace.store import TraceStore
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,11 +44,12 @@ if TYPE_CHECKING:
     from cra_mcp.messages import CarpRequest
 
 
-class Runtime:
+class Runtime(Administration, Records):
     """Governs what agents may do, and records what they did.
 
     Use it as a context manager (``with`` or ``async with``): leaving it ends its sessions and closes what it opened. Actions on
-    MCP upstreams can be carried out inside ``async with``, or by ``execute_blocking``.
+    MCP upstreams can be carried out inside ``async with``, or by ``execute_blocking``. What an operator does is in its base
+    ``Administration``, what is looked up afterwards in ``Records``.
 
     Args:
         config: settings.
@@ -73,86 +69,19 @@ class Runtime:
         archive: AtlasArchive | None = None,
     ) -> None:
         self.config = config
-        self._store = store
-        self._ledger = ledger
         self._gate = gate
         self._sessions = Sessions(config, store)
         self._resolving = Resolving(config, store, self._sessions, gate.catalogue)
-        self._atlases = LoadedAtlases(gate, self._resolving, self._sessions, archive)
-        self._kill_switch = KillSwitch(config, gate, self._sessions)
+        Administration.__init__(
+            self,
+            LoadedAtlases(gate, self._resolving, self._sessions, archive),
+            KillSwitch(config, gate, self._sessions),
+        )
+        Records.__init__(self, store, ledger)
         self._calls = Calls(gate, self._sessions)
         self._blocking = BlockingLoop(gate)
-        self._owners = Owners(store)
         ledger.listen(lambda approval: self._sessions.watchers.tell(Change("approval", approval.session_id)))
         self._closed = False
-
-    # --- atlases ---------------------------------------------------------------------------------------------------
-
-    def load_atlas(self, path: str | Path) -> AtlasInfo:
-        """Load an atlas folder, or an atlas of one ``.json`` file.
-
-        Raises:
-            AtlasInvalidError: with every problem found.
-            AtlasConflictError: something loaded already has one of its names.
-        """
-        return info_of(self._atlases.load(Path(path)))
-
-    def load_atlas_from_json(self, text: str | bytes) -> AtlasInfo:
-        """Load an atlas of one JSON text. Raises as ``load_atlas``."""
-        return info_of(self._atlases.load_text(text))
-
-    def load_policy_file(self, path: str | Path) -> None:
-        """Have the policies of a file (JSON, or YAML 1.2) govern every action of every atlas. They only tighten.
-
-        Raises:
-            AtlasInvalidError: with every problem found, one that only shows beside a loaded atlas included.
-            AtlasConflictError: an overlay of its name is loaded.
-        """
-        self._atlases.load_policy_file(Path(path))
-
-    def load_overlay(self, path: str | Path) -> None:
-        """Have the policies of an overlay atlas govern every action of every other. Raises as ``load_policy_file``."""
-        self._atlases.load_overlay(Path(path))
-
-    def overlays(self) -> tuple[Overlay, ...]:
-        """The loaded overlays, in load order."""
-        return self._atlases.catalogue.overlays
-
-    def unload_atlas(self, atlas_id: str) -> None:
-        """Forget an atlas: its actions are unknown from now on, in sessions under way too.
-
-        Raises:
-            RequestError: ``unknown_atlas``.
-        """
-        self._atlases.unload(atlas_id)
-
-    def replace_atlas(self, atlas_id: str, path: str | Path) -> AtlasInfo:
-        """Load an atlas again, in the place of a loaded one; all of it, or nothing changes.
-
-        Calls under way end as they were decided. Unchanged content changes nothing.
-
-        Raises:
-            AtlasInvalidError: with every problem found; recorded in every session under way.
-            AtlasConflictError: something else that is loaded has one of its names; recorded likewise.
-            RequestError: ``unknown_atlas``.
-        """
-        return info_of(self._atlases.replace(atlas_id, Path(path)))
-
-    def list_atlases(self) -> list[AtlasInfo]:
-        """The loaded atlases, in load order."""
-        return [info_of(atlas) for atlas in self._atlases.catalogue.atlases]
-
-    def atlases(self) -> tuple[Atlas, ...]:
-        """The loaded atlases themselves, in load order."""
-        return self._atlases.catalogue.atlases
-
-    def atlas(self, atlas_id: str) -> Atlas:
-        """One loaded atlas.
-
-        Raises:
-            RequestError: ``unknown_atlas``.
-        """
-        return self._atlases.get(atlas_id)
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
@@ -212,46 +141,6 @@ class Runtime:
         """How many sessions of this runtime have not ended."""
         return len(self._sessions.active())
 
-    # --- the kill switch -------------------------------------------------------------------------------------------
-
-    def freeze(self, kind: Kind, name: str = "", *, reason: str = "", by: str | None = None) -> Freeze:
-        """Refuse every further call of an agent, of an atlas's actions, or at all, in every process with this data folder.
-
-        Calls under way end as they were decided. It is in force before it is recorded, in a trace of its own.
-
-        Args:
-            kind: ``agent``, ``atlas`` or ``all``.
-            name: the agent id or atlas id.
-            reason: shown with every refusal.
-            by: who wants it; None means the configured subject.
-
-        Raises:
-            StateUnavailableError: it is not in force.
-            TraceUnavailableError: it is in force, and could not be recorded.
-        """
-        return self._kill_switch.freeze(kind, name, reason=reason, by=by)
-
-    def unfreeze(self, kind: Kind, name: str = "", *, by: str | None = None) -> bool:
-        """Let calls go on. False if what is named was not frozen. Recorded first, in a trace of its own.
-
-        Raises:
-            StateUnavailableError: it is frozen still.
-            TraceUnavailableError: it could not be recorded, and is frozen still.
-        """
-        return self._kill_switch.unfreeze(kind, name, by=by)
-
-    def freezes(self) -> list[Freeze]:
-        """Everything that is frozen, oldest first.
-
-        Raises:
-            StateUnavailableError: the state can't be read.
-        """
-        return self._kill_switch.list()
-
-    def checkpoint_counts(self) -> CheckpointCounts | None:
-        """What became of the checkpoints of what is recorded; None where none are made."""
-        return None
-
     # --- CARP ------------------------------------------------------------------------------------------------------
 
     def resolve(
@@ -279,10 +168,7 @@ class Runtime:
             TraceUnavailableError: the resolution could not be recorded, so there is none.
         """
         if request is not None:
-            from cra_mcp.messages import parse_request  # noqa: PLC0415 - pydantic only where messages are read
-
-            message = parse_request(request)
-            session = admit(self._sessions, session_id, message, "resolve", self.config.clock_ns())
+            session, message = admit(self._sessions, session_id, request, "resolve", self.config.clock_ns())
             return self._resolving.resolve(session, query_of(message), facts_of(session, message), message.request_id)
         session = self._sessions.running(session_id)
         text = session.goal if goal is None else goal
@@ -294,32 +180,18 @@ class Runtime:
 
         None stands for whoever runs this process.
         """
-        facts = self._facts_of(principal)
-        return self._resolving.preview(facts).outcome.allowed if facts is not None else ()
+        answer = self._resolving.preview(principal)
+        return answer.outcome.allowed if answer is not None else ()
 
     def context(self, principal: Principal | None = None) -> tuple[ContextBlock, ...]:
         """Context blocks a principal could be given now, the most important first. Nothing is recorded. None as above."""
-        facts = self._facts_of(principal)
-        return self._resolving.preview(facts).context_blocks if facts is not None else ()
+        answer = self._resolving.preview(principal)
+        return answer.context_blocks if answer is not None else ()
 
     def unchanged_for_ms(self, at_most_ms: int) -> int:
         """For how long ``permissions`` and ``context`` stay as they are if nothing but time passes; ``at_most_ms`` at most."""
         left_us = self._resolving.unchanged_for_us()
         return at_most_ms if left_us is None else min(at_most_ms, left_us // 1_000)
-
-    def _facts_of(self, principal: Principal | None) -> Facts | None:
-        """What policies see of a principal without a session; None if it may not call."""
-        if principal is None:
-            return Facts(agent_id=self.config.agent_id, session_id="", tenant=self.config.tenant)
-        if not may(principal, "call"):
-            return None
-        return Facts(
-            agent_id=principal.agent_id,
-            session_id="",
-            tenant=principal.tenant,
-            subject=principal.subject,
-            roles=principal.roles,
-        )
 
     def action_id_of(self, published: str) -> str | None:
         """The action published under a host-safe name; None if there is none."""
@@ -351,7 +223,7 @@ class Runtime:
             at_us: the instant, microseconds since the epoch; None: now.
             approved: as if this very call had been approved.
         """
-        known = facts or Facts(agent_id=self.config.agent_id, session_id="", tenant=self.config.tenant)
+        known = facts or facts_outside(self.config, None)
         now_us = self.config.clock_ns() // 1_000 if at_us is None else at_us
         return self._gate.explain(Question(action_id, known, arguments, now_us, approved))
 
@@ -419,15 +291,8 @@ class Runtime:
             RequestError: what is wrong with the request; recorded if the session exists.
             TraceUnavailableError: the call could not even be recorded.
         """
-        from cra_mcp.messages import parse_request  # noqa: PLC0415 - pydantic only where messages are read
-
-        message = parse_request(request)
-        session = admit(self._sessions, session_id, message, "execute", self.config.clock_ns())
-        wish = message.execution
-        if wish is None:
-            raise self._sessions.recorded(
-                session, message.request_id, RequestError("invalid_request", "/execution: is required")
-            )
+        session, message = admit(self._sessions, session_id, request, "execute", self.config.clock_ns())
+        wish = wish_of(self._sessions, session, message)
         resolution = self._resolving.held(session, wish.resolution_id)
         call = Call(
             session=session,
@@ -476,58 +341,7 @@ class Runtime:
         """
         return self._calls.observers.add(observer)
 
-    # --- traces ----------------------------------------------------------------------------------------------------
-
-    def get_trace(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[Event]:
-        """Events of a session whose sequence is above ``after``, oldest first.
-
-        Raises:
-            UnknownTraceError: no such trace.
-            TraceError: ``malformed_event``; ``verify_chain`` says where.
-        """
-        return [parse(line) for line in self._store.read(session_id, after=after, limit=limit)]
-
-    def read_trace(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
-        """The stored lines themselves: the bytes that were hashed.
-
-        Raises:
-            UnknownTraceError: no such trace.
-        """
-        return self._store.read(session_id, after=after, limit=limit)
-
-    def newest_sequence(self, session_id: str) -> int | None:
-        """Sequence of the newest event of a session; None if its chain can't be read."""
-        try:
-            head = self._store.head(session_id)
-        except TraceError:
-            return None
-        return head.sequence if head is not None else None
-
-    def verify_chain(self, session_id: str) -> Verification:
-        """Check a whole chain.
-
-        Raises:
-            UnknownTraceError: no such trace.
-        """
-        lines = self._store.read(session_id)
-        return verify(lines, session_id=session_id, tail=self._store.unfinished(session_id))
-
-    def list_traces(self) -> list[TraceInfo]:
-        """All traces in the store, the most recently written first."""
-        return self._store.sessions()
-
-    def owner_of(self, session_id: str) -> Owner | None:
-        """``(tenant, subject)`` of whoever a trace belongs to; None where there is no such trace."""
-        return self._owners.of(session_id)
-
-    def recover_trace(self, session_id: str) -> Recovery:
-        """Keep the longest valid prefix of a trace nobody writes, and set the rest aside.
-
-        Raises:
-            TraceLockedError: it is being written.
-            UnknownTraceError: no such trace.
-        """
-        return self._store.recover(session_id)
+    # --- what faces and agents add to a trace ------------------------------------------------------------------------
 
     def record(self, session_id: str, event_type: str, payload: Mapping[str, object]) -> None:
         """Add an event of a face's own to an active session.
@@ -557,40 +371,6 @@ class Runtime:
         for each in choice.given:
             self.record_context(session_id, each.block)
         return resolution, choice
-
-    # --- approvals -------------------------------------------------------------------------------------------------
-
-    def pending_approvals(self) -> list[Approval]:
-        """Approvals waiting for an answer in this data folder, the oldest first."""
-        return self._ledger.pending()
-
-    def approval(self, approval_id: str) -> Approval:
-        """One approval, whatever became of it.
-
-        Raises:
-            ApprovalError: ``unknown_approval``.
-        """
-        return self._ledger.get(approval_id)
-
-    def settle_approval(
-        self,
-        approval_id: str,
-        *,
-        granted: bool,
-        by: str,
-        channel: Channel = "library",
-        comment: str | None = None,
-    ) -> Approval:
-        """Grant or reject a pending approval. The call it was asked for is then made again by the agent.
-
-        Raises:
-            ApprovalError: ``unknown_approval``, ``approval_settled`` or ``approval_expired``.
-        """
-        return self._ledger.settle(approval_id, granted=granted, by=by, channel=channel, comment=comment)
-
-    def withdraw_approval(self, approval_id: str, *, by: str, channel: Channel = "library") -> bool:
-        """Take back a granted approval that was not used; it is a rejected one then. False if there was none."""
-        return self._ledger.withdraw(approval_id, by=by, channel=channel)
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -625,6 +405,10 @@ class Runtime:
         """
         self._store.check()
         self._ledger.check()
+
+    def checkpoint_counts(self) -> CheckpointCounts | None:
+        """What became of the checkpoints of what is recorded; None where none are made."""
+        return None
 
     def close(self) -> None:
         """End all sessions, flush and close. Safe to call twice.

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import cast
 
 from cra_mcp.atlas.registry import Catalogue
@@ -69,14 +70,12 @@ class Sessions:
             root_span=self._config.new_id(),
             agent_id=agent_id,
             goal=goal,
-            facts=Facts(
+            facts=replace(
+                facts_outside(self._config, principal),
                 agent_id=agent_id,
                 session_id=session_id,
-                tenant=principal.tenant if principal is not None else self._config.tenant,
                 task_risk=risk_tier,
                 context=dict(context),
-                subject=principal.subject if principal is not None else LOCAL_SUBJECT,
-                roles=principal.roles if principal is not None else frozenset(),
             ),
             started_ns=self._config.clock_ns(),
             parent_session_id=parent.session_id if parent is not None else None,
@@ -203,6 +202,19 @@ class Sessions:
         """``error``, recorded: to be raised. Raises as ``record``."""
         self.record_error(session, request_id, error)
         return error
+
+
+def facts_outside(config: RuntimeConfig, principal: Principal | None) -> Facts:
+    """What policies see of a principal outside a session; None: whoever runs this process."""
+    if principal is None:
+        return Facts(agent_id=config.agent_id, session_id="", tenant=config.tenant, subject=LOCAL_SUBJECT)
+    return Facts(
+        agent_id=principal.agent_id,
+        session_id="",
+        tenant=principal.tenant,
+        subject=principal.subject,
+        roles=principal.roles,
+    )
 
 
 def check_goal(goal: str) -> None:
