@@ -132,7 +132,7 @@ GUARDS = (
     ),
     Guard(
         "what can't be recorded is withheld",
-        "cra_mcp/gate/gate.py",
+        "cra_mcp/gate/executing.py",
         "        except TraceUnavailableError as error:\n            return self._unrecorded(attempt, error)\n"
         '        return self._recorder.outcome(attempt, "success"',
         "        except TraceUnavailableError:\n            head = None\n"
@@ -225,7 +225,7 @@ GUARDS = (
     ),
     Guard(
         "foreign exception text stays inside",
-        "cra_mcp/gate/gate.py",
+        "cra_mcp/gate/executing.py",
         'f"the action failed ({name})"',
         'f"the action failed ({error})"',
         "tests/gate/test_exits.py",

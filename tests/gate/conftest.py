@@ -179,7 +179,7 @@ ATLAS = {
 }
 
 
-def make_world(**settings: object) -> World:
+def make_world(*, counters: Counters | None = None, **settings: object) -> World:
     clock = Clock()
     config = RuntimeConfig(store="memory", clock_ns=clock, **settings)
     store = FailingStore(clock_ns=clock, new_id=config.new_id)
@@ -190,7 +190,7 @@ def make_world(**settings: object) -> World:
         catalogue=Catalogue(),
         bindings=Bindings({"python": backend}),
         store=store,
-        counters=Counters(),
+        counters=counters if counters is not None else Counters(),
         ledger=ledger,
         config=config,
     )

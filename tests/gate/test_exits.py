@@ -337,8 +337,7 @@ async def test_a_call_that_loses_the_last_of_a_limit_to_another_is_refused() -> 
                 assert super().take(limits, facts, now_us)
             return super().take(limits, facts, now_us, charges)
 
-    world = make_world()
-    world.runtime._gate._counters = Contended()
+    world = make_world(counters=Contended())
     async with world.runtime:
         outcome = await world.runtime.execute(world.session, "do.limited", {})
         assert outcome.fault is not None
