@@ -17,7 +17,7 @@ test *ARGS: setup
     {{python}} -m coverage erase
     {{python}} -m coverage run -m pytest -n auto -m "not long" {{ARGS}}
     {{python}} -m coverage combine --quiet
-    {{python}} -m coverage report --fail-under=100 --include="cra_mcp/policy/*,cra_mcp/gate/*,cra_mcp/resolution.py,cra_mcp/canonical.py,cra_mcp/trace/event.py"
+    {{python}} -m coverage report --fail-under=100 --include="cra_mcp/policy/*,cra_mcp/gate/*,cra_mcp/resolution/*,cra_mcp/canonical.py,cra_mcp/trace/event.py"
 
 # Format, lint, types, layers
 lint:

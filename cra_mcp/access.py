@@ -12,7 +12,7 @@ from cra_mcp.approval.model import Approval, Channel
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import may, require
 from cra_mcp.errors import ForbiddenError, RequestError, TraceError, UnknownTraceError
-from cra_mcp.resolution import Permission
+from cra_mcp.resolution.model import Permission
 from cra_mcp.runtime import Runtime
 from cra_mcp.trace.event import Verification
 from cra_mcp.trace.store import TraceInfo

@@ -13,7 +13,7 @@ from typing import Literal
 from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.model import Facts
-from cra_mcp.resolution import Answer, Resolution
+from cra_mcp.resolution.model import Answer, Resolution
 
 EndReason = Literal["completed", "timeout", "error", "cancelled"]
 Status = Literal["active", "ending", "ended"]

@@ -253,7 +253,7 @@ GUARDS = (
     ),
     Guard(
         "hidden actions are not resolved",
-        "cra_mcp/resolution.py",
+        "cra_mcp/resolution/deciding.py",
         'if item.decision.effect == "deny" and item.decision.disclose)',
         'if item.decision.effect == "deny")',
         "tests/resolution",

@@ -11,7 +11,7 @@ from cra_mcp.actions.client import Client
 from cra_mcp.approval.model import Approval, Asker
 from cra_mcp.execution.backend import Progress, Result
 from cra_mcp.policy.model import Facts
-from cra_mcp.resolution import Resolution
+from cra_mcp.resolution.model import Resolution
 from cra_mcp.session import Session
 
 Status = Literal["success", "error", "denied", "pending_approval"]

@@ -13,7 +13,7 @@ from cra_mcp.policy.engine import UNDECLARED
 from cra_mcp.policy.model import Charge, Decision, Facts, Limit
 from cra_mcp.replay.library import Case, Library, Timeline
 from cra_mcp.replay.recorded import Asked, Evaluation, RecordedCall, RecordedSession
-from cra_mcp.resolution import Answer
+from cra_mcp.resolution.model import Answer
 
 LIMITS = frozenset({"rate_limit", "budget"})
 """What refuses a call for what was called before."""

@@ -13,7 +13,7 @@ from cra_mcp.atlas.overlay import Overlay
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, RequestError, TraceError
 from cra_mcp.replay.recorded import Asked, AtlasRef, RecordedCall, RecordedSession
-from cra_mcp.resolution import Resolver
+from cra_mcp.resolution.resolver import Resolver
 from cra_mcp.schema_check import Validator, compile_schema
 
 Revise = Callable[[Catalogue], Catalogue]

@@ -15,7 +15,7 @@ import orjson
 from cra_mcp.canonical import digest
 from cra_mcp.errors import TraceError
 from cra_mcp.policy.model import Facts, RiskTier
-from cra_mcp.resolution import Query
+from cra_mcp.resolution.model import Query
 from cra_mcp.trace.event import parse
 
 Payload = Mapping[str, object]

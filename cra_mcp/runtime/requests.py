@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.conditions import higher
 from cra_mcp.policy.model import Facts, RiskTier
-from cra_mcp.resolution import Query
+from cra_mcp.resolution.model import Query
 from cra_mcp.runtime.sessions import Sessions, risk_tier_of
 from cra_mcp.session import Session
 

@@ -9,7 +9,8 @@ from cra_mcp.auth.roles import may
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.model import Facts
-from cra_mcp.resolution import Answer, Query, Resolution, Resolver
+from cra_mcp.resolution.model import Answer, Query, Resolution
+from cra_mcp.resolution.resolver import Resolver
 from cra_mcp.runtime.sessions import Sessions, check_goal, facts_outside
 from cra_mcp.session import Session
 from cra_mcp.settings import RuntimeConfig

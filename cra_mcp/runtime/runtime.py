@@ -19,7 +19,7 @@ from cra_mcp.gate.call import Call, ExecutionOutcome, Question
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.ranking import Choice, rank, within
-from cra_mcp.resolution import Permission, Query, Resolution
+from cra_mcp.resolution.model import Permission, Query, Resolution
 from cra_mcp.runtime.administration import Administration
 from cra_mcp.runtime.atlases import LoadedAtlases
 from cra_mcp.runtime.blocking import BlockingLoop

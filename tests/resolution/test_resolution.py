@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cra_mcp import CRARuntime, RuntimeConfig
 from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import RequestError
-from cra_mcp.resolution import Query, Resolution
+from cra_mcp.resolution.model import Query, Resolution
 
 NOON = int(datetime(2026, 11, 21, 12, 0, tzinfo=UTC).timestamp() * 1_000_000_000)
 

@@ -28,7 +28,7 @@ from cra_mcp.faces.cli.output import complain, emit, emit_json, say, table
 if TYPE_CHECKING:
     from cra_mcp.approval.model import Approval
     from cra_mcp.compose import CRARuntime
-    from cra_mcp.resolution import Resolution
+    from cra_mcp.resolution.model import Resolution
 
 RESOLVE_EXAMPLES = (
     'cra-mcp resolve --atlas customer-support --goal "Refund order O-3001"',

@@ -20,7 +20,7 @@ from cra_mcp.faces.mcp.control_tool import (
 )
 from cra_mcp.faces.mcp.sessions import Caller
 from cra_mcp.ranking import Ranked, rank
-from cra_mcp.resolution import block_message
+from cra_mcp.resolution.model import block_message
 from cra_mcp.runtime import Runtime
 
 _MAX_TOKENS = 30_000

@@ -25,7 +25,7 @@ from cra_mcp.faces.mcp.control_tool import (
     record,
 )
 from cra_mcp.faces.mcp.sessions import Caller
-from cra_mcp.resolution import Resolution, block_message
+from cra_mcp.resolution.model import Resolution, block_message
 from cra_mcp.runtime import Runtime
 from cra_mcp.session import Session
 

@@ -20,7 +20,7 @@ from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of
 from cra_mcp.faces.mcp.schemas import portable
 from cra_mcp.gate.call import ExecutionOutcome
 from cra_mcp.policy.model import MICRO, Waiting
-from cra_mcp.resolution import Permission
+from cra_mcp.resolution.model import Permission
 from cra_mcp.runtime import Runtime
 
 _DESTRUCTIVE = {"high", "critical"}
