@@ -12,16 +12,10 @@ from typing import Generic, TypeVar, cast
 from pydantic import BaseModel, TypeAdapter
 
 from cra_mcp.atlas.case_form import TestFile
-from cra_mcp.atlas.manifest import (
-    ActionPart,
-    CapabilityPart,
-    ContextPackPart,
-    LocalName,
-    ManifestHead,
-    PolicyPart,
-    UpstreamPart,
-)
+from cra_mcp.atlas.fields import LocalName
+from cra_mcp.atlas.manifest import ActionPart, CapabilityPart, ContextPackPart, ManifestHead, UpstreamPart
 from cra_mcp.atlas.package import MAX_PACKAGE_BYTES, Package
+from cra_mcp.atlas.policy_form import PolicyPart
 from cra_mcp.atlas.shape import Place, as_array, as_model, as_object, as_policy, as_type
 from cra_mcp.canonical import parse_json
 from cra_mcp.errors import CanonicalError, Problem

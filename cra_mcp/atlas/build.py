@@ -12,16 +12,18 @@ from typing import Literal, cast
 from cra_mcp.atlas.assembly import Item, Parts
 from cra_mcp.atlas.case_form import CasePart
 from cra_mcp.atlas.checks import CONTENT_TYPES, instant_us
-from cra_mcp.atlas.manifest import (
-    ActionPart,
+from cra_mcp.atlas.executor_form import (
     CommandExecutorPart,
-    ContextPackPart,
     HttpBodyPart,
     HttpExecutorPart,
-    ManifestHead,
     McpExecutorPart,
-    PromptPublication,
     PythonExecutorPart,
+)
+from cra_mcp.atlas.manifest import (
+    ActionPart,
+    ContextPackPart,
+    ManifestHead,
+    PromptPublication,
     ResourcePublication,
     ToolPublication,
     UpstreamPart,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cra_mcp.atlas.manifest import Absent, ActionId, Amount, JsonObject, Line, Part, Tier, Whole
+from cra_mcp.atlas.fields import Absent, ActionId, Amount, JsonObject, Line, Part, Tier, Whole
 
 _Id = Annotated[str, Field(min_length=1, max_length=256)]
 _Ids = Annotated[list[_Id], Field(max_length=1_000)]

@@ -11,20 +11,13 @@ from typing import cast
 
 from cra_mcp.atlas.assembly import Item, Parts, is_utf8
 from cra_mcp.atlas.case_form import TestFile
+from cra_mcp.atlas.executor_form import CommandExecutorPart, HttpExecutorPart, McpExecutorPart
 from cra_mcp.atlas.http_checks import check_http
 from cra_mcp.atlas.json_schema import check_schema
-from cra_mcp.atlas.manifest import (
-    ActionPart,
-    CapabilityPart,
-    CommandExecutorPart,
-    ContextPackPart,
-    HttpExecutorPart,
-    McpExecutorPart,
-    PolicyPart,
-    UpstreamPart,
-)
+from cra_mcp.atlas.manifest import ActionPart, CapabilityPart, ContextPackPart, UpstreamPart
 from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, published_name
 from cra_mcp.atlas.placeholders import is_scalar, placeholders
+from cra_mcp.atlas.policy_form import PolicyPart
 from cra_mcp.atlas.publication import check_publication
 from cra_mcp.atlas.shape import Place, steps_in
 from cra_mcp.policy.calls import program_for, unknown_everywhere

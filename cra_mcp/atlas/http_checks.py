@@ -7,8 +7,9 @@ Source: specs/atlas.md, "Executor: http"; RFC 9110 (fields that are not the atla
 from collections.abc import Iterator, Mapping
 from typing import cast
 
+from cra_mcp.atlas.executor_form import HttpExecutorPart, SecretPart
 from cra_mcp.atlas.http_target import TargetError, TargetTemplate
-from cra_mcp.atlas.manifest import ActionPart, HttpExecutorPart, SecretPart
+from cra_mcp.atlas.manifest import ActionPart
 from cra_mcp.atlas.origin import OriginError, split_host
 from cra_mcp.atlas.placeholders import is_scalar, placeholders
 from cra_mcp.atlas.shape import Place

@@ -13,9 +13,9 @@ from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from cra_mcp.atlas.fields import ATLAS_VERSION, SemanticVersion
 from cra_mcp.atlas.http_target import TargetError, TargetTemplate
 from cra_mcp.atlas.loader import load_atlas_text
-from cra_mcp.atlas.manifest import ATLAS_VERSION, SemanticVersion
 from cra_mcp.atlas.names import is_reserved, published_name
 from cra_mcp.atlas.openapi_document import Document, Finding, Located, UnconvertibleError
 from cra_mcp.atlas.openapi_requests import JSON_TYPE, Request, take_body, take_parameters, take_security

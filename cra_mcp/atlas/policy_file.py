@@ -11,8 +11,9 @@ from pydantic import Field
 
 from cra_mcp.atlas.assembly import MAX_ENTRIES, Item, is_utf8
 from cra_mcp.atlas.checks import check_policy
-from cra_mcp.atlas.manifest import Absent, Lines, LocalName, Part, PolicyPart
+from cra_mcp.atlas.fields import Absent, Lines, LocalName, Part
 from cra_mcp.atlas.overlay import MAX_FILE_BYTES, Overlay
+from cra_mcp.atlas.policy_form import PolicyPart
 from cra_mcp.atlas.shape import Place, as_array, as_model, as_object, as_policy
 from cra_mcp.atlas.yaml_text import YamlTextError, parse_yaml
 from cra_mcp.canonical import parse_json, sha256_hex

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from cra_mcp.atlas.manifest import ActionPart, PromptPublication, PythonExecutorPart, ResourcePublication
+from cra_mcp.atlas.executor_form import PythonExecutorPart
+from cra_mcp.atlas.manifest import ActionPart, PromptPublication, ResourcePublication
 from cra_mcp.atlas.shape import Place
 
 OWN_SCHEME = "cra://"

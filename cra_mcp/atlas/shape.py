@@ -11,15 +11,8 @@ from typing import TypeVar, cast
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from cra_mcp.atlas.manifest import (
-    ATLAS_VERSION,
-    AllowPart,
-    ApprovalPart,
-    BudgetPart,
-    DenyPart,
-    PolicyPart,
-    RateLimitPart,
-)
+from cra_mcp.atlas.fields import ATLAS_VERSION
+from cra_mcp.atlas.policy_form import AllowPart, ApprovalPart, BudgetPart, DenyPart, PolicyPart, RateLimitPart
 from cra_mcp.errors import Problem
 
 _M = TypeVar("_M", bound=BaseModel)
