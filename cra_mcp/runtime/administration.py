@@ -1,6 +1,6 @@
 """What an operator does to a runtime: loads and unloads what governs it, and freezes what must stop.
 
-Source: specs/atlas.md; specs/policy.md, the kill switch.
+Source: specs/atlas.md, "Edited while it is served"; specs/policy.md, "Freezing".
 """
 
 from pathlib import Path

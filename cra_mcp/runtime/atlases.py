@@ -1,7 +1,7 @@
 """The atlases and operator policies of a runtime: loaded, replaced and forgotten while sessions are under way.
 
 Rule: every session under way records a change before it is in force; one that can't be recorded does not happen. All of a
-change is in force, or none of it. Source: specs/atlas.md.
+change is in force, or none of it. Source: specs/atlas.md, "Edited while it is served".
 """
 
 import threading

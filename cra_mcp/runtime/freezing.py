@@ -1,7 +1,7 @@
 """The kill switch of a runtime: freezing and unfreezing, each told in a trace of its own.
 
 Rule: a freeze is in force before it is recorded, and recorded as lifted before it no longer is.
-Source: specs/policy.md, the kill switch.
+Source: specs/policy.md, "Freezing".
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """What is on record: the traces of a store, read and verified, and the approvals of a ledger.
 
-Rule: nothing here adds to a trace. Source: specs/trace.md; specs/policy.md, "Approval".
+Rule: nothing here adds to a trace. Source: specs/trace.md; specs/carp.md, "Approval".
 """
 
 from cra_mcp.approval.ledger import ApprovalLedger
