@@ -23,7 +23,8 @@ from cra_mcp.atlas.loader import load_atlas_text
 from cra_mcp.compose import CRARuntime, open_store
 from cra_mcp.replay.again import replay
 from cra_mcp.replay.library import Library
-from cra_mcp.replay.recorded import RecordedSession, read_session
+from cra_mcp.replay.reading import read_session
+from cra_mcp.replay.recorded import RecordedSession
 from cra_mcp.replay.whatif import Tally, what_if
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.store import TraceStore

@@ -12,7 +12,7 @@ from cra_mcp.atlas.overlay import Overlay
 from cra_mcp.errors import SettingsError
 from cra_mcp.replay.again import replay
 from cra_mcp.replay.library import Library
-from cra_mcp.replay.recorded import read_session
+from cra_mcp.replay.reading import read_session
 from cra_mcp.replay.whatif import Tally, what_if
 from cra_mcp.trace.summary import summarise
 

@@ -9,7 +9,7 @@ from cra_mcp.canonical import digest
 from cra_mcp.errors import TraceError
 from cra_mcp.replay.again import Replayed, replay
 from cra_mcp.replay.library import Library
-from cra_mcp.replay.recorded import read_session
+from cra_mcp.replay.reading import read_session
 from cra_mcp.trace.event import Draft, Head, link, parse, verify
 from tests.replay.conftest import ARGUED, History, Maker, Only, load, revised
 

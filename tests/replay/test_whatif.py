@@ -11,7 +11,8 @@ from cra_mcp.atlas.model import Atlas
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.policy.model import ActionFacts
 from cra_mcp.replay.library import Library
-from cra_mcp.replay.recorded import RecordedSession, read_session
+from cra_mcp.replay.reading import read_session
+from cra_mcp.replay.recorded import RecordedSession
 from cra_mcp.replay.whatif import Changed, Tally, what_if
 from cra_mcp.trace.event import parse
 from tests.replay.conftest import FIRST, History, Maker, load, revised

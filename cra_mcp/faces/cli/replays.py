@@ -236,7 +236,7 @@ def _session(store: "TraceStore", name: str, *, checked: bool) -> "RecordedSessi
     Raises:
         TraceError: it can't be read, doesn't hold, or can't be replayed.
     """
-    from cra_mcp.replay.recorded import read_session  # noqa: PLC0415 - not for --help
+    from cra_mcp.replay.reading import read_session  # noqa: PLC0415 - not for --help
     from cra_mcp.trace.event import verify  # noqa: PLC0415 - not for --help
 
     lines = _lines(store, name)
