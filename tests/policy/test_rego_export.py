@@ -3,12 +3,10 @@
 Texts are plain ones: that engine compares texts as they are escaped, so escapes can't be proved with it, and are not exported.
 """
 
-import json
 from dataclasses import replace
 from itertools import cycle
 
 import pytest
-import regopy
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +16,7 @@ from cra_mcp.policy.engine import compile_policies, governing
 from cra_mcp.policy.export.form import InexpressibleError, express
 from cra_mcp.policy.export.rego import rego_input, rego_policies
 from cra_mcp.policy.model import ActionFacts, Charge, Conditions, Facts, Policy
+from tests.policy.rego_engine import running_rego_engine
 from tests.policy.test_cedar_export import worlds
 
 _PLAIN = str.maketrans({'"': "q", "\\": "b", "\n": "n", "\0": "z"})
@@ -26,14 +25,18 @@ _PLAIN = str.maketrans({'"': "q", "\\": "b", "\n": "n", "\0": "z"})
 class Peer:
     """Exported policies, and an engine that was given nothing else."""
 
-    def __init__(self, form):
+    def __init__(self, engine, form):
         self.form, self.text = form, rego_policies(form)
-        self._engine = regopy.Interpreter()
-        self._engine.add_module("cra", self.text)
+        self._engine = engine
 
     def ask(self, action_id, facts, **more):
-        self._engine.set_input(rego_input(self.form, action_id, facts, **more))
-        return json.loads(str(self._engine.query("data.cra")))["expressions"][0]
+        return self._engine.query(self.text, rego_input(self.form, action_id, facts, **more))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with running_rego_engine() as running:
+        yield running
 
 
 def plain(value):
@@ -80,10 +83,10 @@ def plain_world(world):
     return list(map(plain_policy, its)), declared, default, layers, list(map(plain_facts, askers)), spend
 
 
-def compare(world):
+def compare(engine, world):
     its, actions, default, overlays, askers, spend = plain_world(world)
     ours = compile_policies(its, actions, default, overlays)
-    peer = Peer(express(its, actions, default, overlays, plain=True))
+    peer = Peer(engine, express(its, actions, default, overlays, plain=True))
     counted = [policy for layer in overlays for policy in governing(layer).policies] + its
     counted = [policy for policy in counted if policy.type in {"rate_limit", "budget"}]
     spent = [policy for policy, is_spent in zip(counted, cycle(spend), strict=False) if is_spent]
@@ -102,19 +105,19 @@ def compare(world):
 
 @given(worlds)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_rego_decides_as_the_engine(world):
-    compare(world)
+def test_rego_decides_as_the_engine(engine, world):
+    compare(engine, world)
 
 
 @pytest.mark.long
 @given(worlds)
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_rego_decides_as_the_engine_in_many_more_cases(world):
-    compare(world)
+def test_rego_decides_as_the_engine_in_many_more_cases(engine, world):
+    compare(engine, world)
 
 
-def test_without_actions_everything_is_refused():
-    peer = Peer(express([], [], "allow", plain=True))
+def test_without_actions_everything_is_refused(engine):
+    peer = Peer(engine, express([], [], "allow", plain=True))
     assert peer.ask("ticket.read", Facts("bot", "s1"), approved=True)["decision"] == "deny"
 
 
@@ -130,8 +133,8 @@ def test_texts_that_need_escapes_are_refused(odd):
 @example("*a*b*a*", "babbab")
 @example("a*b*a*b*a", "abaabba")
 @settings(max_examples=60, deadline=None)
-def test_globs_match_without_regular_expressions(glob, text):
+def test_globs_match_without_regular_expressions(engine, glob, text):
     policy = Policy("p", "allow", conditions=Conditions(agents=(glob,)))
-    peer = Peer(express([policy], [ActionFacts("ticket.read")], "deny", plain=True))
+    peer = Peer(engine, express([policy], [ActionFacts("ticket.read")], "deny", plain=True))
     expected = "allow" if compile_glob(glob)(text) else "deny"
     assert peer.ask("ticket.read", Facts(text, "s1"), approved=False)["decision"] == expected
