@@ -240,7 +240,6 @@ class _Builder:
         self.facts = [compile_facts(part) for part in self.conditions]
         self.calls: list[CallTest] = []
         self.settling: dict[tuple[str, str], Cost] = {}
-        self._plans: dict[tuple[Rule, ...], Plan] = {}
 
     def plans(self) -> dict[str, Mapping[RiskTier, Plan]]:
         """A plan for each action at each risk tier of a task."""
@@ -257,7 +256,7 @@ class _Builder:
             key: object = action.action_id if own else (action.risk_tier, action.capabilities, tuple(numbers))
             if key not in shared:
                 rules = [self._rule(number, action) for number in numbers]
-                shared[key] = {task: self._plan(action, task, rules) for task in RiskTier}
+                shared[key] = self._plans(action, rules)
             found[action.action_id] = shared[key]
         return found
 
@@ -273,10 +272,17 @@ class _Builder:
             self.settling[action.action_id, policy.policy_id] = cost
         return Rule(policy, self._tests[number], call, layer, cost)
 
-    def _plan(self, action: ActionFacts, task: RiskTier, rules: Sequence[Rule]) -> Plan:
-        risk = higher(action.risk_tier, task)
-        bearing = [rule for rule in rules if static_part_holds(rule.policy.conditions, risk, action.capabilities)]
-        return Plan(bearing, self.facts, self.calls, self._defaults)
+    def _plans(self, action: ActionFacts, rules: Sequence[Rule]) -> Mapping[RiskTier, Plan]:
+        """A plan for each risk tier of a task; tiers at which the same policies bear on the action share one."""
+        plans: dict[RiskTier, Plan] = {}
+        last: tuple[list[Rule], Plan] | None = None
+        for task in RiskTier:
+            risk = higher(action.risk_tier, task)
+            bearing = [rule for rule in rules if static_part_holds(rule.policy.conditions, risk, action.capabilities)]
+            if last is None or last[0] != bearing:
+                last = bearing, Plan(bearing, self.facts, self.calls, self._defaults)
+            plans[task] = last[1]
+        return plans
 
 
 def _is_compiled_anew(policy: Policy) -> bool:

@@ -4,8 +4,9 @@ Rule: the same answer as asking every glob about every action, at a price that g
 Source: specs/policy.md, "Globs".
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from cra_mcp.policy.conditions import compile_glob
 
@@ -18,8 +19,8 @@ class ActionIndex:
     def __init__(self, action_ids: Sequence[str]) -> None:
         self._ids = action_ids
         self._exact = {action_id: index for index, action_id in enumerate(action_ids)}
-        self._forward = sorted((action_id, index) for index, action_id in enumerate(action_ids))
-        self._backward = sorted((action_id[::-1], index) for index, action_id in enumerate(action_ids))
+        self._forward = _Sorted(action_ids)
+        self._backward = _Sorted([action_id[::-1] for action_id in action_ids])
         self._known: dict[str, Sequence[int]] = {}
 
     def matching(self, globs: Iterable[str]) -> Iterable[int]:
@@ -40,14 +41,36 @@ class ActionIndex:
             return [self._exact[pattern]] if pattern in self._exact else []
         if pattern == "*":
             return range(len(self._ids))
-        first, _, rest = pattern.partition("*")
-        last = rest.rpartition("*")[2]
-        near = _beginning(self._forward, first) if len(first) >= len(last) else _beginning(self._backward, last[::-1])
+        first, *middle, last = pattern.split("*")
+        inner = max(middle, key=len, default="")
+        near = (
+            self._forward.beginning(first, inner)
+            if len(first) >= len(last)
+            else self._backward.beginning(last[::-1], inner[::-1])
+        )
         matches = compile_glob(pattern)
         return [index for index in near if matches(self._ids[index])]
 
 
-def _beginning(entries: Sequence[tuple[str, int]], prefix: str) -> Iterable[int]:
-    low = bisect_left(entries, (prefix,))
-    high = bisect_left(entries, (prefix + _LAST,))
-    return [index for _, index in entries[low:high]]
+class _Sorted:
+    """Texts in order, with the number of each."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._numbers = sorted(range(len(texts)), key=texts.__getitem__)
+        self._texts = [texts[number] for number in self._numbers]
+        self._joined = "\n".join(self._texts)  # one search of it is quicker than one of each
+        self._starts = list(accumulate((len(text) + 1 for text in self._texts), initial=0))
+
+    def beginning(self, prefix: str, inner: str) -> Sequence[int]:
+        """Numbers of those that begin with ``prefix`` and have ``inner`` in them."""
+        low, high = bisect_left(self._texts, prefix), bisect_left(self._texts, prefix + _LAST)
+        if not inner:
+            return self._numbers[low:high]
+        found: list[int] = []
+        starts, end = self._starts, self._starts[high]
+        at = self._joined.find(inner, starts[low], end)
+        while at >= 0:
+            position = bisect_right(starts, at) - 1
+            found.append(self._numbers[position])
+            at = self._joined.find(inner, starts[position + 1], end)
+        return found

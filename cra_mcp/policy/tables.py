@@ -71,7 +71,7 @@ class Plan:
 
     Attributes:
         certain: the verdict, where it depends on nothing but limits and budgets.
-        memo: gives the verdict for a requester at an instant; None where each call is tested.
+        memo: otherwise gives the verdict for a requester at an instant; None where each call is tested.
         reads_args: whether some test or cost needs the arguments.
     """
 
@@ -105,13 +105,21 @@ class Plan:
         self.reads_args: bool = any(test.reads_args for _, test, _ in self._calls) or any(
             rule.cost is not None and rule.cost.amount is None for rule in self._rules
         )
+        self.certain: Verdict | None = None
+        self.memo: Memo[Verdict] | None = None
+        self._truths: Memo[tuple[Truth, ...]] | None = None
         chosen = [conditions[test] for test in self._tests]
-        self.memo: Memo[Verdict] | None = None if self._calls else Memo(chosen, self._verdict_of)
-        self._truths: Memo[tuple[Truth, ...]] = Memo(chosen, lambda truths: truths)
-        self.certain: Verdict | None = None if self._tests or self._calls else self._verdict_of(())
+        # There are many plans: each has what it can be asked, and no more.
+        if self._calls:
+            self._truths = Memo(chosen, lambda truths: truths)
+        elif self._tests:
+            self.memo = Memo(chosen, self._verdict_of)
+        else:
+            self.certain = self._verdict_of(())
 
     def weigh(self, inputs: Inputs) -> Verdict:
         """Return the verdict on one call, its own tests included; those that can't matter are not asked."""
+        assert self._truths is not None  # noqa: S101 - asked only where each call is tested
         truths = self._truths.get(inputs.facts, inputs.now_us)
         asked: list[Truth] = [
             call.test(inputs) if at is None or truths[at] != FALSE else FALSE for _, call, at in self._calls
