@@ -40,6 +40,11 @@ class Overlay:
         """Its name, which goes before those of its policies."""
         return self.layer.overlay_id
 
+    @property
+    def is_policy_file(self) -> bool:
+        """Whether it is an operator's policy file, and no atlas."""
+        return not self.version
+
     def to_dict(self) -> dict[str, object]:
         """As plain JSON, for traces and listings."""
         return {"overlay_id": self.overlay_id, "version": self.version, "digest": self.digest}

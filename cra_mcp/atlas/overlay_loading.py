@@ -33,9 +33,9 @@ def load_policy_file(path: Path, *, keep: Callable[[str, bytes], None] | None = 
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise _refusal(
-            path.name, "not_found" if isinstance(error, FileNotFoundError) else "unreadable", str(path)
-        ) from error
+        if isinstance(error, FileNotFoundError):
+            raise _refusal(path.name, "not_found", f"there is no file {path}") from error
+        raise _refusal(path.name, "unreadable", f"{path} can't be read") from error
     if len(data) > MAX_FILE_BYTES:
         raise _refusal(path.name, "too_large", f"is over the limit of {MAX_FILE_BYTES} bytes")
     yaml = path.suffix in {".yaml", ".yml"}

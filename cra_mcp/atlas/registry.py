@@ -4,6 +4,7 @@ Rule: a catalogue never changes; loading and unloading make a new one. An action
 Source: specs/atlas.md, "Several atlases".
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -69,16 +70,23 @@ class Catalogue:
             AtlasConflictError: an overlay of this name is loaded.
             AtlasInvalidError: an expression of it does not fit an action.
         """
-        if any(each.overlay_id == overlay.overlay_id for each in self.overlays):
-            raise AtlasConflictError(
-                f"overlay {overlay.overlay_id} is loaded already", hint="give the policy file another overlay_id"
-            )
         return self._under((*self.overlays, overlay))
 
-    def with_replaced_overlay(self, overlay: Overlay) -> "Catalogue":
-        """This catalogue, governed by ``overlay`` in the place of the one of its name, if there is one. Raises as above."""
-        others = tuple(each for each in self.overlays if each.overlay_id != overlay.overlay_id)
-        return self._under((*others, overlay))
+    def with_replaced_overlay(self, overlay: Overlay, replaces: str | None = None) -> "Catalogue":
+        """This catalogue, governed by ``overlay`` in the place of another; one more, last, if there is no such.
+
+        Args:
+            overlay: what governs from now on.
+            replaces: the name of the other; None: it has the same.
+
+        Raises:
+            AtlasConflictError: a third has its name.
+            AtlasInvalidError: as above.
+        """
+        name = overlay.overlay_id if replaces is None else replaces
+        if all(each.overlay_id != name for each in self.overlays):
+            return self.with_overlay(overlay)
+        return self._under(tuple(overlay if each.overlay_id == name else each for each in self.overlays))
 
     def _governed(self, atlas: Atlas) -> Atlas:
         return govern(atlas, self.overlays, shadow=self.shadow) if self.overlays or self.shadow else atlas
@@ -87,6 +95,11 @@ class Catalogue:
         return Catalogue(self.version + 1, atlases, self.overlays, self.shadow)
 
     def _under(self, overlays: tuple[Overlay, ...]) -> "Catalogue":
+        twice = [name for name, times in Counter(each.overlay_id for each in overlays).items() if times > 1]
+        if twice:
+            raise AtlasConflictError(
+                f"overlay {twice[0]} is loaded already", hint="give the policy file another overlay_id"
+            )
         atlases = tuple(govern(atlas, overlays, shadow=self.shadow) for atlas in self.atlases)
         return Catalogue(self.version + 1, atlases, overlays, self.shadow)
 

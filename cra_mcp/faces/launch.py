@@ -146,7 +146,7 @@ def serve(
     trace_dir: TraceDir = None,
     store: Store = None,
     watch: Annotated[
-        bool, typer.Option("--watch/--no-watch", help="Load atlases again when their files are edited.")
+        bool, typer.Option("--watch/--no-watch", help="Load atlases and policies again when their files are edited.")
     ] = True,
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Over HTTP: answer /metrics, for Prometheus (cra-mcp[prometheus]).")
@@ -280,13 +280,15 @@ async def _running(config: "RuntimeConfig", paths: Sequence[Path], watch: bool) 
     from cra_mcp.compose import CRARuntime  # noqa: PLC0415 - not for --help
     from cra_mcp.faces.reloading import Reloader, look_at  # noqa: PLC0415 - as said
 
+    governing = (*config.policy_files, *config.overlays)
+    looks = {path: look_at(path) for path in (*governing, *paths)}
     runtime = CRARuntime(config)
     if runtime.checkpointer is not None:
         runtime.checkpointer.prepare()  # a key that can't be used is told now
-    looks = {path: look_at(path) for path in paths}
+    overlays = {overlay.overlay_id: path for overlay, path in zip(runtime.overlays(), governing, strict=True)}
     loaded = {runtime.load_atlas(path).atlas_id: path for path in paths}
     async with runtime:
-        watching = asyncio.create_task(Reloader(runtime, loaded, looks).run()) if watch else None
+        watching = asyncio.create_task(Reloader(runtime, loaded, looks, overlays=overlays).run()) if watch else None
         try:
             yield runtime
         finally:

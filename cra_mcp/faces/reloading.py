@@ -1,13 +1,14 @@
-"""Atlases that are edited while they are served.
+"""Atlases and operator policies that are edited while they are served.
 
-Rule: an edit counts as a whole or not at all, and a broken one leaves the last good version in force and is said aloud. Files are
-looked at twice a second instead of waiting for events: a handful of them, and it works alike on every file system and for
-every way editors save. Source: specs/atlas.md, "Edited while it is served".
+Rule: an edit counts as a whole or not at all. A broken one, or a file that is gone, leaves the last good version in force and is
+said aloud. Files are looked at twice a second instead of waiting for events: a handful of them, and it works alike on every
+file system and for every way editors save. Source: specs/atlas.md, "Edited while it is served".
 """
 
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,19 +22,32 @@ _INTERVAL_S: Final = 0.5
 _SETTLE_S: Final = 0.1
 _MAX_FILES: Final = 10_000
 _SHOWN: Final = 3
+_DIGEST_SHOWN: Final = 12
+_NONE: Final[Mapping[str, Path]] = {}
 _log = logging.getLogger("cra_mcp.atlas")
 
 Look = tuple[tuple[str, int, int, int], ...]
 """What can be seen of an atlas without reading it: of each file its path, size, time and inode."""
 
 
+@dataclass(slots=True)
+class _Watched:
+    """``name`` is that of what was loaded from ``path`` last."""
+
+    name: str
+    path: Path
+    overlay: bool
+    refused: bool = False
+
+
 class Reloader:
-    """Loads atlases again when their files have changed.
+    """Loads atlases, policy files and overlay atlases again when their files have changed.
 
     Args:
         runtime: where they are loaded.
-        paths: of each, by atlas id.
+        paths: of each atlas, by atlas id.
         looks: what was seen of each path before it was loaded.
+        overlays: paths of the policy files and overlay atlases, by overlay id.
         interval_s: seconds between looks; an edit counts once two looks in a row see the same.
     """
 
@@ -43,10 +57,12 @@ class Reloader:
         paths: Mapping[str, Path],
         looks: Mapping[Path, Look],
         *,
+        overlays: Mapping[str, Path] = _NONE,
         interval_s: float = _INTERVAL_S,
     ) -> None:
         self._runtime = runtime
-        self._paths = dict(paths)
+        self._watched = [_Watched(name, path, overlay=True) for name, path in overlays.items()]
+        self._watched += [_Watched(name, path, overlay=False) for name, path in paths.items()]
         self._interval_s = interval_s
         self._settled = dict(looks)
         self._seen: dict[Path, Look] = {}
@@ -61,38 +77,52 @@ class Reloader:
     def _look(self) -> bool:
         """Look at all, and load what has changed and settled; whether nothing is being edited just now."""
         settled = True
-        for atlas_id, path in list(self._paths.items()):
-            now = look_at(path)
+        for each in self._watched:
+            path, now = each.path, look_at(each.path)
             if now == self._seen.get(path) and now != self._settled.get(path):
                 self._settled[path] = now
-                self._reload(atlas_id, path)
+                self._reload(each)
             settled = settled and now == self._settled.get(path)
             self._seen[path] = now
         return settled
 
-    def _reload(self, atlas_id: str, path: Path) -> None:
-        before = self._runtime.atlas(atlas_id).digest
+    def _reload(self, watched: _Watched) -> None:
+        runtime = self._runtime
+        before = {each.digest for each in (*runtime.overlays(), *runtime.atlases())}
         try:
-            info = self._runtime.replace_atlas(atlas_id, path)
-        except AtlasInvalidError as error:
-            said = "; ".join(map(str, error.problems[:_SHOWN]))
-            _log.warning("%s: not reloaded, the last good version stays: %s", atlas_id, said)
+            if watched.overlay:
+                loaded = runtime.replace_overlay(watched.name, watched.path)
+                name = loaded.overlay_id
+            else:
+                loaded = runtime.replace_atlas(watched.name, watched.path)
+                name = loaded.atlas_id
         except CRAError as error:
-            _log.warning("%s: not reloaded, the last good version stays: %s", atlas_id, error.message)
-        else:
-            if info.digest != before:
-                _log.info("%s: reloaded, version %s", info.atlas_id, info.version)
-            if info.atlas_id != atlas_id:
-                del self._paths[atlas_id]
-                self._paths[info.atlas_id] = path
+            problems = error.problems[:_SHOWN] if isinstance(error, AtlasInvalidError) else (error.message,)
+            said = "; ".join(map(str, problems))
+            _log.warning("%s: not reloaded, the last good version stays: %s", watched.name, said)
+            watched.refused = True
+            return
+        watched.name, watched.refused = name, False
+        if loaded.digest not in before:
+            _log.info("%s: reloaded, version %s", name, loaded.version or f"sha256:{loaded.digest[:_DIGEST_SHOWN]}")
+            self._try_again()
+
+    def _try_again(self) -> None:
+        """What was refused beside the version that is now replaced may fit the new one."""
+        for each in self._watched:
+            if each.refused:
+                self._settled.pop(each.path, None)
 
 
 def look_at(path: Path) -> Look:
-    """What can be seen of an atlas; empty where nothing can. Follows no link out of it."""
+    """What can be seen of an atlas or a file; empty where nothing can. Follows no link out of an atlas.
+
+    A link to a file is followed: some systems edit a file by having a link show another one.
+    """
     found: list[tuple[str, int, int, int]] = []
     folders = [path] if path.is_dir() else []
     if not folders:
-        _add(path, found)
+        _add(path, found, follow=True)
     while folders and len(found) < _MAX_FILES:
         try:
             entries = list(os.scandir(folders.pop()))
@@ -108,9 +138,9 @@ def look_at(path: Path) -> Look:
     return tuple(sorted(found))
 
 
-def _add(path: Path, found: list[tuple[str, int, int, int]]) -> None:
+def _add(path: Path, found: list[tuple[str, int, int, int]], *, follow: bool = False) -> None:
     try:
-        status = path.lstat()
+        status = path.stat(follow_symlinks=follow)
     except OSError:
         return
     found.append((str(path), status.st_size, status.st_mtime_ns, status.st_ino))

@@ -12,7 +12,7 @@ from cra_mcp.atlas.model import Action, Atlas
 from cra_mcp.atlas.overlay import Overlay
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, RequestError, TraceError
-from cra_mcp.replay.recorded import Asked, AtlasRef, RecordedCall, RecordedSession
+from cra_mcp.replay.recorded import Asked, AtlasRef, CatalogueChange, RecordedCall, RecordedSession
 from cra_mcp.resolution.resolver import Resolver
 from cra_mcp.schema_check import Validator, compile_schema
 
@@ -65,13 +65,9 @@ class Library:
         for number, change in enumerate(session.changes):
             following = session.changes[number + 1] if number + 1 < len(session.changes) else None
             if change.kind == "overlay":
-                overlays.append(change.atlas)
+                _put(overlays, change)
             elif change.kind == "loaded":
-                place = _index(current, change.replaces)
-                if place is None:
-                    current.append(change.atlas)
-                else:
-                    current[place] = change.atlas
+                _put(current, change)
             elif following is None or following.replaces != change.atlas.atlas_id:
                 current = [atlas for atlas in current if atlas.atlas_id != change.atlas.atlas_id]
             starts.append(change.sequence)
@@ -181,5 +177,7 @@ class Timeline:
         return asked
 
 
-def _index(refs: Sequence[AtlasRef], atlas_id: str | None) -> int | None:
-    return next((place for place, ref in enumerate(refs) if ref.atlas_id == atlas_id), None)
+def _put(refs: list[AtlasRef], change: CatalogueChange) -> None:
+    """In the place of what it replaces, else last."""
+    place = next((place for place, ref in enumerate(refs) if ref.atlas_id == change.replaces), len(refs))
+    refs[place : place + 1] = [change.atlas]

@@ -118,7 +118,8 @@ class _Reader:
             replaces = fields.maybe_text("replaces")
             session.changes.append(CatalogueChange(sequence, kind, _atlas_ref(fields, "atlas_id"), replaces))
         elif event_type == "x.cra.overlay.loaded":
-            session.changes.append(CatalogueChange(sequence, "overlay", _atlas_ref(fields, "overlay_id")))
+            replaces = fields.maybe_text("replaces")
+            session.changes.append(CatalogueChange(sequence, "overlay", _atlas_ref(fields, "overlay_id"), replaces))
         elif event_type == "context.redacted":
             # It follows session.started, which is first in its chain, and comes before any other event it speaks of.
             what = fields.maybe_text("event_type")

@@ -29,7 +29,7 @@ class CatalogueChange:
 
     Attributes:
         atlas: which; ``atlas_id`` is the name of an overlay.
-        replaces: the id of the atlas in whose place it is loaded.
+        replaces: the id of the atlas, or the name of the overlay, in whose place it is loaded.
     """
 
     sequence: int

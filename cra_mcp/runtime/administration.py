@@ -48,6 +48,18 @@ class Administration:
         """Have the policies of an overlay atlas govern every action of every other. Raises as ``load_policy_file``."""
         self._atlases.load_overlay(Path(path))
 
+    def replace_overlay(self, overlay_id: str, path: str | Path) -> Overlay:
+        """Load a policy file or an overlay atlas again, in the place of the loaded one; all of it, or nothing changes.
+
+        Calls under way end as they were decided. Unchanged content changes nothing; what its limits and budgets have counted stays.
+
+        Raises:
+            AtlasInvalidError: with every problem found, also that it is gone; recorded in every session under way.
+            AtlasConflictError: another overlay has its name; recorded likewise.
+            CRAError: ``unknown_overlay``.
+        """
+        return self._atlases.replace_overlay(overlay_id, Path(path))
+
     def overlays(self) -> tuple[Overlay, ...]:
         """The loaded overlays, in load order."""
         return self._atlases.catalogue.overlays

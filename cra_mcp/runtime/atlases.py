@@ -5,6 +5,8 @@ change is in force, or none of it. Source: specs/atlas.md, "Edited while it is s
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cra_mcp.atlas.archive import AtlasArchive
@@ -81,27 +83,55 @@ class LoadedAtlases:
 
         with self._lock:
             old = self.get(atlas_id)
-            try:
+            with self._recording_what_is_wrong():
                 new = load_atlas(path, keep=self._keep)
                 if new.digest == old.digest:
                     return old
                 catalogue = self.catalogue.with_replaced(atlas_id, new)
-            except (AtlasInvalidError, AtlasConflictError) as error:
-                told = CRAError(error.message[:_MAX_TOLD], code=error.code)
-                for session in self._sessions.active():
-                    self._sessions.record_error(session, None, told)
-                raise
             self._switch(catalogue, ("atlas.unloaded", old), ("atlas.loaded", new))
             return new
 
     def load_policy_file(self, path: Path) -> None:
         """Have the policies of a file govern every action. Raises as ``Runtime.load_policy_file``."""
-        keep = self._archive.keep_policy_file if self._archive is not None else None
-        self._add_overlay(load_policy_file(path, keep=keep))
+        self._add_overlay(self._read_overlay(path, policy_file=True))
 
     def load_overlay(self, path: Path) -> None:
         """Have an overlay atlas govern every action of the others. Raises as ``Runtime.load_policy_file``."""
-        self._add_overlay(load_overlay_atlas(path, keep=self._keep))
+        self._add_overlay(self._read_overlay(path, policy_file=False))
+
+    def replace_overlay(self, overlay_id: str, path: Path) -> Overlay:
+        """Load a policy file or overlay atlas in the place of a loaded one. Raises as ``Runtime.replace_overlay``."""
+        with self._lock:
+            old = next((each for each in self.catalogue.overlays if each.overlay_id == overlay_id), None)
+            if old is None:
+                raise CRAError(
+                    f"no loaded overlay is called {overlay_id[:100]!r}", code="unknown_overlay", hint="see overlays()"
+                )
+            with self._recording_what_is_wrong():
+                new = self._read_overlay(path, policy_file=old.is_policy_file)
+                if new.digest == old.digest:
+                    return old
+                catalogue = self.catalogue.with_replaced_overlay(new, overlay_id)
+            for session in self._sessions.active():
+                self._sessions.record(session, "x.cra.overlay.loaded", {**new.to_dict(), "replaces": overlay_id})
+            self._use(catalogue)
+            return new
+
+    def _read_overlay(self, path: Path, *, policy_file: bool) -> Overlay:
+        if not policy_file:
+            return load_overlay_atlas(path, keep=self._keep)
+        return load_policy_file(path, keep=self._archive.keep_policy_file if self._archive is not None else None)
+
+    @contextmanager
+    def _recording_what_is_wrong(self) -> Iterator[None]:
+        """Record in every session under way why what was edited is not used."""
+        try:
+            yield
+        except (AtlasInvalidError, AtlasConflictError) as error:
+            told = CRAError(error.message[:_MAX_TOLD], code=error.code)
+            for session in self._sessions.active():
+                self._sessions.record_error(session, None, told)
+            raise
 
     def _add(self, atlas: Atlas) -> Atlas:
         if atlas.overlay:

@@ -243,6 +243,15 @@ class Maker:
         runtime.load_policy_file(path)
         self._remember(runtime)
 
+    def _govern_otherwise(self, runtime: CRARuntime) -> None:
+        now = runtime.overlays()[0].overlay_id
+        path = self.folder / "operator.json"
+        policies = self.random.sample(OPERATOR["policies"], self.random.randrange(3))
+        path.write_text(
+            json.dumps({**OPERATOR, "overlay_id": self.random.choice(("operator", "owner")), "policies": policies})
+        )
+        runtime.replace_overlay(now, path)
+
     def _remember(self, runtime: CRARuntime) -> None:
         # Loaded anew: those of the runtime are compiled together with its overlays.
         for atlas in runtime.atlases():
@@ -265,6 +274,8 @@ class Maker:
         loaded = {info.atlas_id for info in runtime.list_atlases()}
         if not runtime.overlays() and self.random.random() < 0.2:
             self._govern(runtime)
+        elif runtime.overlays() and self.random.random() < 0.4:
+            self._govern_otherwise(runtime)
         elif "com.example.second" not in loaded:
             self._load(runtime, SECOND)
         elif self.random.random() < 0.5:

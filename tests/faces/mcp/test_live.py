@@ -61,7 +61,10 @@ def rename_echo(manifest: dict[str, Any]) -> None:
 async def test_an_edit_counts_as_a_whole_and_the_client_is_told(tmp_path: Path) -> None:
     place = Place(tmp_path, write_atlas(tmp_path / "atlas", MANIFEST))
     told = Told()
-    async with Client(place.parameters(), mode="legacy", cache=None, message_handler=told) as client:
+    ours = tmp_path / "ours.yaml"
+    ours.write_text("policies: []")
+    served = place.parameters("--policy", str(ours))
+    async with Client(served, mode="legacy", cache=None, message_handler=told) as client:
         assert "tool_echo" in [tool.name for tool in (await client.list_tools()).tools]
         await client.call_tool("tool_echo", {"n": 1})
         edit(place, rename_echo)
@@ -75,6 +78,11 @@ async def test_an_edit_counts_as_a_whole_and_the_client_is_told(tmp_path: Path) 
         python.write_text(python.read_text().replace('"echo": given', '"said": given'))
         await told.until(*LISTS)
         assert "said" in str((await client.call_tool("tool_parrot", {"n": 4})).content)
+        ours.write_text("policies: [{policy_id: quiet, type: deny, actions: [tool.parrot], reason: No more.}]")
+        await told.until(*LISTS)
+        assert "tool_parrot" not in [tool.name for tool in (await client.list_tools()).tools]
+        refusal = await client.call_tool("tool_parrot", {"n": 5})
+        assert (refusal.is_error, "operator/quiet" in str(refusal)) == (True, True)
     changes = [event for event in place.events() if event["event_type"].startswith("atlas.")]
     assert [event["event_type"] for event in changes] == ["atlas.unloaded", "atlas.loaded"] * 2
     digests = [event["payload"]["digest"] for event in changes]

@@ -4,14 +4,15 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cra_mcp import CRARuntime, RuntimeConfig
-from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, RequestError
+from cra_mcp.errors import AtlasConflictError, AtlasInvalidError, CRAError, RequestError
 from cra_mcp.faces.reloading import Reloader, look_at
 
-ATLAS = {
+ATLAS: dict[str, Any] = {
     "atlas_version": "1.0",
     "atlas_id": "com.example.live",
     "version": "1.0.0",
@@ -24,13 +25,26 @@ ATLAS = {
 OTHER = {
     **ATLAS,
     "atlas_id": "com.example.other",
-    "actions": [{**ATLAS["actions"][0], "action_id": "b.read"}],  # pyright: ignore[reportIndexIssue]
+    "actions": [{**ATLAS["actions"][0], "action_id": "b.read"}],
 }
 
 
 def write(path: Path, atlas: dict[str, object]) -> Path:
     path.write_text(json.dumps(atlas))
     return path
+
+
+POLICIES: dict[str, Any] = {
+    "policies": [
+        {"policy_id": "no-read", "type": "deny", "actions": ["a.read"]},
+        {
+            "policy_id": "once",
+            "type": "rate_limit",
+            "actions": ["b.read"],
+            "parameters": {"max_calls": 1, "window_seconds": 60},
+        },
+    ]
+}
 
 
 def test_every_way_of_changing_a_file_is_seen(tmp_path: Path) -> None:
@@ -55,6 +69,15 @@ def test_every_way_of_changing_a_file_is_seen(tmp_path: Path) -> None:
     assert look_at(tmp_path / "nothing") == ()
     assert len(look_at(tmp_path / "new")) == 0
     assert len(look_at(write(tmp_path / "one.json", ATLAS))) == 1
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / "one.json")
+    before = look_at(link)
+    write(tmp_path / "two.json", OTHER)
+    (tmp_path / "link").symlink_to(tmp_path / "two.json")
+    (tmp_path / "link").replace(link)
+    assert look_at(link) != before != ()
+    (tmp_path / "two.json").unlink()
+    assert look_at(link) == ()
 
 
 def test_an_edit_counts_once_it_has_settled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,3 +142,93 @@ def test_replacing_changes_all_or_nothing(tmp_path: Path) -> None:
         runtime.replace_atlas("com.example.live", one)
         assert [info.atlas_id for info in runtime.list_atlases()] == ["com.example.live", "com.example.other"]
         assert runtime.resolve(session).decision_type == "allow"
+
+
+def test_an_edited_policy_file_governs_from_then_on_and_no_accident_with_it_loosens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    atlas, other = write(tmp_path / "live.json", ATLAS), write(tmp_path / "other.json", OTHER)
+    operator = write(tmp_path / "ours.json", POLICIES)
+    second = write(tmp_path / "second.json", {"overlay_id": "second", "policies": []})
+    looks = {path: look_at(path) for path in (operator, second, atlas)}
+    with CRARuntime(RuntimeConfig(store="memory", policy_files=(operator, second))) as runtime:
+        runtime.load_atlas(atlas)
+        runtime.load_atlas(other)
+        overlays = {"operator": operator, "second": second}
+        reloader = Reloader(runtime, {"com.example.live": atlas}, looks, overlays=overlays)
+        session = runtime.create_session("bot", "g").session_id
+        told: list[str] = []
+        runtime.watch(lambda change: told.append(change.kind))
+
+        def looked() -> list[str]:
+            """The actions that may be called, after the file has been looked at as long as it takes."""
+            caplog.clear()
+            for _ in range(3):
+                reloader._look()
+            return [each.action.action_id for each in runtime.permissions()]
+
+        def decided(action_id: str) -> str:
+            fault = runtime.execute_blocking(session, action_id, {}).fault
+            assert fault is not None
+            return str(fault.details["policy_id"])
+
+        assert looked() == ["b.read"]
+        assert not told
+        # What a broken edit, an empty file and one that is gone have in common.
+        for break_it in (
+            lambda: operator.write_text('{"policies": ['),
+            lambda: operator.write_bytes(b""),
+            operator.unlink,
+        ):
+            break_it()
+            with caplog.at_level(logging.WARNING, "cra_mcp.atlas"):
+                assert looked() == ["b.read"]
+            assert caplog.text.count("operator: not reloaded, the last good version stays") == 1
+        runtime.execute_blocking(session, "b.read", {})
+        assert decided("b.read") == "operator/once"
+        write(
+            operator,
+            {"policies": [*POLICIES["policies"][1:], {"policy_id": "no-other", "type": "deny", "actions": ["b.*"]}]},
+        )
+        assert looked() == ["a.read"]
+        assert "catalogue" in told
+        write(operator, {"overlay_id": "ours", "policies": POLICIES["policies"][1:]})
+        assert looked() == ["a.read", "b.read"]
+        write(operator, POLICIES)
+        assert looked() == ["b.read"]
+        assert decided("b.read") == "operator/once", "what was counted before counts"
+        assert [overlay.overlay_id for overlay in runtime.overlays()] == ["operator", "second"]
+        write(second, {**POLICIES, "overlay_id": "operator"})
+        with caplog.at_level(logging.WARNING, "cra_mcp.atlas"):
+            assert looked() == ["b.read"]
+        assert "second: not reloaded" in caplog.text
+        events = runtime.get_trace(session)
+        loads = [event.payload for event in events if event.event_type == "x.cra.overlay.loaded"]
+        assert [(load["overlay_id"], load["replaces"]) for load in loads] == [
+            ("operator", "operator"),
+            ("ours", "operator"),
+            ("operator", "ours"),
+        ]
+        faults = [event.payload["error_code"] for event in events if event.event_type == "error.occurred"]
+        assert faults == ["atlas_invalid"] * 3 + ["atlas_conflict"]
+
+
+def test_what_did_not_fit_the_last_version_is_tried_again_with_the_next(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "number"}}}
+    atlas = write(tmp_path / "live.json", ATLAS)
+    operator = write(tmp_path / "ours.json", {"policies": []})
+    looks = {path: look_at(path) for path in (operator, atlas)}
+    with CRARuntime(RuntimeConfig(store="memory", policy_files=(operator,))) as runtime:
+        runtime.load_atlas(atlas)
+        reloader = Reloader(runtime, {"com.example.live": atlas}, looks, overlays={"operator": operator})
+        write(operator, {"policies": [{"policy_id": "p", "type": "deny", "when": "args.n > 1"}]})
+        for _ in range(3):
+            reloader._look()
+        assert not runtime.overlays()[0].layer.policies
+        write(atlas, {**ATLAS, "actions": [{**ATLAS["actions"][0], "parameters_schema": schema}]})
+        for _ in range(4):
+            reloader._look()
+        assert [policy.policy_id for policy in runtime.overlays()[0].layer.policies] == ["p"]
+        with pytest.raises(CRAError) as refusal:
+            runtime.replace_overlay("none", operator)
+        assert refusal.value.code == "unknown_overlay"
