@@ -21,7 +21,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def start(place: Place, *before: str) -> Wire:
-    command = [sys.executable, *before, *place.command()]
+    command = [sys.executable, *before, *place.fresh_command()]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment(), bufsize=0
     )
@@ -82,7 +82,7 @@ FULL = (
 
 
 def test_a_full_disk_refuses_calls_and_says_why(place: Place) -> None:
-    command = place.command()
+    command = place.fresh_command()
     wrapper = ["-c", FULL.replace("sys.argv = sys.argv[1:]; ", "").replace("sys.argv[1]", "'cra_mcp'"), *command[2:]]
     process = subprocess.Popen(
         [sys.executable, *wrapper],

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.forks.command import forked
+
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTIONS = """
 from cra_mcp import ActionError
@@ -77,12 +79,13 @@ class Served:
 
 
 @asynccontextmanager
-async def served(atlas: Path, *more: str, program: tuple[str, ...] = ("-m", "cra_mcp")) -> AsyncIterator[Served]:
+async def served(atlas: Path, *more: str, program: tuple[str, ...] = ()) -> AsyncIterator[Served]:
     """The server, until the context is left."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("CRA_", "OTEL_"))}
+    where = ("--atlas", str(atlas), "--data-dir", str(atlas.parent / "data"))
+    arguments = ("serve", "--transport", "streamable-http", "--port", "0", "--json", *where, *more)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *program, "serve", "--transport", "streamable-http", "--port", "0", "--json"),
-        *("--atlas", str(atlas), "--data-dir", str(atlas.parent / "data"), *more),
+        *(sys.executable, *((*program, *arguments) if program else forked(*arguments))),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -14,6 +14,7 @@ from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.state.database import Database, StateUnavailableError
 from cra_mcp.state.freezes import SCHEMA, Freezes, kind_of
 from tests.atlas.conftest import action, manifest
+from tests.forks.command import forked
 
 ATLAS = manifest(
     actions=[action("t.read"), action("t.ask"), action("t.hidden")],
@@ -45,7 +46,7 @@ def call(made: CRARuntime, action_id: str = "t.read", agent: str = "bot") -> str
 
 def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "cra_mcp", *arguments, "--data-dir", str(folder)],
+        [sys.executable, *forked(*arguments, "--data-dir", folder)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -15,6 +15,7 @@ import pytest
 
 from cra_mcp import CRARuntime, RuntimeConfig
 from tests.faces.mcp.conftest import Place, environment, write_atlas
+from tests.forks.command import forked, fresh
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 60
@@ -72,7 +73,7 @@ def cra(*arguments: str | Path, env: dict[str, str] | None = None, **more: Any) 
     more.setdefault("stdout", subprocess.PIPE)
     more.setdefault("stderr", subprocess.PIPE)
     return subprocess.run(
-        [sys.executable, "-m", "cra_mcp", *map(str, arguments)],
+        [sys.executable, *forked(*arguments)],
         text=True,
         env={**environment(), **(env or {})},
         check=False,
@@ -116,7 +117,7 @@ def started(*arguments: str | Path, in_terminal: bool = False) -> Iterator[Start
     """Run the command line while something else is done; ``in_terminal`` makes stdin a terminal."""
     person, own = pty.openpty() if in_terminal else (None, None)
     process = subprocess.Popen(
-        [sys.executable, "-m", "cra_mcp", *map(str, arguments)],
+        [sys.executable, *fresh(*arguments)],
         stdin=own if own is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -12,6 +12,7 @@ from cra_mcp import CRARuntime, RuntimeConfig
 from tests.execution.http_service import Handler, serving
 from tests.faces.cli.conftest import PATIENCE_S, cra
 from tests.faces.mcp.conftest import environment
+from tests.forks.command import forked
 
 SPEC = """
 openapi: 3.1.0
@@ -163,7 +164,7 @@ def ask(*command: str | Path, env: dict[str, str]) -> dict[str, object]:
     ]
     typed = "".join(json.dumps({"jsonrpc": "2.0", **line}) + "\n" for line in lines)
     with subprocess.Popen(
-        [sys.executable, "-m", "cra_mcp", *map(str, command)],
+        [sys.executable, *forked(*command)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

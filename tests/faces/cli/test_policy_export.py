@@ -8,13 +8,14 @@ import cedarpy
 import pytest
 
 from tests.faces.mcp.conftest import MANIFEST, environment
+from tests.forks.command import forked
 
 HEAD = {key: value for key, value in MANIFEST.items() if isinstance(value, str)}
 
 
 def cra(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "cra_mcp", "policy", "export", *map(str, arguments)],
+        [sys.executable, *forked("policy", "export", *arguments)],
         capture_output=True,
         text=True,
         env=environment(),

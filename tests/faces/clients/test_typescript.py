@@ -41,7 +41,7 @@ def test_a_typescript_client_lists_calls_is_refused_approves_watches_cancels_and
 ) -> None:
     npm = packages()
     script = [str(npm.node()), str(HERE / "drive.mjs"), sdk, mode, str(npm.MODULES), str(place.marks)]
-    done = run([*script, sys.executable, *place.command()])
+    done = run([*script, sys.executable, *place.fresh_command()])
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert "tool_add" in report["tools"]
@@ -77,7 +77,7 @@ def test_the_inspector_lists_and_calls(place: Place, era: str) -> None:
         "json",
         "-q",
     ]
-    server = [sys.executable, *place.command()]
+    server = [sys.executable, *place.fresh_command()]
     listed = run([*inspector, "--method", "tools/list", *server])
     assert listed.returncode == 0, listed.stderr
     assert "tool_add" in listed.stdout

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.faces.mcp.conftest import Place, environment, write_atlas
+from tests.forks.command import forked
 
 STARTS_S = 60
 
@@ -51,11 +52,13 @@ class Servers:
     """Starts servers, and ends them with the test."""
 
     place: Place
+    fresh: bool = False
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *more: str, program: list[str] | None = None) -> HttpServer:
         place = self.place
-        command = program or place.command("--transport", "streamable-http", "--port", "0", "--json", *more)
+        arguments = ("--transport", "streamable-http", "--port", "0", "--json", *more)
+        command = program or (place.fresh_command if self.fresh else place.command)(*arguments)
         errors = (place.folder / "stderr").open("ab")
         with errors:
             process = subprocess.Popen(
@@ -70,8 +73,8 @@ class Servers:
 
     def start_with_tokens(self, **limits: float) -> HttpServer:
         """A server that wants tokens (tokens.py)."""
-        program = str(Path(__file__).with_name("tokens.py"))
-        return self.start(program=[program, str(self.place.atlas), str(self.place.data), json.dumps(limits)])
+        script = Path(__file__).with_name("tokens.py")
+        return self.start(program=forked(self.place.atlas, self.place.data, json.dumps(limits), script=script))
 
     def errors(self) -> str:
         """What the servers have logged."""

@@ -16,15 +16,16 @@ from tests.faces.http.conftest import HttpServer, Servers
 from tests.faces.http.test_front_door import modern, request
 from tests.faces.http.test_sessions import bearer, call, session_of
 from tests.faces.mcp.conftest import Place, environment
+from tests.forks.command import forked
 
 PUBLIC_URL = "https://cra.example/mcp"
 
 
 def key(place: Place, subject: str, *roles: str, tenant: str = "acme") -> tuple[str, str]:
     options = [option for role in roles or ("agent",) for option in ("--role", role)]
-    command = ["-m", "cra_mcp", "keys", "create", subject, "--tenant", tenant, *options]
+    command = forked("keys", "create", subject, "--tenant", tenant, *options, "--data-dir", place.data, "--json")
     done = subprocess.run(
-        [sys.executable, *command, "--data-dir", str(place.data), "--json"],
+        [sys.executable, *command],
         capture_output=True,
         env=environment(),
         check=True,
@@ -61,7 +62,7 @@ def test_a_key_lets_in_until_it_is_taken_back(guarded: HttpServer, servers: Serv
     started = json.loads((guarded.place.data / "traces" / f"{session}.trace.jsonl").read_bytes().splitlines()[0])
     assert started["payload"]["principal"]["subject"] == "ann"
     assert started["payload"]["principal"]["credential"] == "api_key"
-    command = [sys.executable, "-m", "cra_mcp", "keys", "revoke", key_id, "--data-dir", str(guarded.place.data)]
+    command = [sys.executable, *forked("keys", "revoke", key_id, "--data-dir", guarded.place.data)]
     subprocess.run(command, capture_output=True, env=environment(), check=True)
     status, headers, _ = request(guarded, "POST", "/mcp", b"{}", bearer(text))
     assert status == 401

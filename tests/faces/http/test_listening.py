@@ -21,6 +21,7 @@ from tests.faces.http.test_identity import key
 from tests.faces.http.test_sessions import bearer, call, session_of
 from tests.faces.mcp.conftest import environment
 from tests.faces.mcp.test_live import Told, edit, rename_echo
+from tests.forks.command import forked
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 60
@@ -112,14 +113,14 @@ async def test_a_stream_whose_client_has_gone_makes_room_for_the_next(servers: S
 async def test_a_stream_ends_when_its_key_is_taken_back(servers: Servers) -> None:
     # Variables with this prefix are not handed on to servers by themselves.
     program = ["-c", "import os,sys; os.environ['CRA_HTTP_RECHECK_S']='0.2'; from cra_mcp.__main__ import main; main()"]
-    command = servers.place.command("--transport", "streamable-http", "--port", "0", "--json", "--require-key")
+    command = servers.place.fresh_command("--transport", "streamable-http", "--port", "0", "--json", "--require-key")
     server = servers.start(program=[*program, *command[2:]])
     text, key_id = await anyio.to_thread.run_sync(key, server.place, "ann")
     kept, _ = await anyio.to_thread.run_sync(key, server.place, "bob")
 
     def revoke() -> None:
         subprocess.run(
-            [sys.executable, "-m", "cra_mcp", "keys", "revoke", key_id, "--data-dir", str(server.place.data)],
+            [sys.executable, *forked("keys", "revoke", key_id, "--data-dir", server.place.data)],
             env=environment(),
             check=True,
             capture_output=True,

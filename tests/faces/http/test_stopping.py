@@ -17,6 +17,12 @@ from tests.faces.http.test_limits import opened
 STOPS_S = 1.0
 
 
+@pytest.fixture
+def servers(servers: Servers) -> Servers:
+    servers.fresh = True
+    return servers
+
+
 @contextmanager
 def posted(server: HttpServer, message: object, *more: str) -> Iterator[socket.socket]:
     """A request that is under way."""

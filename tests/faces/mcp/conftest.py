@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from mcp import StdioServerParameters
 
+from tests.forks.command import forked, fresh
+
 ROOT = Path(__file__).resolve().parents[3]
 
 TOOLS = """
@@ -152,7 +154,12 @@ class Place:
         return self.marks.read_text().split() if self.marks.exists() else []
 
     def command(self, *more: str) -> list[str]:
-        return ["-m", "cra_mcp", "serve", "--atlas", str(self.atlas), "--data-dir", str(self.data), *more]
+        """What to give Python to serve this place."""
+        return forked("serve", "--atlas", self.atlas, "--data-dir", self.data, *more)
+
+    def fresh_command(self, *more: str) -> list[str]:
+        """The same, for tests of how a server starts, stops and dies."""
+        return fresh("serve", "--atlas", self.atlas, "--data-dir", self.data, *more)
 
     def parameters(self, *more: str) -> StdioServerParameters:
         return StdioServerParameters(command=sys.executable, args=self.command(*more), env=environment())
@@ -166,7 +173,7 @@ class Place:
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "cra_mcp", *arguments, "--data-dir", str(self.data)],
+            [sys.executable, *forked(*arguments, "--data-dir", self.data)],
             capture_output=True,
             text=True,
             env=environment(),

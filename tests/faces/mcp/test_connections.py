@@ -22,7 +22,7 @@ def connect(place: Place) -> Iterator[Callable[..., Wire]]:
 
     def start(*arguments: str, **variables: str) -> Wire:
         process = subprocess.Popen(
-            [sys.executable, *place.command(*arguments)],
+            [sys.executable, *place.fresh_command(*arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**environment(), **variables},

@@ -16,6 +16,7 @@ from mcp import Client, StdioServerParameters
 
 from cra_mcp.trace.event import verify
 from tests.faces.mcp.conftest import ROOT, Place, environment
+from tests.forks.command import forked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])]
 Mode = Literal["legacy", "2026-07-28"]
@@ -34,7 +35,7 @@ def npm() -> ModuleType:
 
 
 def governing(place: Place, atlas: Path, **more: str) -> StdioServerParameters:
-    args = ["-m", "cra_mcp", "serve", "--atlas", str(atlas), "--data-dir", str(place.data)]
+    args = forked("serve", "--atlas", atlas, "--data-dir", place.data)
     return StdioServerParameters(command=sys.executable, args=args, env={**environment(), **more})
 
 
