@@ -23,6 +23,7 @@ from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.hosts import known_hosts, own_entry
 from cra_mcp.faces.cli.output import complain, emit, emit_json, flush, paint, printable, table
 from cra_mcp.faces.cli.verifying import verify_file
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -173,7 +174,7 @@ def _inspect(story: _Story, work: Path, session_id: str) -> "Verification":
         table(HEAD, rows(lines), colours=COLOURS)
     check = verify_file(path)
     head = check.head.event_hash if check.head is not None else ""
-    story.check(f"the chain of {check.events} events holds", check.ok, f"head {head}")
+    story.check(f"the chain of {count_of(check.events, 'event')} holds", check.ok, f"head {head}")
 
     story.chapter("6. Somebody edits a copy of it")
     target = next(number for number, line in enumerate(lines) if b'"event_type":"action.denied"' in line)

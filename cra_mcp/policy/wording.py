@@ -1,6 +1,7 @@
 """Plain words for policies that have none of their own. Source: specs/policy.md, "What decides"."""
 
 from cra_mcp.policy.model import MICRO, Policy
+from cra_mcp.words import count_of
 
 
 def reason_of(policy: Policy) -> str:
@@ -9,9 +10,8 @@ def reason_of(policy: Policy) -> str:
         return policy.reason
     if policy.limit is not None:
         limit = policy.limit
-        return (
-            f"policy {policy.policy_id} admits {limit.max_calls} calls in {_span(limit.window_us)}{_whose(limit.scope)}"
-        )
+        calls = count_of(limit.max_calls, "call")
+        return f"policy {policy.policy_id} admits {calls} in {_span(limit.window_us)}{_whose(limit.scope)}"
     if policy.budget is not None:
         budget = policy.budget
         amount = f"{budget.max_cost / MICRO:g} {budget.unit}"

@@ -204,8 +204,8 @@ def test_a_policy_without_a_reason_gets_plain_words(desk):
     assert desk(ASK).decide().reason == "policy ask requires approval of this action"
     assert desk(ALLOW).decide().reason == "policy yes allows this action"
     assert [call_twice(desk(limit)).reason for limit in limits] == [
-        "policy rate admits 1 calls in 60 seconds per agent",
-        "policy rate admits 1 calls in 60 seconds",
+        "policy rate admits 1 call in 60 seconds per agent",
+        "policy rate admits 1 call in 60 seconds",
     ]
     assert desk({**DENY, "reason": "never"}).decide().reason == "never"
 

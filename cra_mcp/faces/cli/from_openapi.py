@@ -8,6 +8,7 @@ import typer
 from cra_mcp.errors import AtlasInvalidError, SettingsError
 from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.output import complain, emit, printable, say
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cra_mcp.atlas.openapi import Draft
@@ -64,7 +65,10 @@ def from_openapi(
     else:
         _write(draft, output)
     left_out = sum(finding.left_out is not None for finding in draft.findings)
-    say(f"{len(draft.actions)} actions, {left_out} operations left out, {len(draft.findings)} findings")
+    say(
+        f"{count_of(len(draft.actions), 'action')}, {count_of(left_out, 'operation')} left out, "
+        f"{count_of(len(draft.findings), 'finding')}"
+    )
     raise typer.Exit(OK)
 
 

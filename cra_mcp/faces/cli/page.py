@@ -17,6 +17,7 @@ from cra_mcp.faces.cli.wording import Block, Fact, blocks, span_of_time, tally
 from cra_mcp.trace.event import Event
 from cra_mcp.trace.story import Story, tell
 from cra_mcp.trace.summary import summarise
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cra_mcp.faces.cli.kept_atlases import KeptAtlases
@@ -78,11 +79,12 @@ def _verdict(found: "Found") -> Iterator[str]:
     if not diagnosis.ok:
         what = f"Broken at event {diagnosis.bad_index}: {diagnosis.code} ({diagnosis.kind})"
         yield f"<strong>{_text(what)}</strong>\n<p>{_text(diagnosis.message or '')}</p>\n"
-        yield f"<p>{diagnosis.events} events before it are good. What is told below of it and of later ones may be false.</p>\n"
+        good = count_of(diagnosis.events, "event")
+        yield f"<p>Good before it: {good}. What is told below of it and of later ones may be false.</p>\n"
     elif evidence.fault is not None:
         yield f"<strong>The checkpoints can't be trusted: {_text(evidence.fault[0])}</strong>\n"
     else:
-        yield f"<strong>Intact: {diagnosis.events} events</strong>\n"
+        yield f"<strong>Intact: {count_of(diagnosis.events, 'event')}</strong>\n"
     if found.guarantee is not None:
         yield f"<p>{_text(found.guarantee)}</p>\n"
     yield f"<p><b>Checkpoints:</b> {_text(_checkpoints(found))}</p>\n"
@@ -103,8 +105,9 @@ def _checkpoints(found: "Found") -> str:
             f"{_SOURCES[evidence.source]}, signed by {evidence.signer}: {len(evidence.checkpoints)}, and none agrees."
         )
     agreeing = f"{diagnosis.checkpoints} of {len(evidence.checkpoints)} agree"
+    covered = count_of(diagnosis.covered, "event")
     end = "; the end of the session is among these events" if diagnosis.ended else ""
-    return f"{_SOURCES[evidence.source]}, signed by {evidence.signer}: {agreeing}, the latest for {diagnosis.covered} events{end}."
+    return f"{_SOURCES[evidence.source]}, signed by {evidence.signer}: {agreeing}, the latest for {covered}{end}."
 
 
 def _session(story: Story) -> Iterator[str]:

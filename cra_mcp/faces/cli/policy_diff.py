@@ -8,6 +8,7 @@ import typer
 from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.options import AsJson
 from cra_mcp.faces.cli.output import emit, emit_json, paint, printable, say
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cra_mcp.analysis.diff import Comparison
@@ -68,4 +69,4 @@ def _show(found: "Comparison") -> None:
     for action_id in found.unsearched:
         say(printable(f"{action_id}: no valid arguments were found, so nothing is known of it; give it a policy test"))
     wider = sum(change.direction == "wider" for change in found.changes)
-    say(f"{wider} wider, {len(found.changes) - wider} narrower, found in {found.requests} requests")
+    say(f"{wider} wider, {len(found.changes) - wider} narrower, found in {count_of(found.requests, 'request')}")

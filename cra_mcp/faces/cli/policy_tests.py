@@ -10,6 +10,7 @@ from cra_mcp.errors import AtlasConflictError, AtlasInvalidError
 from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.options import AsJson, Overlays, PolicyFiles
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +146,7 @@ def _tell(report: _Report) -> None:
 
 def _counted(report: _Report) -> str:
     total = len(report.results)
-    return f"{total - len(report.failed)} of {total} policy tests passed"
+    return f"{total - len(report.failed)} of {count_of(total, 'policy test')} passed"
 
 
 def _coverage(run: "Run") -> str:
@@ -154,7 +155,8 @@ def _coverage(run: "Run") -> str:
     outcomes = coverage.total - len(coverage.policies)
     return (
         f"coverage {coverage.percent:.1f} % "
-        f"({decided} of {len(coverage.policies)} policies, {coverage.covered - decided} of {outcomes} outcomes of conditions)"
+        f"({decided} of {count_of(len(coverage.policies), 'policy', 'policies')}, "
+        f"{coverage.covered - decided} of {count_of(outcomes, 'outcome')} of conditions)"
     )
 
 

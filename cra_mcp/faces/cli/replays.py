@@ -12,6 +12,7 @@ from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say, table
 from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cra_mcp.atlas.model import Atlas
@@ -153,7 +154,7 @@ def _tell(name: str, result: "Replayed | TraceError") -> None:
         emit(f"{paint('not replayed', 'red')}  {name}")
         complain(f"{name}: {result.message} [{result.code}]", result.hint)
         return
-    counts = f"{result.resolutions} resolutions, {result.decisions} decisions"
+    counts = f"{count_of(result.resolutions, 'resolution')}, {count_of(result.decisions, 'decision')}"
     if result.assumed:
         counts += f", {result.assumed} of them resting on limits that other sessions share"
     if result.undetermined:
@@ -209,7 +210,7 @@ def _tell_changes(changes: "Sequence[Changed]", tally: "Tally") -> None:
         for name, count in counts.most_common(_SHOWN):
             say(f"by {title}: {printable(name)}: {count}")
     say(
-        f"{tally.changed} of {tally.calls} calls in {tally.sessions} sessions would be decided otherwise"
+        f"{tally.changed} of {count_of(tally.calls, 'call')} in {count_of(tally.sessions, 'session')} would be decided otherwise"
         + (f"; {tally.undetermined} read arguments that their trace doesn't hold" if tally.undetermined else "")
     )
 

@@ -15,6 +15,7 @@ from cra_mcp.faces.cli.moments import moment_of
 from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir
 from cra_mcp.faces.cli.output import complain, emit_bytes, emit_json, flush, say
 from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,9 +74,9 @@ def export(
     if as_json:
         emit_json({"format": format_name, "output": str(output), **counts})
     elif output is not None:
-        say(f"{counts['events']} events of {counts['sessions']} sessions in {output}")
+        say(f"{count_of(counts['events'], 'event')} of {count_of(counts['sessions'], 'session')} in {output}")
     if counts["unreadable"]:
-        complain(f"{counts['unreadable']} events can't be read and were left out", "see `cra-mcp trace verify`")
+        complain(f"{count_of(counts['unreadable'], 'event')} left out that can't be read", "see `cra-mcp trace verify`")
         raise typer.Exit(NO)
 
 

@@ -11,6 +11,7 @@ from cra_mcp.faces.cli.exits import NO
 from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit_json, say
 from cra_mcp.faces.cli.stores import open_traces
+from cra_mcp.words import count_of
 
 EXAMPLES = (
     "cra-mcp trace report latest -o session.html",
@@ -64,7 +65,7 @@ def report(
     if as_json:
         emit_json({"output": str(output), **found.to_dict()})
     elif output is not None:
-        say(f"report of {len(found.lines)} events in {output}")
+        say(f"report of {count_of(len(found.lines), 'event')} in {output}")
     if not found.ok:
         complain("the trace is broken: the report says where", f"see `cra-mcp trace verify {session}`")
         raise typer.Exit(NO)

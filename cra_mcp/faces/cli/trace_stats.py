@@ -12,6 +12,7 @@ from cra_mcp.faces.cli.moments import moment_of
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import emit, emit_json, say, table
 from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cra_mcp.settings import RuntimeConfig
@@ -131,13 +132,14 @@ def _print(counted: "Statistics", by: str, groups: "Sequence[Figures]") -> None:
 
     total = counted.total
     emit(
-        f"{counted.sessions} sessions, {total.events} events, {total.calls} calls: {total.executed} executed, "
-        f"{total.failed} failed, {total.denied} denied; {total.errors} errors"
+        f"{count_of(counted.sessions, 'session')}, {count_of(total.events, 'event')}, {count_of(total.calls or 0, 'call')}: "
+        f"{total.executed} executed, "
+        f"{total.failed} failed, {total.denied} denied; {count_of(total.errors, 'error')}"
     )
     emit(f"approvals: {total.asked} asked for, {total.granted} granted, {total.refused} rejected or expired")
     emit(f"carried out in: {_ms(total.p50_ms) or '-'} (p50), {_ms(total.p95_ms) or '-'} (p95)")
     if counted.unreadable:
-        emit(f"{counted.unreadable} lines are no events: see `cra-mcp trace verify --all`")
+        emit(f"{count_of(counted.unreadable, 'line')} can't be read as events: see `cra-mcp trace verify --all`")
     if not groups:
         return
     emit("")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from cra_mcp.faces.cli.events import detail
 from cra_mcp.trace.event import Event
 from cra_mcp.trace.story import Call, Consent, Decision, Fate, Request, Story, Unreadable, number_of, text_of, texts_of
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cra_mcp.faces.cli.kept_atlases import Governing, KeptAtlases
@@ -108,10 +109,10 @@ def span_of_time(story: Story) -> str:
 def tally(story: Story) -> str:
     """How many events, requests and calls, and what became of the calls."""
     fates = ", ".join(f"{count} {fate}" for fate, count in story.fates.items())
-    calls = f"{_count(len(story.calls), 'call')}{f': {fates}' if fates else ''}"
+    calls = f"{count_of(len(story.calls), 'call')}{f': {fates}' if fates else ''}"
     unreadable = f", {len(story.unreadable)} of them unreadable" if story.unreadable else ""
     lines = len(story.events) + len(story.unreadable)
-    return f"{_count(lines, 'event')}{unreadable}; {_count(len(story.requests), 'request')}; {calls}"
+    return f"{count_of(lines, 'event')}{unreadable}; {count_of(len(story.requests), 'request')}; {calls}"
 
 
 def duration(ms: float | None) -> str:
@@ -183,7 +184,8 @@ def request_block(request: Request) -> Block:
 def _answered(answer: Event) -> Iterator[Fact]:
     payload = answer.payload
     counts = f"{number_of(payload, 'allowed_count')} allowed, {number_of(payload, 'denied_count')} denied"
-    took = f", {number_of(payload, 'context_block_count')} documents" if payload.get("context_block_count") else ""
+    documents = number_of(payload, "context_block_count")
+    took = f", {count_of(documents, 'document')}" if documents else ""
     yield Fact("answer", f"{text_of(payload, 'decision_type')}: {counts}{took}", "plain", (answer.sequence,))
     allowed = texts_of(payload, "allowed")
     if allowed:
@@ -280,7 +282,3 @@ def _outcome(call: Call, fate: Fate) -> Fact:
 def _place(events: list[Event]) -> str:
     first, last = events[0].sequence, events[-1].sequence
     return f"#{first}" if first == last else f"#{first}-{last}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

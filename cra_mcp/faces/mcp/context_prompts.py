@@ -12,6 +12,7 @@ from cra_mcp.canonical import sha256_hex
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.runtime import Runtime
+from cra_mcp.words import count_of
 
 _GOAL = "goal"
 _MAX_DESCRIPTION = 300
@@ -57,7 +58,7 @@ class ContextPrompts:
         for block in blocks:
             self._runtime.record_context(session.session_id, block)
             messages.append(t.PromptMessage(role="user", content=_embedded(pack, block)))
-        return t.GetPromptResult(description=f"{len(messages)} documents of {pack[1]}", messages=messages)
+        return t.GetPromptResult(description=f"{count_of(len(messages), 'document')} of {pack[1]}", messages=messages)
 
 
 def _packs(blocks: tuple[ContextBlock, ...]) -> dict[Pack, list[ContextBlock]]:

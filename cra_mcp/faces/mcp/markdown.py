@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from cra_mcp.trace.event import Verification
 from cra_mcp.trace.summary import Summary
+from cra_mcp.words import count_of
 
 _MAX_CELL = 80
 _CUT = "…"
@@ -42,7 +43,7 @@ def table(rows: Iterable[Summary | str], *, start: int, fault: Fault | None = No
 
 def verdict(check: Verification) -> str:
     """One line that says whether the chain holds."""
-    events = f"{check.events} event{'' if check.events == 1 else 's'}"
+    events = count_of(check.events, "event")
     if check.ok:
         return f"Chain intact: {events}" + (f", head `{check.head.event_hash}`." if check.head is not None else ".")
     return f"**Chain broken at event {check.bad_index}: {check.code}** ({events} good before it)."

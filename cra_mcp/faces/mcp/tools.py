@@ -22,6 +22,7 @@ from cra_mcp.gate.call import ExecutionOutcome
 from cra_mcp.policy.model import MICRO, Waiting
 from cra_mcp.resolution.model import Permission
 from cra_mcp.runtime import Runtime
+from cra_mcp.words import count_of
 
 _DESTRUCTIVE = {"high", "critical"}
 _MAX_LISTINGS = 64
@@ -150,7 +151,7 @@ def describe(permission: Permission) -> str:
     if decision.effect == "require_approval":
         parts.append(f"Needs a person's approval: {_sentence(decision.reason or decision.policy_id)}")
     parts.extend(
-        f"At most {limit.max_calls} calls in any {limit.window_us // 1_000_000} s ({limit.scope})."
+        f"At most {count_of(limit.max_calls, 'call')} in any {limit.window_us // 1_000_000} s ({limit.scope})."
         for limit in decision.limits
     )
     parts.extend(

@@ -61,7 +61,7 @@ def test_a_folder_is_drafted_that_validates_and_says_what_is_missing(spec: Path,
     lines = done.stderr.splitlines()
     assert lines[0].startswith("desk.yaml#/paths/~1upload/post/requestBody: ")
     assert lines[0].endswith("(left out: POST /upload)")
-    assert lines[1] == "3 actions, 1 operations left out, 1 findings"
+    assert lines[1] == "3 actions, 1 operation left out, 1 finding"
     assert sorted(str(path.relative_to(tmp_path / "desk")) for path in (tmp_path / "desk").rglob("*.json")) == [
         "actions/tickets.json",
         "atlas.json",

@@ -32,7 +32,7 @@ def test_what_passes_is_said_with_what_was_not_seen(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
         [
-            "com.example.a: 1 of 1 policy tests passed, coverage 25.0 % (1 of 2 policies, 0 of 2 outcomes of conditions)",
+            "com.example.a: 1 of 1 policy test passed, coverage 25.0 % (1 of 2 policies, 0 of 2 outcomes of conditions)",
             "  bots (require_approval) never decided",
             "  bots: agents never true nor false",
         ],

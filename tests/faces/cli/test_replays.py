@@ -71,6 +71,7 @@ def _tamper(data: Path) -> str:
 def test_honest_traces_are_the_same_again_from_the_kept_atlas(data: Path) -> None:
     done = cra("replay", "--all", "--data-dir", data)
     assert (done.returncode, done.stdout.count("same")) == (0, 2), done.stderr
+    assert done.stdout.count("1 resolution, 3 decisions") == 2
     told = json.loads(cra("replay", "--all", "--json", "--data-dir", data).stdout)
     assert told["ok"] is True
     assert [trace["decisions"] for trace in told["traces"]] == [3, 3]

@@ -83,7 +83,7 @@ def test_what_cant_be_read_is_left_out_and_told(place: Place, traces: list[Path]
     done = cra("trace", "export", broken, "--data-dir", place.data)
     assert done.returncode == 1
     assert done.stdout == traces[0].read_text()
-    assert "1 events can't be read" in done.stderr
+    assert "1 event left out that can't be read" in done.stderr
 
 
 @pytest.mark.parametrize(
