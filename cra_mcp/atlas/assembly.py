@@ -177,14 +177,14 @@ def _take_folders(parts: Parts) -> None:
         if folder == "adapters":
             _take_adapter(rest.removesuffix(".json"), document.value, place, parts)
             continue
-        for raw, at in _entries(document.value, place):
+        for raw, at in entries_of(document.value, place):
             if folder == "tests":
                 _keep(parts.tests, as_model(TestFile, raw, at), raw, at)
             else:
                 _take_entry(folder, raw, at, parts)
 
 
-def _entries(value: object, place: Place) -> Iterator[tuple[object, Place]]:
+def entries_of(value: object, place: Place) -> Iterator[tuple[object, Place]]:
     """One object, or the entries of an array."""
     if isinstance(value, list):
         for index, entry in enumerate(cast("list[object]", value)):

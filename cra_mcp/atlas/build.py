@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Literal, cast
 
 from cra_mcp.atlas.assembly import Item, Parts
-from cra_mcp.atlas.case_form import CasePart
+from cra_mcp.atlas.case_form import CasePart, TestFile
 from cra_mcp.atlas.checks import CONTENT_TYPES, instant_us
 from cra_mcp.atlas.executor_form import (
     CommandExecutorPart,
@@ -79,8 +79,8 @@ def build(parts: Parts, head: ManifestHead) -> Atlas:
         upstreams={name: _upstream(name, item.part) for name, item in parts.upstreams.items()},
         root=parts.package.root,
         manifest=parts.manifest,
-        cases=tuple(_case(case, item.place.file) for item in parts.tests for case in item.part.cases),
-        tried=tuple(_tried(parts)),
+        cases=tuple(case for item in parts.tests for case in cases_of(item)),
+        tried=tuple(action for item in parts.tests for action in tried_of(item)),
         overlay=head.overlay,
     )
 
@@ -259,16 +259,21 @@ def _cut(text: str, max_tokens: int | None) -> str:
     return text[: max_tokens * CHARACTERS_PER_TOKEN - len(marker)] + marker
 
 
-def _tried(parts: Parts) -> Iterator[ActionFacts]:
-    for item in parts.tests:
-        for action in item.part.actions:
-            yield ActionFacts(
-                action.action_id,
-                RiskTier(action.risk_tier),
-                frozenset(action.capabilities),
-                action.parameters_schema,
-                action.cost,
-            )
+def cases_of(item: Item[TestFile]) -> Iterator[PolicyCase]:
+    """The tests of a file."""
+    return (_case(case, item.place.file) for case in item.part.cases)
+
+
+def tried_of(item: Item[TestFile]) -> Iterator[ActionFacts]:
+    """The actions that a file of tests brings."""
+    for action in item.part.actions:
+        yield ActionFacts(
+            action.action_id,
+            RiskTier(action.risk_tier),
+            frozenset(action.capabilities),
+            action.parameters_schema,
+            action.cost,
+        )
 
 
 def _case(part: CasePart, file: str) -> PolicyCase:

@@ -1,4 +1,4 @@
-"""Running the policy tests a package brings.
+"""Running policy tests: those a package brings, and those of the operator's policies.
 
 Rule: the answers come from the engine that decides calls, with counters of their own; nothing is executed.
 Source: specs/atlas.md, "Policy tests".
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from cra_mcp.atlas.case_coverage import Considered, Coverage, policies_of
+from cra_mcp.atlas.case_files import CaseFiles
 from cra_mcp.atlas.model import Atlas, PolicyCase
 from cra_mcp.atlas.overlay import Overlay, governed
 from cra_mcp.atlas.overlay_loading import overlay_of
@@ -17,7 +18,9 @@ from cra_mcp.policy.calls import to_micro
 from cra_mcp.policy.cel import Inputs
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.engine import PolicySet
-from cra_mcp.policy.model import ActionFacts, Charge, Decision, Policy
+from cra_mcp.policy.model import ActionFacts, Charge, Decision
+
+_NONE: Mapping[str, PolicySet] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +67,60 @@ def run(atlas: Atlas, overlays: Sequence[Overlay] = ()) -> Run:
     """
     if atlas.overlay:
         overlays = (overlay_of(atlas, atlas.atlas_id), *overlays)
-    names = [overlay.overlay_id for overlay in overlays]
-    for name in names:
-        if names.count(name) > 1:
-            raise AtlasConflictError(f"overlay {name} is given twice", hint="leave one of them out")
+    _check_names(overlays)
     actions = atlas.tried if atlas.overlay else tuple(action.facts for action in atlas.actions)
     own, default = ((), "allow") if atlas.overlay else (atlas.policies, atlas.policy_set.default_effect)
     trial = _Trial(governed(own, actions, default, overlays), actions)
     return Run(tuple(trial.run(case) for case in atlas.cases), trial.coverage)
 
 
-class _Trial:
-    """Policies being tested."""
+def run_case_files(files: CaseFiles, overlays: Sequence[Overlay], atlases: Sequence[Atlas] = ()) -> Run:
+    """Run tests of ``overlays``, on the actions they bring and on those of ``atlases``, which their own policies govern besides.
 
-    def __init__(self, policy_set: PolicySet, actions: Sequence[ActionFacts]) -> None:
+    Coverage is that of the overlays.
+
+    Raises:
+        AtlasConflictError: two overlays have one name, or an action is declared twice.
+        AtlasInvalidError: an expression of an overlay doesn't fit an action.
+    """
+    _check_names(overlays)
+    actions, sets = list(files.tried), dict[str, PolicySet]()
+    for atlas in atlases:
+        facts = [action.facts for action in atlas.actions]
+        made = governed(atlas.policies, facts, atlas.policy_set.default_effect, overlays)
+        for action in facts:
+            if any(action.action_id == each.action_id for each in actions):
+                raise AtlasConflictError(
+                    f"action {action.action_id} of {atlas.atlas_id} is there already",
+                    hint="a test brings only actions that no atlas named beside it declares",
+                )
+        actions += facts
+        sets.update((action.action_id, made) for action in facts)
+    trial = _Trial(governed((), files.tried, "allow", overlays), actions, sets)
+    return Run(tuple(trial.run(case) for case in files.cases), trial.coverage)
+
+
+def _check_names(overlays: Sequence[Overlay]) -> None:
+    names = [overlay.overlay_id for overlay in overlays]
+    for name in names:
+        if names.count(name) > 1:
+            raise AtlasConflictError(f"overlay {name} is given twice", hint="leave one of them out")
+
+
+class _Trial:
+    """Policies being tested.
+
+    Args:
+        policy_set: what is watched, and decides where ``sets`` has nothing.
+        actions: all that tests can be about.
+        sets: what decides instead, by action.
+    """
+
+    def __init__(
+        self, policy_set: PolicySet, actions: Sequence[ActionFacts], sets: Mapping[str, PolicySet] = _NONE
+    ) -> None:
         self._policy_set = policy_set
-        self._policies: Mapping[str, Policy] = {policy.policy_id: policy for policy in policies_of(policy_set)}
+        self._sets = sets
         self.coverage = Coverage(policy_set, actions)
 
     def run(self, case: PolicyCase) -> CaseResult:
@@ -105,13 +146,16 @@ class _Trial:
         return CaseResult(case, decision, tuple(failures), tuple(considered))
 
     def _decide(self, case: PolicyCase, counters: Counters) -> Decision:
-        return self._policy_set.decide(
+        return self._deciding(case).decide(
             case.action_id, case.facts, counters, case.at_us, approved=case.approved, args=case.args
         )
 
+    def _deciding(self, case: PolicyCase) -> PolicySet:
+        return self._sets.get(case.action_id, self._policy_set)
+
     def _charge(self, counters: Counters, case: PolicyCase, policy_id: str, amount: float) -> bool:
         """Charge a limit or budget, at most all of it; False if there is none of this name."""
-        policy = self._policies.get(policy_id)
+        policy = next((each for each in policies_of(self._deciding(case)) if each.policy_id == policy_id), None)
         if policy is None or (policy.limit is None and policy.budget is None):
             return False
         if policy.limit is not None:

@@ -65,8 +65,11 @@ def check(parts: Parts) -> None:
         _check_upstream(upstream)
     tried: set[str] = set()
     for test in parts.tests:
-        _check_test(test)
-        _check_tried(test, tried, is_overlay=is_overlay)
+        if test.part.actions and not is_overlay:
+            test.place.below("actions").add(
+                "invalid_value", "an atlas is tested on its own actions, only an overlay on others"
+            )
+        check_test(test, tried)
 
 
 def _check_overlay(parts: Parts) -> None:
@@ -270,20 +273,14 @@ def _check_upstream(item: Item[UpstreamPart]) -> None:
             item.place.below(name).add("invalid_value", message)
 
 
-def _check_test(item: Item[TestFile]) -> None:
+def check_test(item: Item[TestFile], tried: set[str]) -> None:
+    """Instants, and the actions that tests bring: each once in all files. ``tried`` are the ids of those before."""
     for index, case in enumerate(item.part.cases):
         try:
             instant_us(case.at)
         except ValueError:
             item.place.below("cases", index, "at").add("invalid_format", "there is no such instant")
 
-
-def _check_tried(item: Item[TestFile], tried: set[str], *, is_overlay: bool) -> None:
-    """Actions that tests bring: for an overlay only, each once in all files."""
-    if item.part.actions and not is_overlay:
-        item.place.below("actions").add(
-            "invalid_value", "an atlas is tested on its own actions, only an overlay on others"
-        )
     for index, action in enumerate(item.part.actions):
         place = item.place.below("actions", index)
         if action.action_id in tried:

@@ -29,6 +29,24 @@ def load_policy_file(path: Path, *, keep: Callable[[str, bytes], None] | None = 
     # pydantic takes its time to import: only where a file is read.
     from cra_mcp.atlas.policy_file import parse_policy_file  # noqa: PLC0415
 
+    data, yaml = read_bounded(path), is_yaml(path)
+    overlay = parse_policy_file(data, path.name, yaml=yaml)
+    if keep is not None:
+        keep(".yaml" if yaml else ".json", data)
+    return overlay
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether a file is YAML by its name."""
+    return path.suffix in {".yaml", ".yml"}
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a file of the operator's.
+
+    Raises:
+        AtlasInvalidError: there is none, it can't be read, or it is too large.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -38,11 +56,7 @@ def load_policy_file(path: Path, *, keep: Callable[[str, bytes], None] | None = 
         raise _refusal(path.name, "unreadable", f"{path} can't be read") from error
     if len(data) > MAX_FILE_BYTES:
         raise _refusal(path.name, "too_large", f"is over the limit of {MAX_FILE_BYTES} bytes")
-    yaml = path.suffix in {".yaml", ".yml"}
-    overlay = parse_policy_file(data, path.name, yaml=yaml)
-    if keep is not None:
-        keep(".yaml" if yaml else ".json", data)
-    return overlay
+    return data
 
 
 def load_overlay_atlas(path: Path, *, keep: "Keep | None" = None) -> Overlay:

@@ -48,7 +48,7 @@ def parse_policy_file(data: bytes, name: str, *, yaml: bool) -> Overlay:
     """
     problems: list[Problem] = []
     place = Place(name, "", problems)
-    raw = as_object(_value(data, place, yaml=yaml), place) if not problems else None
+    raw = as_object(read_value(data, place, yaml=yaml), place)
     overlay = _overlay(raw, data, place) if raw is not None and not problems else None
     if overlay is None or problems:
         raise AtlasInvalidError(problems, hint='specs/policy.md, "Overlays", says what a policy file holds')
@@ -61,7 +61,8 @@ def read_policies(data: bytes, *, yaml: bool) -> list[object]:
     return cast("dict[str, list[object]]", value)["policies"]
 
 
-def _value(data: bytes, place: Place, *, yaml: bool) -> object:
+def read_value(data: bytes, place: Place, *, yaml: bool) -> object:
+    """The JSON value of a text; an empty object, and a problem, if it has none."""
     try:
         return parse_yaml(data) if yaml else parse_json(data, max_bytes=MAX_FILE_BYTES)
     except YamlTextError as error:

@@ -5,7 +5,7 @@ change is in force, or none of it. Source: specs/atlas.md, "Edited while it is s
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,7 +123,7 @@ class LoadedAtlases:
         return load_policy_file(path, keep=self._archive.keep_policy_file if self._archive is not None else None)
 
     @contextmanager
-    def _recording_what_is_wrong(self) -> Iterator[None]:
+    def _recording_what_is_wrong(self) -> Generator[None]:
         """Record in every session under way why what was edited is not used."""
         try:
             yield

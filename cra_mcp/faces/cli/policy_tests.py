@@ -24,13 +24,15 @@ EXAMPLES = (
     "cra-mcp policy test ./my-atlas",
     "cra-mcp policy test customer-support hipaa --min-coverage 80",
     "cra-mcp policy test ./my-atlas --policy ours.yaml --overlay no-destructive",
+    "cra-mcp policy test --policy ours.yaml --cases ours.tests.yaml --min-coverage 100",
+    "cra-mcp policy test ./my-atlas --policy ours.yaml --cases tests",
     "cra-mcp policy test ./my-atlas --min-coverage 100 --junit policy-tests.xml --json",
 )
 
 
 @dataclass(slots=True)
 class _Report:
-    """What was found in one atlas."""
+    """What was found in one atlas, or of the operator's policies."""
 
     path: str
     problems: list[str] = field(default_factory=list[str])
@@ -62,29 +64,48 @@ class _Report:
 def run_tests(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATH", help="Atlas folder, or name of a shipped one. Default: this folder."),
+        typer.Argument(
+            metavar="PATH", help="Atlas folder, or name of a shipped one. Default: this folder; with --cases, none."
+        ),
     ] = None,
     policy: PolicyFiles = None,
     overlay: Overlays = None,
+    cases: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="File or folder of tests of your own policies, run instead of those of atlases. Can be repeated.",
+        ),
+    ] = None,
     min_coverage: Annotated[
         float, typer.Option(metavar="PERCENT", min=0, max=100, help="Coverage that each atlas must reach.")
     ] = 0,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML, too.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the policy tests of atlases (tests/*.json). Nothing is executed.
+    """Run the policy tests of atlases, or of your own policies.
+
+    Those of an atlas are its tests/*.json. Those of your own policies come with --cases: they are about the actions they bring and
+    those of the atlases named, and coverage is that of your policies. Nothing is executed.
 
     Coverage counts each policy that has decided a test, and each condition seen true, false and, where it can be, in error. Exit
     code 1 if a test fails, there is none, or coverage is too low.
     """
     overlays = _overlays(policy, overlay)
-    reports = [_report(path, overlays, min_coverage) for path in paths or ["."]]
+    if cases:
+        if not overlays:
+            raise typer.BadParameter("name what is tested with --policy or --overlay", param_hint="--cases")
+        reports = [_report_of_policies(cases, overlays, paths or [], min_coverage)]
+    else:
+        reports = [_report(path, overlays, min_coverage) for path in paths or ["."]]
     if junit is not None:
         from cra_mcp.faces.cli.junit import document  # noqa: PLC0415 - only where asked for
 
         junit.expanduser().write_bytes(document([_suite(report) for report in reports]))
     if as_json:
-        emit_json({"ok": all(report.ok for report in reports), "atlases": [_to_dict(report) for report in reports]})
+        shown = [_to_dict(report) for report in reports]
+        ok = all(report.ok for report in reports)
+        emit_json({"ok": ok, "policies": shown[0]} if cases else {"ok": ok, "atlases": shown})
     else:
         for report in reports:
             _tell(report)
@@ -109,6 +130,25 @@ def _report(text: str, overlays: "Sequence[Overlay]", least: float) -> _Report:
     try:
         report.atlas = load_atlas(atlas_path(text))
         report.run = run(report.atlas, overlays)
+    except AtlasInvalidError as error:
+        report.problems = [str(problem) for problem in error.problems]
+    except AtlasConflictError as error:
+        report.problems = [error.message]
+    return report
+
+
+def _report_of_policies(
+    cases: "Sequence[Path]", overlays: "Sequence[Overlay]", paths: "Sequence[str]", least: float
+) -> _Report:
+    from cra_mcp.atlas.case_files import load_case_files  # noqa: PLC0415 - pydantic only where files are read
+    from cra_mcp.atlas.cases import run_case_files  # noqa: PLC0415 - as above
+    from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - as above
+    from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
+
+    report = _Report(", ".join(overlay.overlay_id for overlay in overlays), least=least)
+    try:
+        atlases = [load_atlas(atlas_path(text)) for text in paths]
+        report.run = run_case_files(load_case_files([path.expanduser() for path in cases]), overlays, atlases)
     except AtlasInvalidError as error:
         report.problems = [str(problem) for problem in error.problems]
     except AtlasConflictError as error:

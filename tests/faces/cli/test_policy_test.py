@@ -99,6 +99,36 @@ def test_the_policies_of_the_operator_are_in_force(tmp_path: Path) -> None:
     assert cra("policy", "test", tmp_path / "nowhere").returncode == 3
 
 
+def test_policies_of_the_operator_have_tests_of_their_own(tmp_path: Path) -> None:
+    ours, cases = tmp_path / "ours.yaml", tmp_path / "tests"
+    ours.write_text("policies: [{policy_id: stop, type: deny, actions: ['*.drop']}]")
+    cases.mkdir()
+    (cases / "ours.yaml").write_text(
+        """\
+name: Ours
+actions: [{action_id: x.drop}]
+cases:
+  - {name: dropping stops, action_id: x.drop, expect: {effect: deny, policy_id: operator/stop}}
+"""
+    )
+    done = cra("policy", "test", "--policy", ours, "--cases", cases, "--min-coverage", "100")
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        ["operator: 1 of 1 policy tests passed, coverage 100.0 % (1 of 1 policies, 0 of 0 outcomes of conditions)"],
+    )
+    (cases / "atlas.json").write_text(
+        json.dumps({"name": "beside", "cases": [{**GOOD, "expect": {"effect": "deny", "policy_id": "no-drop"}}]})
+    )
+    junit, path = tmp_path / "out.xml", atlas(tmp_path / "a", BAD)
+    done = cra("policy", "test", path, "--policy", ours, "--cases", cases, "--json", "--junit", junit)
+    shown = json.loads(done.stdout)
+    assert (done.returncode, shown["ok"], shown["policies"]["failed"]) == (1, False, 1)
+    failures = [each["failures"] for each in shown["policies"]["cases"] if not each["passed"]]
+    assert failures == [["policy_id: expected no-drop, got operator/stop"]]
+    assert junit.read_text().count("<testcase") == 2
+    assert cra("policy", "test", "--cases", cases).returncode == 2
+
+
 @pytest.mark.parametrize("text", ["\x00", "\x1b[31m", "\ufffe", "\ud800", "]]>&<\"'", "\u202e"])
 def test_junit_is_well_formed_whatever_a_name_holds(text: str) -> None:
     written = document(
