@@ -13,6 +13,7 @@ from typing import Final
 from cra_mcp import canonical
 from cra_mcp.policy.calls import CallTest, Cost, call_test, cost_of
 from cra_mcp.policy.cel import Inputs
+from cra_mcp.policy.clock import clock_use
 from cra_mcp.policy.compiler import canonical_form
 from cra_mcp.policy.conditions import (
     UNKNOWN,
@@ -75,13 +76,15 @@ class PolicySet:
         self.overlays: tuple[Layer, ...] = overlays
         self.digest: str = canonical.digest(canonical_form(policies, default_effect, overlays))
         self._plans = plans
-        self._schedules = tuple(condition.schedule for condition in conditions if condition.schedule is not None)
+        everything = [*policies, *(policy for overlay in overlays for policy in overlay.policies)]
+        clocks = [clock_use(policy.when) for policy in everything if policy.when and not policy.may_read_args]
+        schedules = [condition.schedule for condition in conditions]
+        self._schedules = tuple(each for each in (*schedules, *clocks) if each is not None)
         self.timed: bool = bool(self._schedules) or any(
             policy.limit is not None
             or policy.budget is not None
             or (policy.when is not None and "now" in policy.when.fields)
-            for layer in (policies, *(overlay.policies for overlay in overlays))
-            for policy in layer
+            for policy in everything
         )
         self._truths: Memo[tuple[Truth, ...]] = Memo(conditions, lambda truths: truths)
         self._calls = tuple(calls)
@@ -162,7 +165,10 @@ class PolicySet:
         return found
 
     def next_boundary(self, now_us: int) -> int | None:
-        """Return the first instant after ``now_us`` at which a time window opens or closes; None if none ever does."""
+        """Return an instant after ``now_us`` before which nothing changes that is foreseen; None if nothing ever does.
+
+        Exact for time windows; ``ClockUse`` says how far it is for expressions that read the clock.
+        """
         if not self._schedules:
             return None
         changes = [schedule.next_change(now_us) for schedule in self._schedules]

@@ -130,7 +130,7 @@ def parse_expression(text: str, kind: Kind = "when") -> Expression:
     """
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError(f"an expression has at most {MAX_CHARACTERS} characters", 1)
-    tokens = list(_tokens(text))
+    tokens = list(tokens_of(text))
     if not tokens:
         raise ExpressionError("an expression can't be empty", 1)
     _check_nesting(tokens)
@@ -166,7 +166,12 @@ def _contents(tokens: Sequence[Token]) -> tuple[list[Reference], set[str], list[
     return references, fields, patterns
 
 
-def _tokens(text: str) -> Iterator[Token]:
+def tokens_of(text: str) -> Iterator[Token]:
+    """The pieces of an expression, without spaces and comments.
+
+    Raises:
+        ExpressionError: there is something else.
+    """
     at = 0
     while at < len(text):
         found = _TOKEN.match(text, at)
@@ -263,7 +268,7 @@ def _path(tokens: Sequence[Token], at: int) -> tuple[tuple[str, ...], tuple[int,
                 break
             path.append(tokens[at + 1].text)
             at += 2
-        elif _is(tokens, at, "[") and _is(tokens, at + 2, "]") and (plain := _plain(tokens[at + 1])) is not None:
+        elif _is(tokens, at, "[") and _is(tokens, at + 2, "]") and (plain := plain_string(tokens[at + 1])) is not None:
             path.append(plain)
             at += 3
         else:
@@ -272,7 +277,7 @@ def _path(tokens: Sequence[Token], at: int) -> tuple[tuple[str, ...], tuple[int,
     return tuple(path), tuple(ends), at
 
 
-def _plain(token: Token) -> str | None:
+def plain_string(token: Token) -> str | None:
     """The text a string stands for, where it is written without escapes."""
     found = _PLAIN_STRING.fullmatch(token.text)
     return found[2] if found is not None else None

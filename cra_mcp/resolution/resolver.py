@@ -63,7 +63,7 @@ class Resolver:
         return found
 
     def ttl_seconds(self, query: Query, now_us: int, ttl_seconds: int) -> int:
-        """``ttl_seconds``, cut at the next instant at which a time window of a considered atlas opens or closes.
+        """``ttl_seconds``, cut at the next instant at which time can change what a considered atlas allows.
 
         Raises:
             RequestError: ``unknown_atlas`` or ``unknown_capability``.
@@ -72,7 +72,7 @@ class Resolver:
         return ttl_seconds if boundary is None else max(0, min(ttl_seconds, (boundary - now_us) // 1_000_000))
 
     def next_boundary(self, query: Query, now_us: int) -> int | None:
-        """The first instant after ``now_us`` at which a time window of a considered atlas opens or closes; None if none does.
+        """The first instant after ``now_us`` at which time can change what a considered atlas allows; None if it never does.
 
         Raises:
             RequestError: ``unknown_atlas`` or ``unknown_capability``.

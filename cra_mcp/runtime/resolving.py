@@ -46,7 +46,7 @@ class Resolving:
         )
 
     def unchanged_for_us(self) -> int | None:
-        """Microseconds until a time window opens or closes, which can change what anybody is allowed or told; None: none will."""
+        """Microseconds until time can change what anybody is allowed or told; None: it never does."""
         now_us = self._config.clock_ns() // 1_000
         boundary = self._resolver.next_boundary(Query(""), now_us)
         return None if boundary is None else boundary - now_us
