@@ -26,8 +26,7 @@ class Spending:
         """Microseconds until ``amount`` fits into the budget; 0 if it does now, None if it never does."""
         if amount > budget.max_cost:
             return None
-        now_us = self._at(now_us)
-        first = bisect_right(self.times, now_us - budget.window_us)
+        first = bisect_right(self.times, self._at(now_us) - budget.window_us)
         over = sum(self.amounts[first:]) + amount - budget.max_cost
         if over <= 0:
             return 0

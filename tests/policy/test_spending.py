@@ -36,8 +36,10 @@ def test_a_charge_fits_until_the_window_is_full_and_again_when_enough_has_left_i
 def test_a_clock_that_goes_back_frees_nothing():
     counters = Counters()
     assert counters.take((), FACTS, 1_000, [charge(10)])
-    assert counters.room_after_us(charge(1), FACTS, 10) == 100
+    assert counters.room_after_us(charge(1), FACTS, 10) == 1_090
     assert not counters.take((), FACTS, 10, [charge(1)])
+    assert not counters.take((), FACTS, 1_099, [charge(1)])
+    assert counters.take((), FACTS, 1_100, [charge(1)]), "who waits as long as told gets in"
 
 
 def test_a_cost_above_the_budget_keeps_others_out_until_it_has_left():
