@@ -13,6 +13,7 @@ from cra_mcp.atlas.archive import FOLDER, AtlasArchive
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.auth import keys
 from cra_mcp.auth.keys import KeyStore
+from cra_mcp.errors import SettingsError
 from cra_mcp.execution.backend import Backend
 from cra_mcp.execution.command import CommandBackend
 from cra_mcp.execution.http_endpoint import HttpBackend
@@ -29,13 +30,13 @@ from cra_mcp.state.database import Database
 from cra_mcp.state.freezes import Freezes
 from cra_mcp.trace.chainfile import Bounds
 from cra_mcp.trace.checkpointing import CheckpointCounts, Checkpointer
-from cra_mcp.trace.delivery import Sink
+from cra_mcp.trace.delivery import Delivery, Sink
 from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.detect.key import TokenKey
 from cra_mcp.trace.detect.own import load_patterns
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.index import TraceIndex
-from cra_mcp.trace.keeping import KeptCheckpoints
+from cra_mcp.trace.keeping import STAMPED, KeptCheckpoints
 from cra_mcp.trace.keyfile import load_key
 from cra_mcp.trace.memory import MemoryStore
 from cra_mcp.trace.redacting import RedactingStore
@@ -137,8 +138,13 @@ def open_checkpointer(config: RuntimeConfig, store: TraceStore) -> Checkpointer 
     """What makes the checkpoints of ``store``; None where none are kept: in memory, or by setting.
 
     Raises:
-        SettingsError: they can't be copied to where the settings say.
+        SettingsError: they can't be copied to where the settings say, or not be timestamped.
     """
+    if config.checkpoint_every == 0 and config.timestamp_authority:
+        raise SettingsError(
+            "there is nothing to timestamp: checkpoints are turned off",
+            hint="unset timestamp_authority (CRA_TIMESTAMP_AUTHORITY), or let checkpoint_every be above 0",
+        )
     if config.checkpoint_every == 0 or config.store == "memory":
         return None
     source = config.checkpoint_key
@@ -147,6 +153,7 @@ def open_checkpointer(config: RuntimeConfig, store: TraceStore) -> Checkpointer 
         key=lambda: load_key(source, config.data_path, os.environ),
         kept=KeptCheckpoints(config.trace_path),
         sinks=open_sinks(config) if config.checkpoint_to else (),
+        timestamps=open_timestamps(config) if config.timestamp_authority else None,
         every=config.checkpoint_every,
         interval_s=config.checkpoint_interval_s,
     )
@@ -165,6 +172,20 @@ def open_sinks(config: RuntimeConfig) -> list[Sink]:
     source = config.checkpoint_key or ""
     hidden = frozenset({source.removeprefix("env:")} if source.startswith("env:") else ())
     return [sink_of(text, os.environ, hidden=hidden) for text in config.checkpoint_to]
+
+
+def open_timestamps(config: RuntimeConfig) -> Delivery:
+    """What has checkpoints timestamped by the authority a configuration names.
+
+    Raises:
+        SettingsError: it can't be asked; ``missing_extra``; ``timestamp_ca``: its certificates can't be read.
+    """
+    from cra_mcp.trace import timestamping  # noqa: PLC0415 - loads HTTP and TLS, for those who want timestamps
+
+    url = timestamping.authority_url(config.timestamp_authority or "")
+    authorities = timestamping.load_authorities(config.timestamp_ca) if config.timestamp_ca is not None else ()
+    authority = timestamping.TimestampAuthority(url, KeptCheckpoints(config.trace_path, STAMPED), authorities)
+    return Delivery(authority, latest_only=True, rest_s=config.timestamp_interval_s)
 
 
 def open_exports(config: RuntimeConfig) -> "tuple[LiveExport, ...]":

@@ -84,6 +84,9 @@ class RuntimeConfig:
         checkpoint_every: events of a session after which a signed checkpoint is made; 0: none are made.
         checkpoint_interval_s: seconds after which one is made if there were fewer.
         checkpoint_to: where copies go: ``folder:``, ``https:``, ``syslog+udp:``, ``syslog+tcp:``, ``syslog:`` or ``command:``.
+        timestamp_authority: URL of a time-stamping authority (RFC 3161) that is asked to date checkpoints.
+        timestamp_interval_s: seconds between two requests to it; of a session's checkpoints made meanwhile, the last is dated.
+        timestamp_ca: file of certificates (PEM) its answers must hold against before they are kept.
         checkpoint_key: ``file:PATH``, ``env:NAME`` or ``keyring:SERVICE/NAME``; None: a file in the data folder, made if needed.
         clock_ns: wall clock, nanoseconds since the epoch.
         new_id: source of identifiers.
@@ -123,6 +126,9 @@ class RuntimeConfig:
     checkpoint_interval_s: float = 60.0
     checkpoint_to: tuple[str, ...] = ()
     checkpoint_key: str | None = None
+    timestamp_authority: str | None = None
+    timestamp_interval_s: float = 15.0
+    timestamp_ca: Path | None = None
     clock_ns: Callable[[], int] = time.time_ns
     new_id: Callable[[], str] = new_uuid7
 
@@ -158,6 +164,7 @@ class RuntimeConfig:
             _require(cast("int", getattr(self, name)) >= 0, name, "must not be negative")
         for name in ("elicitation_timeout_s", "flush_interval_s", "segment_age_s", "checkpoint_interval_s"):
             _require(cast("float", getattr(self, name)) > 0, name, "must be above 0")
+        _require(self.timestamp_interval_s >= 0, "timestamp_interval_s", "must not be negative")
 
     @property
     def data_path(self) -> Path:
@@ -258,6 +265,9 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "checkpoint_interval_s": float,
     "checkpoint_to": List,
     "checkpoint_key": str,
+    "timestamp_authority": str,
+    "timestamp_interval_s": float,
+    "timestamp_ca": Path,
 }
 
 

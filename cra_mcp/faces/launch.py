@@ -46,6 +46,7 @@ _SERVE_EXAMPLES = (
     "cra-mcp serve --atlas customer-support --transport streamable-http --port 8765",
     "cra-mcp serve --atlas customer-support --transport streamable-http --require-key",
     "cra-mcp serve --atlas devops --checkpoint-to folder:/mnt/worm --checkpoint-to https://audit.example/checkpoints",
+    "cra-mcp serve --atlas devops --timestamp-authority https://tsa.example/tsr --tsa-ca tsa-root.pem",
     "cra-mcp serve --atlas customer-support --policy ./mine.yaml --overlay ./compliance",
 )
 _DEMO_EXAMPLES = ("cra-mcp demo", "cra-mcp demo --dir ./demo")
@@ -133,6 +134,23 @@ def serve(
             help="Key that signs them: file:PATH, env:NAME or keyring:SERVICE/NAME. Default: one made in the data folder.",
         ),
     ] = None,
+    timestamp_authority: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Have checkpoints dated by this time-stamping authority (RFC 3161; cra-mcp[timestamps]). Default: "
+            "CRA_TIMESTAMP_AUTHORITY.",
+        ),
+    ] = None,
+    timestamp_interval: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Ask it at most so often (15), and at the end.")
+    ] = None,
+    tsa_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tsa-ca", metavar="FILE", help="Keep its answers only if these certificates (PEM) vouch for them."
+        ),
+    ] = None,
     mode: Annotated[
         Literal["enforce", "shadow"] | None,
         typer.Option(
@@ -177,6 +195,9 @@ def serve(
         checkpoint_every=checkpoint_every,
         checkpoint_interval_s=checkpoint_interval,
         checkpoint_key=checkpoint_key,
+        timestamp_authority=timestamp_authority,
+        timestamp_interval_s=timestamp_interval,
+        timestamp_ca=tsa_ca,
         policy_files=policy,
         overlays=overlay,
         mode=mode,

@@ -177,8 +177,18 @@ class _Standing:
 
 def _of_checkpoints(counts: CheckpointCounts) -> tuple[tuple[str, str, int], ...]:
     """Sums over all sinks: their names are the operator's, and no label."""
-    sinks = counts.sinks
+    sinks, stamps = counts.sinks, counts.timestamps
+    stamped = (
+        (
+            ("cra_checkpoint_timestamps", "Timestamps the authority gave.", stamps.delivered),
+            ("cra_checkpoint_timestamps_failed", "Attempts to get one that failed.", stamps.failures),
+            ("cra_checkpoint_timestamps_waiting", "Sessions whose last checkpoint has none yet.", stamps.waiting),
+        )
+        if stamps is not None
+        else ()
+    )
     return (
+        *stamped,
         ("cra_checkpoints_signed", "Checkpoints made since the start.", counts.signed),
         ("cra_checkpoints_failed", "Attempts to make one that failed.", counts.failures),
         ("cra_checkpoint_copies_delivered", "Copies that arrived.", sum(sink.delivered for sink in sinks)),

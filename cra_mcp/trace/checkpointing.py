@@ -32,11 +32,15 @@ _CLOSE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CheckpointCounts:
-    """What was done so far. ``failures`` counts checkpoints that could not be made, each time."""
+    """What was done so far. ``failures`` counts checkpoints that could not be made, each time.
+
+    ``timestamps`` tells of the authority that is asked for them; None where none is.
+    """
 
     signed: int
     failures: int
     sinks: tuple[DeliveryCounts, ...]
+    timestamps: DeliveryCounts | None = None
 
 
 class _Log:
@@ -73,6 +77,7 @@ class Checkpointer:
         key: the key, asked for when the first checkpoint is due.
         kept: where they are kept beside the traces.
         sinks: where copies go.
+        timestamps: who is asked for timestamps; None for nobody.
         every: events after which one is due.
         interval_s: seconds an event may be without one.
     """
@@ -84,6 +89,7 @@ class Checkpointer:
         key: Callable[[], SignerKey],
         kept: KeptCheckpoints,
         sinks: Sequence[Sink] = (),
+        timestamps: Delivery | None = None,
         every: int,
         interval_s: float,
     ) -> None:
@@ -91,7 +97,9 @@ class Checkpointer:
         self._load_key = key
         self._key: SignerKey | None = None
         self._kept = kept
-        self._deliveries = [Delivery(sink) for sink in sinks]
+        self._copies = [Delivery(sink) for sink in sinks]
+        self._timestamps = timestamps
+        self._deliveries = [*self._copies, *([timestamps] if timestamps is not None else [])]
         self._every = every
         self._interval_s = interval_s
         self._logs: dict[str, _Log] = {}
@@ -135,7 +143,8 @@ class Checkpointer:
 
     def counts(self) -> CheckpointCounts:
         """What was done so far."""
-        return CheckpointCounts(self._signed, self._failures, tuple(each.counts() for each in self._deliveries))
+        stamped = self._timestamps.counts() if self._timestamps is not None else None
+        return CheckpointCounts(self._signed, self._failures, tuple(each.counts() for each in self._copies), stamped)
 
     def close(self) -> None:
         """Make the last checkpoints and deliver them, for five seconds at most. Safe to call twice."""

@@ -44,10 +44,18 @@ class DeliveryCounts:
 
 
 class Delivery:
-    """The queue of one sink and the thread that empties it. Does nothing before the first ``offer``."""
+    """The queue of one sink and the thread that empties it. Does nothing before the first ``offer``.
 
-    def __init__(self, sink: Sink) -> None:
+    Args:
+        sink: where to.
+        latest_only: a checkpoint takes the place of an earlier one of its session that is still waiting.
+        rest_s: seconds between one that was delivered and the next; none when closing.
+    """
+
+    def __init__(self, sink: Sink, *, latest_only: bool = False, rest_s: float = 0.0) -> None:
         self._sink = sink
+        self._latest_only = latest_only
+        self._rest_s = rest_s
         self._waiting: deque[tuple[str, int, bytes]] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -57,11 +65,16 @@ class Delivery:
 
     def offer(self, session_id: str, size: int, note: bytes) -> None:
         """Have a checkpoint delivered. Never waits."""
+        item = (session_id, size, note)
         with self._changed:
-            if len(self._waiting) >= _MAX_WAITING:
-                self._waiting.popleft()
-                self._dropped += 1
-            self._waiting.append((session_id, size, note))
+            place = self._place(session_id) if self._latest_only else None
+            if place is not None:
+                self._waiting[place] = item
+            else:
+                if len(self._waiting) >= _MAX_WAITING:
+                    self._waiting.popleft()
+                    self._dropped += 1
+                self._waiting.append(item)
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(target=self._run, name="cra-checkpoint-copy", daemon=True)
                 self._thread.start()
@@ -84,6 +97,9 @@ class Delivery:
         if left:
             _log.error("%d checkpoints did not reach %s; they are beside the traces", left, self._sink.name)
 
+    def _place(self, session_id: str) -> int | None:
+        return next((place for place, item in enumerate(self._waiting) if item[0] == session_id), None)
+
     def _run(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -96,8 +112,11 @@ class Delivery:
                 pause_s = _FIRST_PAUSE_S
                 with self._changed:
                     self._delivered += 1
-                    if self._waiting and self._waiting[0] is item:  # else it went as the oldest of a full queue
+                    if (
+                        self._waiting and self._waiting[0] is item
+                    ):  # else it went as the oldest of a full queue, or a later one came
                         self._waiting.popleft()
+                    self._changed.wait_for(lambda: self._closing, self._rest_s)
                 continue
             with self._changed:
                 if self._closing:

@@ -1,4 +1,4 @@
-"""The checkpoints kept beside the traces: one file a session, ``<session>.checkpoints``, that only grows.
+"""The checkpoints kept beside the traces: one file a session, ``<session>.checkpoints``, that only grows; another for timestamps.
 
 Rule: these are for convenience and for crashes. Whoever can change the trace can change them too: copies elsewhere convict, these
 don't. Source: specs/trace.md, "Checkpoints".
@@ -12,19 +12,27 @@ from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.trace.checkpoint import join_notes, split_notes
 
 SUFFIX = ".checkpoints"
+STAMPED = ".timestamps"
+"""What the file is called by that holds the checkpoints with a timestamp in them."""
 _MAX_BYTES = 256 * 1_048_576
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class KeptCheckpoints:
-    """The checkpoints of a folder of traces. One process writes those of a session: the one that writes its chain."""
+    """The checkpoints of a folder of traces. One process writes those of a session: the one that writes its chain.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: that of the traces.
+        suffix: of their files: ``SUFFIX`` or ``STAMPED``.
+    """
+
+    def __init__(self, folder: Path, suffix: str = SUFFIX) -> None:
         self._folder = folder
+        self._suffix = suffix
 
     def path(self, session_id: str) -> Path:
         """Where a session's are. The caller vouches for the form of the id."""
-        return self._folder / f"{session_id}{SUFFIX}"
+        return self._folder / f"{session_id}{self._suffix}"
 
     def read(self, session_id: str) -> list[bytes]:
         """A session's notes, the oldest first, unverified; none if there is no file. An unfinished last one is left out.

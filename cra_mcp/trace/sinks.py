@@ -5,15 +5,13 @@ back from here. Each delivery is bounded in time, and says by an ``OSError`` tha
 Source: specs/trace.md, "Copies"; RFC 5424 and RFC 6587 (syslog).
 """
 
-import http.client
 import os
 import shlex
 import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -21,8 +19,8 @@ import orjson
 
 from cra_mcp.errors import SettingsError
 from cra_mcp.trace.delivery import Sink
+from cra_mcp.trace.posting import TIMEOUT_S, post
 
-TIMEOUT_S = 10.0
 AUTHORIZATION = "CRA_CHECKPOINT_AUTHORIZATION"
 """Environment variable: the ``Authorization`` header of HTTP deliveries."""
 
@@ -70,24 +68,7 @@ class HttpSink:
 
     def deliver(self, session_id: str, size: int, note: bytes) -> None:
         """See ``Sink``. Which session and size it is stands in the note."""
-        url = self._url
-        host = url.hostname or ""
-        if url.scheme == "https":
-            connection = http.client.HTTPSConnection(
-                host, url.port, timeout=TIMEOUT_S, context=ssl.create_default_context()
-            )
-        else:
-            connection = http.client.HTTPConnection(host, url.port, timeout=TIMEOUT_S)
-        with closing(connection):
-            try:
-                connection.request(
-                    "POST", (url.path or "/") + (f"?{url.query}" if url.query else ""), note, self._headers
-                )
-                status = connection.getresponse().status
-            except http.client.HTTPException as error:
-                raise OSError(f"no HTTP answer ({type(error).__name__})") from error
-        if not http.client.OK <= status < http.client.MULTIPLE_CHOICES:
-            raise OSError(f"answered {status}")
+        post(self._url, note, self._headers)
 
 
 class SyslogSink:

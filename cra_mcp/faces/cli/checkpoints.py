@@ -10,6 +10,7 @@ from cra_mcp.faces.cli.evidence import keys_of
 from cra_mcp.faces.cli.exits import NO, epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, paint, say
+from cra_mcp.faces.cli.timestamps import Dates, TsaCa, authorities_of, dates_of
 from cra_mcp.faces.cli.traces import SessionId, find_session, open_traces
 from cra_mcp.faces.cli.verifying import Keys, app
 
@@ -108,7 +109,8 @@ def prove(
     """Print a proof that an event is in a signed trace.
 
     Who has the proof and the public key can check it without the trace and without this program: `verify-proof` does, and so does
-    specs/verifiers/verify-proof.mjs. A proof carries the event itself, and nothing of the others but hashes.
+    specs/verifiers/verify-proof.mjs. A proof carries the event itself, and nothing of the others but hashes; and the timestamp of
+    the checkpoint, where there is one.
     """
     from cra_mcp.trace.proof import prove_consistency, prove_inclusion  # noqa: PLC0415 - not for --help
 
@@ -124,7 +126,7 @@ def prove(
         proof = prove_consistency(lines, old, new)
     else:
         index = _index_of(lines, event or "")
-        proof = prove_inclusion(lines, index, known[-1])
+        proof = prove_inclusion(lines, index, _covering(known, index))
     if out is None:
         emit_line(proof.removesuffix(b"\n"))
     else:
@@ -132,13 +134,15 @@ def prove(
 
 
 def _checkpoints_of(session_id: str, given: list[Path] | None, folder: Path) -> "list[SignedCheckpoint]":
-    """Those of one session, by size. Whoever checks the proof checks their signatures."""
+    """Those of one session, by size, with a timestamp first. Whoever checks the proof checks their signatures."""
     from cra_mcp.trace.checkpoint import parse_checkpoint  # noqa: PLC0415 - not for --help
-    from cra_mcp.trace.keeping import KeptCheckpoints, read_notes  # noqa: PLC0415 - as said
+    from cra_mcp.trace.keeping import STAMPED, SUFFIX, KeptCheckpoints, read_notes  # noqa: PLC0415 - as said
+    from cra_mcp.trace.timestamp import stamps_of  # noqa: PLC0415 - as said
 
-    notes = (
-        KeptCheckpoints(folder).read(session_id) if not given else [n for path in given for n in read_notes(path)[0]]
-    )
+    if given:
+        notes = [note for path in given for note in read_notes(path)[0]]
+    else:
+        notes = [note for suffix in (STAMPED, SUFFIX) for note in KeptCheckpoints(folder, suffix).read(session_id)]
     found = [signed for signed in map(parse_checkpoint, notes) if signed.checkpoint.session_id == session_id]
     if not found:
         raise SettingsError(
@@ -146,7 +150,15 @@ def _checkpoints_of(session_id: str, given: list[Path] | None, folder: Path) -> 
             code="checkpoint_missing",
             hint="One is made at the end of a session, and every so often before it (`serve --checkpoint-every`).",
         )
-    return sorted(found, key=lambda signed: signed.checkpoint.size)
+    return sorted(found, key=lambda signed: (signed.checkpoint.size, not stamps_of(signed)))
+
+
+def _covering(known: "list[SignedCheckpoint]", index: int) -> "SignedCheckpoint":
+    """The one to prove an event by: the first with a timestamp, as that is the earliest time it is known from; else the last."""
+    from cra_mcp.trace.timestamp import stamps_of  # noqa: PLC0415 - not for --help
+
+    stamped = (signed for signed in known if signed.checkpoint.size > index and stamps_of(signed))
+    return next(stamped, known[-1])
 
 
 def _of_size(known: "list[SignedCheckpoint]", size: int) -> "SignedCheckpoint":
@@ -177,54 +189,71 @@ def _index_of(lines: list[bytes], text: str) -> int:
     epilog=epilog(
         "cra-mcp trace verify-proof denied.tlog-proof --key agents.vkey",
         "cra-mcp trace verify-proof growth.proof --key agents.vkey --json",
+        "cra-mcp trace verify-proof denied.tlog-proof --key agents.vkey --tsa-ca tsa-root.pem",
     ),
 )
 def verify_proof(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `prove` printed.")],
     key: Keys = None,
+    tsa_ca: TsaCa = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a proof, without the trace.
 
-    Prints the event that is proved. Without --key, the public key in the data folder is trusted. Exit code 1 if nothing is proved.
+    Prints the event that is proved. Without --key, the public key in the data folder is trusted. With --tsa-ca its timestamp is
+    checked too, and there must be one. Exit code 1 if nothing is proved.
     """
     from cra_mcp.trace import proof  # noqa: PLC0415 - not for --help
 
     keys = keys_of(key, config_of(data_dir=data_dir).data_path)
     with file.open("rb") as opened:
         data = opened.read(proof.MAX_PROOF_BYTES + 1)
+    authorities = authorities_of(tsa_ca)
     try:
         found = proof.verify_proof(data, keys)
+        dates = dates_of([found.signed] if isinstance(found, proof.Inclusion) else [found.old, found.new], authorities)
+        if dates.fault is not None:
+            raise TraceError(dates.fault[1], code=dates.fault[0])
     except TraceError as error:
         if as_json:
             emit_json({"ok": False, "code": error.code, "message": error.message})
         complain(f"{error.message} [{error.code}]", error.hint)
         raise typer.Exit(NO) from None
     if isinstance(found, proof.Inclusion):
-        _tell_inclusion(found, as_json=as_json)
+        _tell_inclusion(found, dates, as_json=as_json)
     else:
-        _tell_consistency(found, as_json=as_json)
+        _tell_consistency(found, dates, as_json=as_json)
 
 
-def _tell_inclusion(found: "Inclusion", *, as_json: bool) -> None:
+def _tell_inclusion(found: "Inclusion", dates: Dates, *, as_json: bool) -> None:
     checkpoint, signer = found.signed.checkpoint, found.key.name
     if as_json:
         fields = {"kind": "inclusion", "signer": signer, "origin": checkpoint.origin, "size": checkpoint.size}
-        emit_json({"ok": True, **fields, "index": found.index, "event": found.event.to_dict()})
+        more = {"timestamps": dates.to_dict()}
+        emit_json({"ok": True, **fields, "index": found.index, "event": found.event.to_dict(), **more})
         return
     from cra_mcp.faces.cli.events import text_of  # noqa: PLC0415 - not for --help
 
     emit(text_of(found.line))
     where = f"event {found.index} of the {checkpoint.size} of {checkpoint.origin}"
     say(f"{paint('proved', 'green')}: {where}, signed by {signer}")
+    _tell_dates(dates)
 
 
-def _tell_consistency(found: "Consistency", *, as_json: bool) -> None:
+def _tell_consistency(found: "Consistency", dates: Dates, *, as_json: bool) -> None:
     old, new = found.old.checkpoint, found.new.checkpoint
     if as_json:
         fields = {"kind": "consistency", "signer": found.key.name, "origin": new.origin}
-        emit_json({"ok": True, **fields, "old_size": old.size, "size": new.size})
+        emit_json({"ok": True, **fields, "old_size": old.size, "size": new.size, "timestamps": dates.to_dict()})
         return
     emit(f"{new.origin}: the first {old.size} of {new.size} events are those signed before")
     say(f"{paint('proved', 'green')}, signed by {found.key.name}")
+    _tell_dates(dates)
+
+
+def _tell_dates(dates: Dates) -> None:
+    for each in dates.dated:
+        say(f"{paint('proved', 'green')}: the first {each.size} events existed on {each}")
+    if dates.note is not None:
+        say(f"note: {dates.note}")

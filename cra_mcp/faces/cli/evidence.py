@@ -13,10 +13,10 @@ import typer
 from cra_mcp.errors import CRAError, SettingsError, TraceError
 
 if TYPE_CHECKING:
-    from cra_mcp.trace.checkpoint import Checkpoint, VerifierKey
+    from cra_mcp.trace.checkpoint import Checkpoint, SignedCheckpoint, VerifierKey
     from cra_mcp.trace.diagnosis import Source
 
-_SUFFIXES = {".checkpoint", ".checkpoints"}
+_SUFFIXES = {".checkpoint", ".checkpoints", ".timestamps"}
 Fault = tuple[str, str]
 """A stable code, and the same for people."""
 
@@ -32,6 +32,7 @@ class Evidence:
         signer: name of the key that signed them; None where there are none.
         fault: what is wrong with the checkpoints themselves.
         note: for people: why there are none.
+        stamped: those that have a timestamp, which is not verified.
     """
 
     source: "Source"
@@ -39,6 +40,7 @@ class Evidence:
     signer: str | None = None
     fault: Fault | None = None
     note: str | None = None
+    stamped: "tuple[SignedCheckpoint, ...]" = ()
 
 
 @dataclass(slots=True)
@@ -46,12 +48,14 @@ class Pool:
     """Checkpoints of any sessions. A fault whose session can't be told counts for every one."""
 
     checkpoints: "dict[str, list[Checkpoint]]" = field(default_factory=dict[str, list["Checkpoint"]])
+    stamped: "dict[str, list[SignedCheckpoint]]" = field(default_factory=dict[str, list["SignedCheckpoint"]])
     signers: dict[str, str] = field(default_factory=dict[str, str])
     faults: dict[str | None, Fault] = field(default_factory=dict[str | None, Fault])
 
     def take(self, note: bytes, keys: "Sequence[VerifierKey]", place: Path, session_id: str | None) -> None:
         """Add one note; ``session_id`` is the one its file is named after."""
         from cra_mcp.trace.checkpoint import parse_checkpoint  # noqa: PLC0415 - not for --help
+        from cra_mcp.trace.timestamp import stamps_of  # noqa: PLC0415 - as said
 
         named = session_id
         try:
@@ -66,7 +70,12 @@ class Pool:
             self.faults.setdefault(
                 session_id, ("checkpoint_origin", f"{place}: it holds a checkpoint of session {told}")
             )
-        self.checkpoints.setdefault(told, []).append(signed.checkpoint)
+        known = self.checkpoints.setdefault(told, [])
+        stamped = bool(stamps_of(signed))
+        if stamped:
+            self.stamped.setdefault(told, []).append(signed)
+        if not stamped or signed.checkpoint not in known:  # with a timestamp it is mostly one more copy
+            known.append(signed.checkpoint)
         self.signers[told] = signer.name
 
     def of(self, session_id: str | None, source: "Source") -> Evidence:
@@ -75,7 +84,9 @@ class Pool:
         found = tuple(self.checkpoints.get(session_id or "", ()))
         if not found and fault is None and source == "outside":
             fault = ("checkpoint_missing", "none of the checkpoints that were given is of this session")
-        return Evidence(source if found else "none", found, self.signers.get(session_id or ""), fault)
+        stamped = tuple(self.stamped.get(session_id or "", ()))
+        signer = self.signers.get(session_id or "")
+        return Evidence(source if found else "none", found, signer, fault, stamped=stamped)
 
 
 def keys_of(given: Sequence[str] | None, folder: Path) -> "list[VerifierKey]":
@@ -123,7 +134,7 @@ def gather(paths: Iterable[Path], keys: "Sequence[VerifierKey]") -> Pool:
 
 
 def beside(path: Path, session_id: str | None, keys: "Sequence[VerifierKey]", *, sure: bool) -> Evidence:
-    """What the checkpoints beside a trace say of it. One that a crash left unfinished is none.
+    """What the checkpoints beside a trace say of it, those with timestamps too. One that a crash left unfinished is none.
 
     Args:
         path: their file.
@@ -131,12 +142,16 @@ def beside(path: Path, session_id: str | None, keys: "Sequence[VerifierKey]", *,
         keys: whom to trust.
         sure: the keys were given. Else they are this machine's own, and a trace from elsewhere may be by another: that is no fault.
     """
-    if not path.exists():
+    from cra_mcp.trace.keeping import STAMPED  # noqa: PLC0415 - not for --help
+
+    files = [file for file in (path, path.with_suffix(STAMPED)) if file.exists()]
+    if not files:
         return Evidence("none")
     if not keys:
         return Evidence("none", note=_NO_KEY)
     pool = Pool()
-    _read(pool, path, keys, finished=False)
+    for file in files:
+        _read(pool, file, keys, finished=False)
     found = pool.of(session_id, "beside")
     if found.fault is not None and found.fault[0] == "checkpoint_unsigned" and not sure:
         return Evidence("none", note=_NO_KEY)

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cra_mcp.errors import TraceError, UnknownTraceError
-from cra_mcp.faces.cli.evidence import Evidence, Pool, beside, gather, keys_of
+from cra_mcp.faces.cli.evidence import Evidence, Fault, Pool, beside, gather, keys_of
 from cra_mcp.faces.cli.exits import NO, OK, epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, say
 from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.faces.cli.timestamps import Dates, TsaCa, authorities_of, dates_of
 from cra_mcp.faces.cli.traces import app
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
     from cra_mcp.trace.checkpoint import VerifierKey
     from cra_mcp.trace.diagnosis import Diagnosis
     from cra_mcp.trace.event import Head, Verification
@@ -50,16 +53,22 @@ class Found:
     evidence: Evidence
     guarantee: str | None
     lines: "Sequence[bytes]" = ()
+    dates: Dates = Dates()  # noqa: RUF009 - frozen
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong with the chain, nor with the checkpoints."""
-        return self.diagnosis.ok and self.evidence.fault is None
+        """Nothing is wrong with the chain, nor with the checkpoints and their timestamps."""
+        return self.diagnosis.ok and self.fault is None
+
+    @property
+    def fault(self) -> Fault | None:
+        """What is wrong with the checkpoints, or else with their timestamps."""
+        return self.evidence.fault or self.dates.fault
 
     def to_dict(self) -> dict[str, object]:
         """For ``--json``: the fields of a chain's verification, and what the checkpoints add."""
         found, evidence = self.diagnosis, self.evidence
-        fault_code, fault_message = evidence.fault or (None, None)
+        fault_code, fault_message = self.fault or (None, None)
         return {
             "trace": self.name,
             **self.check.to_dict(),
@@ -76,6 +85,7 @@ class Found:
                 "covered": found.covered,
                 "ended": found.ended,
             },
+            "timestamps": self.dates.to_dict(),
             "guarantee": self.guarantee,
         }
 
@@ -87,6 +97,7 @@ class Found:
         "cra-mcp trace verify ./copy.trace.jsonl",
         f"cra-mcp trace verify 01a1fbca --expect 24:4dcb1f0e{'0' * 56}",
         "cra-mcp trace verify 01a1fbca --checkpoint /mnt/worm --key agents.vkey",
+        "cra-mcp trace verify 01a1fbca --tsa-ca tsa-root.pem",
     )
 )
 def verify(
@@ -108,6 +119,7 @@ def verify(
         typer.Option(metavar="FILE|DIR", help="Checkpoints kept elsewhere: the chain must agree. Can be repeated."),
     ] = None,
     key: Keys = None,
+    tsa_ca: TsaCa = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
     store: Store = None,
@@ -117,10 +129,11 @@ def verify(
 
     A chain that holds shows that nothing in it was edited, removed or moved. Alone it can't show that its end was cut off or that
     all of it was written anew; checkpoints kept elsewhere (--checkpoint) can, and so does an event hash from a receipt (--expect).
-    Without --checkpoint, those beside the trace are used; without --key, the public key in the data folder is trusted. What has
-    been shown, and what not, is said on stderr.
+    Without --checkpoint, those beside the trace are used; without --key, the public key in the data folder is trusted. With
+    --tsa-ca the timestamps of checkpoints are checked: they show that events existed at a time. What has been shown, and what not,
+    is said on stderr.
     """
-    job = _Job(data_dir, trace_dir, store, tuple(checkpoint or ()), tuple(key or ()))
+    job = _Job(data_dir, trace_dir, store, tuple(checkpoint or ()), tuple(key or ()), tsa_ca)
     checker = _Checker(job)
     infos = checker.store.sessions() if all_traces else []
     names = [info.session_id for info in infos] if all_traces else list(sessions or ["latest"])
@@ -162,12 +175,16 @@ class Look:
     pool: Pool | None
     keys: "Sequence[VerifierKey]"
     sure: bool
+    authorities: "tuple[Certificate, ...] | None" = None
 
     def of(self, session_id: str | None, kept: Path) -> Evidence:
         """What there is about a session; ``kept`` is the file of the checkpoints beside its trace."""
-        if self.pool is not None:
-            return self.pool.of(session_id, "outside")
-        return beside(kept, session_id, self.keys, sure=self.sure)
+        near = beside(kept, session_id, self.keys, sure=self.sure)
+        if self.pool is None:
+            return near
+        found = self.pool.of(session_id, "outside")
+        stamped = [each for each in near.stamped if each.checkpoint in found.checkpoints]  # a timestamp proves itself
+        return replace(found, stamped=(*found.stamped, *stamped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +196,7 @@ class _Job:
     store: str | None
     checkpoint: tuple[Path, ...]
     key: tuple[str, ...]
+    tsa_ca: Path | None
 
 
 class _Checker:
@@ -189,7 +207,7 @@ class _Checker:
         keys = keys_of(list(job.key), config.data_path)
         pool = gather(job.checkpoint, keys) if job.checkpoint else None
         self.store = open_traces(job.data_dir, job.trace_dir, job.store)
-        self.look = Look(pool, keys, sure=bool(job.key))
+        self.look = Look(pool, keys, sure=bool(job.key), authorities=authorities_of(job.tsa_ca))
         self._folder = config.trace_path
 
     def examine(self, name: str, head: "Head | None" = None) -> Found:
@@ -231,7 +249,7 @@ def examine(store: "TraceStore", name: str, head: "Head | None", look: Look, fol
     check = verify_lines(lines, session_id=session_id, expect_head=head, tail=rest)
     found = diagnose(lines, check, evidence.checkpoints)
     shown = guarantee(found, evidence.source, evidence.signer) if found.ok and evidence.fault is None else None
-    return Found(name, check, found, evidence, shown, lines)
+    return Found(name, check, found, evidence, shown, lines, dates_of(evidence.stamped, look.authorities))
 
 
 def _gone(session_id: str, pool: Pool) -> Found:
@@ -276,16 +294,17 @@ def _tell(found: Found) -> None:
     if not diagnosis.ok:
         emit(f"{paint('BROKEN', 'red')}  {name}  event {diagnosis.bad_index}: {diagnosis.code} ({diagnosis.kind})")
         complain(f"{name}: event {diagnosis.bad_index}: {diagnosis.message} [{diagnosis.code}]")
-    elif evidence.fault is not None:
-        emit(f"{paint('BROKEN', 'red')}  {name}  {evidence.fault[0]}")
+    elif found.fault is not None:
+        emit(f"{paint('BROKEN', 'red')}  {name}  {found.fault[0]}")
     else:
         head = found.check.head.event_hash if found.check.head is not None else "-"
         signed = f", {diagnosis.covered} signed" if diagnosis.checkpoints else ""
         emit(f"{paint('ok', 'green')}  {name}  {diagnosis.events} events{signed}, head {head}")
-    if evidence.fault is not None:
-        complain(f"{name}: {evidence.fault[1]} [{evidence.fault[0]}]")
-    if evidence.note is not None:
-        say(f"note: {evidence.note}")
+    if found.fault is not None:
+        complain(f"{name}: {found.fault[1]} [{found.fault[0]}]")
+    for note in (evidence.note, found.dates.note):
+        if note is not None:
+            say(f"note: {note}")
 
 
 def _tell_how_far(found: Sequence[Found]) -> None:
@@ -293,8 +312,22 @@ def _tell_how_far(found: Sequence[Found]) -> None:
     if len(found) == 1:
         if found[0].guarantee is not None:
             say(found[0].guarantee)
+            _tell_when(found[0])
         return
     sources = Counter(each.evidence.source for each in found if each.ok)
     parts = [f"{sources[source]} {text}" for source, text in _SOURCES.items() if sources[source]]
     if parts:
         say(f"{', '.join(parts)}; verify one by itself to be told what that shows")
+
+
+def _tell_when(found: Found) -> None:
+    """When the events existed, by the last timestamp that holds."""
+    if not found.dates.dated:
+        return
+    last = found.dates.dated[-1]
+    said = ""
+    if found.lines:
+        from cra_mcp.trace.event import parse  # noqa: PLC0415 - not for --help
+
+        said = f" The last of them is dated {parse(found.lines[last.size - 1]).timestamp} by the runtime itself."
+    say(f"The first {last.size} events existed on {last}.{said}")
