@@ -11,6 +11,7 @@ setup:
     {{python}} -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
     {{python}} tests/clients/install.py
     {{python}} tests/clients/environments.py
+    -{{python}} tests/clients/debian.py
 
 # The tests, with what they need installed first, and the branch coverage that may not fall
 test *ARGS: setup

@@ -1,7 +1,6 @@
 """A time-stamping authority on loopback, whose answers are made by ``openssl ts``, and certificates for it."""
 
 import os
-import shutil
 import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,8 @@ from cryptography.x509 import (
     random_serial_number,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tests.clients.debian import program
 
 _CONFIGURATION = """
 [tsa]
@@ -43,12 +44,11 @@ _PATIENCE_S = 30
 
 def openssl(*arguments: str | Path, folder: Path) -> bytes:
     """Run the program; fails where it does."""
-    program = shutil.which("openssl")
-    assert program is not None, "the tests of timestamps need the program openssl"
+    found = program("openssl")
     done = subprocess.run(
-        [program, *map(str, arguments)],
+        [str(found.path), *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "OPENSSL_CONF": str(folder / "openssl.cnf")},
+        env={**os.environ, **found.environment, "OPENSSL_CONF": str(folder / "openssl.cnf")},
         capture_output=True,
         check=False,
         timeout=_PATIENCE_S,
