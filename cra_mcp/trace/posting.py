@@ -1,6 +1,7 @@
 """One POST to a service the operator named.
 
-Rule: bounded in time and size, as a whole; no redirect is followed, and nothing that is not 2xx is a success.
+Rule: each silence is bounded, and so are size and time of what is read of an answer; no redirect is followed, and nothing that is
+not 2xx is a success.
 """
 
 import http.client
@@ -11,7 +12,7 @@ from contextlib import closing
 from urllib.parse import SplitResult
 
 TIMEOUT_S = 10.0
-"""Of the connection and of each silence; reading the answer ends after that long as a whole."""
+"""Of the connection, of each silence, and of reading an answer's content as a whole."""
 
 _PART_BYTES = 4_096
 

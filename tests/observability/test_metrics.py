@@ -72,19 +72,22 @@ async def test_checkpoints_and_their_copies_are_counted(atlas: Path, tmp_path: P
     copies = tmp_path / "copies"
     copies.mkdir()
     targets = ("--checkpoint-to", f"folder:{copies}", "--checkpoint-to", f"folder:{tmp_path / 'missing'}")
+    targets += ("--timestamp-authority", "http://127.0.0.1:1/")  # where nobody answers
     async with served(atlas, "--metrics", "--checkpoint-every", "1", *targets) as server:
         async with Client(f"{server.url}/mcp", cache=None) as client:
             await client.call_tool("do_echo", {"text": "x"})
         with anyio.fail_after(20):
             while True:
                 found = {name: value for (name, _), value in (await scrape(server.url)).items()}
-                if found["cra_checkpoint_copies_delivered"] and found["cra_checkpoint_copies_failed"]:
+                failed = found["cra_checkpoint_copies_failed"] and found["cra_checkpoint_timestamps_failed"]
+                if found["cra_checkpoint_copies_delivered"] and failed:
                     break
                 await anyio.sleep(0.05)
     assert found["cra_checkpoints_signed"] >= 1
     assert found["cra_checkpoints_failed"] == 0
     assert found["cra_checkpoint_copies_waiting"] >= 1
     assert found["cra_checkpoint_copies_dropped"] == 0
+    assert (found["cra_checkpoint_timestamps"], found["cra_checkpoint_timestamps_waiting"]) == (0, 1)
 
 
 async def test_exports_are_counted_by_what_became_of_their_events(atlas: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What timestamps say of checkpoints, checked against given certificates, for ``trace verify`` and ``verify-proof``."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,14 +28,19 @@ TsaCa = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """A checkpoint's events existed at a time."""
+    """A checkpoint's events existed at a time.
+
+    Attributes:
+        recorded: when the last of them says it was recorded, by the runtime's own clock; None where it is not at hand.
+    """
 
     size: int
     timestamp: "Timestamp"
+    recorded: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """For ``--json``."""
-        return {"size": self.size, **self.timestamp.to_dict()}
+        return {"size": self.size, "recorded": self.recorded, **self.timestamp.to_dict()}
 
     def __str__(self) -> str:
         given = self.timestamp
@@ -86,8 +92,10 @@ def authorities_of(path: Path | None) -> "tuple[Certificate, ...] | None":
     return load_authorities(path)
 
 
-def dates_of(signed: "Sequence[SignedCheckpoint]", authorities: "Sequence[Certificate] | None") -> Dates:
-    """Check every timestamp in checkpoints whose own signatures were verified."""
+def dates_of(
+    signed: "Sequence[SignedCheckpoint]", authorities: "Sequence[Certificate] | None", lines: Sequence[bytes] = ()
+) -> Dates:
+    """Check every timestamp in checkpoints whose own signatures were verified; ``lines`` are those of the trace, if at hand."""
     from cra_mcp.trace.timestamp import stamps_of, verify_stamp, without_stamps  # noqa: PLC0415 - not for --help
 
     found = [(each, stamp) for each in signed for stamp in stamps_of(each)]
@@ -99,8 +107,17 @@ def dates_of(signed: "Sequence[SignedCheckpoint]", authorities: "Sequence[Certif
     fault: tuple[str, str] | None = None
     for each, stamp in found:
         try:
-            dated.append(Dated(each.checkpoint.size, verify_stamp(stamp.token, without_stamps(each), authorities)))
+            timestamp = verify_stamp(stamp.token, without_stamps(each), authorities)
+            dated.append(Dated(each.checkpoint.size, timestamp, _recorded(lines, each.checkpoint.size)))
         except TraceError as error:
             fault = fault or (error.code, f"checkpoint of {each.checkpoint.size} events: {error.message}")
     dated.sort(key=lambda one: (one.size, one.timestamp.time))
     return Dates(len(found), tuple(dated), fault, checked=True)
+
+
+def _recorded(lines: Sequence[bytes], size: int) -> str | None:
+    from cra_mcp.trace.event import parse  # noqa: PLC0415 - not for --help
+
+    with suppress(TraceError, IndexError):  # a chain that is broken or cut off is told of elsewhere
+        return parse(lines[size - 1]).timestamp
+    return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cra_mcp.errors import TraceError, UnknownTraceError
+from cra_mcp.errors import SettingsError, TraceError, UnknownTraceError
 from cra_mcp.faces.cli.evidence import Evidence, Fault, Pool, beside, gather, keys_of
 from cra_mcp.faces.cli.exits import NO, OK, epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
@@ -23,7 +23,7 @@ from cra_mcp.faces.cli.traces import app
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from cra_mcp.trace.checkpoint import VerifierKey
+    from cra_mcp.trace.checkpoint import SignedCheckpoint, VerifierKey
     from cra_mcp.trace.diagnosis import Diagnosis
     from cra_mcp.trace.event import Head, Verification
     from cra_mcp.trace.store import TraceStore
@@ -179,12 +179,16 @@ class Look:
 
     def of(self, session_id: str | None, kept: Path) -> Evidence:
         """What there is about a session; ``kept`` is the file of the checkpoints beside its trace."""
-        near = beside(kept, session_id, self.keys, sure=self.sure)
         if self.pool is None:
-            return near
+            return beside(kept, session_id, self.keys, sure=self.sure)
         found = self.pool.of(session_id, "outside")
-        stamped = [each for each in near.stamped if each.checkpoint in found.checkpoints]  # a timestamp proves itself
-        return replace(found, stamped=(*found.stamped, *stamped))
+        if self.authorities is None:
+            return found
+        stamped: Sequence[SignedCheckpoint] = ()
+        with suppress(SettingsError):  # what lies beside the trace can't be in the way of what was given
+            stamped = beside(kept, session_id, self.keys, sure=self.sure).stamped
+        known = [each for each in stamped if each.checkpoint in found.checkpoints]  # a timestamp proves itself
+        return replace(found, stamped=(*found.stamped, *known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +253,7 @@ def examine(store: "TraceStore", name: str, head: "Head | None", look: Look, fol
     check = verify_lines(lines, session_id=session_id, expect_head=head, tail=rest)
     found = diagnose(lines, check, evidence.checkpoints)
     shown = guarantee(found, evidence.source, evidence.signer) if found.ok and evidence.fault is None else None
-    return Found(name, check, found, evidence, shown, lines, dates_of(evidence.stamped, look.authorities))
+    return Found(name, check, found, evidence, shown, lines, dates_of(evidence.stamped, look.authorities, lines))
 
 
 def _gone(session_id: str, pool: Pool) -> Found:
@@ -325,9 +329,5 @@ def _tell_when(found: Found) -> None:
     if not found.dates.dated:
         return
     last = found.dates.dated[-1]
-    said = ""
-    if found.lines:
-        from cra_mcp.trace.event import parse  # noqa: PLC0415 - not for --help
-
-        said = f" The last of them is dated {parse(found.lines[last.size - 1]).timestamp} by the runtime itself."
-    say(f"The first {last.size} events existed on {last}.{said}")
+    own = f" The runtime itself dated the last of them {last.recorded}." if last.recorded is not None else ""
+    say(f"The first {last.size} events existed on {last}.{own}")

@@ -72,6 +72,7 @@ def test_checkpoints_kept_elsewhere_are_dated_by_the_timestamps_beside_the_trace
     assert told.returncode == 0
     assert "events existed on" in told.stderr
     assert "within 1.5 s, says CN=Test stamper" in told.stderr
+    assert "The runtime itself dated the last of them" in told.stderr
 
 
 def test_timestamps_nobody_checked_are_said_to_be_so(dated: Dated) -> None:

@@ -1,4 +1,4 @@
-"""OTLP read by the protocol's own classes, OCSF by the schema it publishes and by models of it."""
+"""OTLP read by the protocol's own classes (protobuf's, and those for JSON), OCSF by the schema it publishes and by models of it."""
 
 import base64
 import json
@@ -11,6 +11,8 @@ from ocsf_json_schema.embedded import OcsfJsonSchemaEmbedded
 from ocsf_json_schema.loader import get_ocsf_schema
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto_json.collector.logs.v1 import logs_service
+from opentelemetry.proto_json.collector.trace.v1 import trace_service
 from py_ocsf_models.events.findings.detection_finding import DetectionFinding
 
 from cra_mcp.trace.event import Event
@@ -41,11 +43,26 @@ def in_protobuf_json(value: object) -> object:
     return result
 
 
+def in_otlp_json(data: bytes, request: type) -> None:
+    """Read by OpenTelemetry's own classes for OTLP/JSON, which must write again what they read, but for default values."""
+    assert without_defaults(request.from_json(data).to_dict()) == without_defaults(json.loads(data))
+
+
+def without_defaults(value: object) -> object:
+    if isinstance(value, list):
+        return [without_defaults(each) for each in value]
+    if isinstance(value, dict):
+        return {key: without_defaults(each) for key, each in value.items() if each not in ([], 0, "")}
+    return value
+
+
 def read_logs(data: bytes) -> ExportLogsServiceRequest:
+    in_otlp_json(data, logs_service.ExportLogsServiceRequest)
     return ParseDict(in_protobuf_json(json.loads(data)), ExportLogsServiceRequest())
 
 
 def read_spans(data: bytes) -> ExportTraceServiceRequest:
+    in_otlp_json(data, trace_service.ExportTraceServiceRequest)
     return ParseDict(in_protobuf_json(json.loads(data)), ExportTraceServiceRequest())
 
 
