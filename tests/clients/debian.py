@@ -72,7 +72,7 @@ def _is_current(folder: Path, wanted: str) -> bool:
 
 
 def _fetch(name: str, folder: Path) -> None:
-    """The packages of a program, by lists of our own: those of the system may be old, and are root's."""
+    """Download and unpack the packages of a program: by the system's lists, or by lists of our own where those don't serve."""
     if shutil.which("apt-get") is None:
         raise RuntimeError(f"install {name}, or name one in CRA_TEST_{name.upper()}: there is no apt to fetch it with")
     import pwd  # noqa: PLC0415 - not on Windows
@@ -80,18 +80,22 @@ def _fetch(name: str, folder: Path) -> None:
     print(f"fetching {name} with apt", file=sys.stderr)  # noqa: T201
     for part in ("lists/partial", "cache/archives/partial", "packages"):
         (folder / part).mkdir(parents=True)
-    settings = {
-        "Dir::State::lists": folder / "lists",
-        "Dir::Cache": folder / "cache",
-        "APT::Sandbox::User": pwd.getpwuid(os.getuid()).pw_name,
-    }
-    options = [part for setting, value in settings.items() for part in ("-o", f"{setting}={value}")]
-    _run("apt-get", *options, "-qq", "update", folder=folder)
-    _run("apt-get", *options, "-qq", "download", *_PACKAGES[name], folder=folder / "packages")
+    settings = {"Dir::Cache": folder / "cache", "APT::Sandbox::User": pwd.getpwuid(os.getuid()).pw_name}
+    download = ("-qq", "download", *_PACKAGES[name])
+    try:
+        _run("apt-get", *_options(settings), *download, folder=folder / "packages")
+    except RuntimeError:
+        settings["Dir::State::lists"] = folder / "lists"
+        _run("apt-get", *_options(settings), "-qq", "update", folder=folder)
+        _run("apt-get", *_options(settings), *download, folder=folder / "packages")
     for package in sorted((folder / "packages").iterdir()):
         _run("dpkg-deb", "-x", str(package), str(folder), folder=folder)
     for part in ("lists", "cache", "packages"):
         shutil.rmtree(folder / part)
+
+
+def _options(settings: Mapping[str, object]) -> list[str]:
+    return [part for setting, value in settings.items() for part in ("-o", f"{setting}={value}")]
 
 
 def _run(*argv: str, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A time-stamping authority on loopback, whose answers are made by ``openssl ts``, and certificates for it."""
 
 import os
+import re
 import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
@@ -104,12 +105,15 @@ class Certificates:
     def pem(self, name: str) -> bytes:
         return self.path(name).read_bytes()
 
-    def resign(self, token: bytes, signer: str) -> bytes:
-        """What is in a token, signed by another certificate, as no authority would."""
+    def resign(self, token: bytes, signer: str, *, ago: timedelta = timedelta()) -> bytes:
+        """What is in a token, signed by another certificate, and dated earlier."""
         (self.folder / "was.der").write_bytes(token)
         openssl(
             "cms", "-verify", "-noverify", "-inform", "DER", "-in", "was.der", "-out", "info.der", folder=self.folder
         )
+        info = self.folder / "info.der"
+        time = f"\x18\x0f{datetime.now(UTC) - ago:%Y%m%d%H%M%S}Z".encode()  # a GeneralizedTime
+        info.write_bytes(re.sub(rb"\x18\x0f[0-9]{14}Z", time, info.read_bytes()))
         form = ("-binary", "-nodetach", "-outform", "DER", "-econtent_type", "1.2.840.113549.1.9.16.1.4")
         files = (
             "-in",

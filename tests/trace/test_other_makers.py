@@ -10,6 +10,7 @@ import pytest
 
 from cra_mcp.trace.checkpoint import Checkpoint, SignerKey, origin_of
 from cra_mcp.trace.merkle import inclusion_proof, leaf_hash, root_of
+from cra_mcp.trace.timestamp import add_stamp
 
 KEY = SignerKey("example.com/agents", bytes(range(32)))
 SESSION = "01980000-0000-7000-8000-000000000001"
@@ -62,6 +63,8 @@ def test_sigstore_reads_and_verifies_a_checkpoint_and_every_proof_of_it(chain):
     done = read_by_sigstore(note, proofs)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"origin": checkpoint.origin, "size": 21, "root": checkpoint.root.hex()}
+    stamped = add_stamp(note.encode(), "tsa.example", bytes(2_000)).decode()  # a line it knows nothing of
+    assert read_by_sigstore(stamped, proofs).stdout == done.stdout
     proofs[3]["index"] = 4
     assert "VerificationError" in read_by_sigstore(note, proofs).stderr
     assert "VerificationError" in read_by_sigstore(note.replace("\n21\n", "\n22\n"), []).stderr

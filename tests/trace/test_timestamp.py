@@ -127,6 +127,14 @@ def test_a_certificate_that_was_over_at_the_time_given_is_told(token, certificat
     assert verify_stamp(certificates.resign(token, "stamper"), NOTE, roots)  # so it was the certificate
 
 
+def test_a_timestamp_outlives_the_certificate_it_was_signed_with(token, certificates, roots):
+    earlier = certificates.resign(token, "past", ago=timedelta(days=10))
+    found = verify_stamp(earlier, NOTE, roots)
+    assert timedelta(days=9) < datetime.now(UTC) - found.time < timedelta(days=11)
+    too_early = certificates.resign(token, "past", ago=timedelta(days=70))
+    assert code_of(verify_stamp, too_early, NOTE, roots) == "timestamp_expired"
+
+
 def test_a_changed_signature_is_told_as_forged(token, roots):
     assert code_of(verify_stamp, token[:-2] + bytes([token[-2] ^ 1]) + token[-1:], NOTE, roots) == "timestamp_forged"
 
