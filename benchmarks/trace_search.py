@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cra_mcp.trace.event import Draft, format_timestamp, link
 from cra_mcp.trace.index import TraceIndex
+from cra_mcp.trace.index_source import FileSource
 from cra_mcp.trace.search import Query, list_sessions, search
 from cra_mcp.trace.store import new_identifier
 
@@ -142,7 +143,7 @@ def main() -> int:
 
 
 def measure(folder: Path) -> dict:
-    index = TraceIndex(folder)
+    index = TraceIndex(FileSource(folder))
     figures: dict = {"index_s": timed_ms(index.update) / 1_000, "unchanged_ms": timed_ms(index.update), "queries": {}}
     with index.reading() as connection:
         (figures["events"],) = connection.execute("SELECT COUNT(*) FROM events").fetchone()

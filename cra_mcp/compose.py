@@ -36,6 +36,7 @@ from cra_mcp.trace.detect.key import TokenKey
 from cra_mcp.trace.detect.own import load_patterns
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.index import TraceIndex
+from cra_mcp.trace.index_source import FileSource, SqliteSource
 from cra_mcp.trace.keeping import STAMPED, KeptCheckpoints
 from cra_mcp.trace.keyfile import load_key
 from cra_mcp.trace.memory import MemoryStore
@@ -117,8 +118,8 @@ def open_store(config: RuntimeConfig) -> TraceStore:
     """The trace store of a configuration. Touches nothing until it is used."""
     if config.store == "memory":
         return MemoryStore(clock_ns=config.clock_ns, new_id=config.new_id)
-    if config.store.startswith(SQLITE):
-        path = Path(config.store.removeprefix(SQLITE)).expanduser()
+    path = database_of(config)
+    if path is not None:
         return SqliteStore(path, clock_ns=config.clock_ns, new_id=config.new_id)
     return FileStore(
         config.trace_path,
@@ -216,8 +217,18 @@ def open_detectors(config: RuntimeConfig) -> Detectors:
 
 
 def open_index(config: RuntimeConfig) -> TraceIndex | None:
-    """The index of the traces of a configuration; None where they are not in files. Touches nothing until it is used."""
-    return TraceIndex(config.trace_path) if config.store == "file" else None
+    """The index of the traces of a configuration; None where they are in memory. Touches nothing until it is used."""
+    if config.store == "memory":
+        return None
+    path = database_of(config)
+    return TraceIndex(SqliteSource(path) if path is not None else FileSource(config.trace_path))
+
+
+def database_of(config: RuntimeConfig) -> Path | None:
+    """The SQLite file of a configuration's traces; None where they are kept otherwise."""
+    if not config.store.startswith(SQLITE):
+        return None
+    return Path(config.store.removeprefix(SQLITE)).expanduser()
 
 
 def open_keys(config: RuntimeConfig) -> KeyStore:

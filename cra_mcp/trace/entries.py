@@ -13,7 +13,7 @@ from typing import cast
 
 import orjson
 
-from cra_mcp.trace.event import Event
+from cra_mcp.trace.event import Event, is_identifier
 from cra_mcp.trace.summary import summarise
 
 PLACES = 1_024
@@ -23,6 +23,8 @@ _MAX_TEXT = 4_096
 _MAX_DEPTH = 8
 _LATEST_US = 2**53 - 1  # so that an id fits SQLite's integers
 _OPAQUE = re.compile(r"[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_HASH_START_CHARS = 15  # what SQLite has room for in an integer
 _OPAQUE_LENGTHS = {36, 64}
 _KEYS = {"session": "xs", "agent": "xa", "action": "xc", "decision": "xd", "policy": "xp", "type": "xt"}
 
@@ -34,12 +36,14 @@ class Entry:
     Attributes:
         place: its id, but for others of the same microsecond.
         columns: sequence, timestamp, event_type, action_id, decision, policy_id, duration_ms.
+        names: event_id, hash_start: what it calls itself.
         text: the words of its payload.
         payload: as it was recorded.
     """
 
     place: int
     columns: tuple[int, str, str, str | None, str | None, str | None, float | None]
+    names: tuple[str | None, int | None]
     text: str
     payload: Mapping[str, object]
 
@@ -85,7 +89,16 @@ def entry_of(line: bytes) -> Entry | None:
     )
     words: list[str] = []
     _words(event.payload, words)
-    return Entry(place, columns, " ".join(words)[:_MAX_TEXT], event.payload)
+    event_id = event.event_id if is_identifier(event.event_id) else None
+    names = (event_id, hash_start(event.event_hash))
+    return Entry(place, columns, names, " ".join(words)[:_MAX_TEXT], event.payload)
+
+
+def hash_start(event_hash: object) -> int | None:
+    """The first 60 bits of a hash, as a number; None where it is none."""
+    if not isinstance(event_hash, str) or not _HASH.fullmatch(event_hash):
+        return None
+    return int(event_hash[:_HASH_START_CHARS], 16)
 
 
 def place_of(timestamp: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from cra_mcp.errors import TraceError
-from cra_mcp.trace.entries import place_of, term
+from cra_mcp.trace.entries import hash_start, place_of, term
 from cra_mcp.trace.event import format_timestamp
 
 _WORD = re.compile(r"[^\W_]+\*?")
@@ -24,7 +24,9 @@ _FIELDS = {
     "policy": "policy_id",
     "type": "event_type",
 }
-_COLUMNS = "session_id, agent_id, sequence, timestamp, event_type, action_id, decision, policy_id, duration_ms"
+_COLUMNS = (
+    "session_id, agent_id, sequence, timestamp, event_type, action_id, decision, policy_id, duration_ms, event_id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Found:
     decision: str | None
     policy_id: str | None
     duration_ms: float | None
+    event_id: str | None
 
     def to_dict(self) -> dict[str, object]:
         """A JSON object of the same names."""
@@ -108,6 +111,17 @@ def search(connection: sqlite3.Connection, query: Query, *, limit: int = 50) -> 
         f"SELECT {_COLUMNS} FROM {joined} JOIN sessions USING (session) WHERE {where} ORDER BY {place} DESC LIMIT ?"  # noqa: S608 - texts of ours
     )
     return [Found(*row) for row in connection.execute(statement, (*values, limit))]
+
+
+def locate(connection: sqlite3.Connection, name: str) -> list[tuple[str, int]]:
+    """Where events may be that have an id or a hash: session id and sequence. Whoever uses it looks whether they are there."""
+    start = hash_start(name)
+    condition, value = ("event_id = ?", name) if start is None else ("hash_start = ?", start)
+    rows = connection.execute(
+        f"SELECT session_id, sequence FROM events JOIN sessions USING (session) WHERE {condition} ORDER BY event LIMIT ?",  # noqa: S608 - texts of ours
+        (value, _MAX_VALUES),
+    )
+    return list(rows)
 
 
 def list_sessions(connection: sqlite3.Connection, *, limit: int = -1) -> list[Listed]:

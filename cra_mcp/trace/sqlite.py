@@ -243,7 +243,7 @@ class SqliteStore:
 
     @property
     def _lock_path(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.lock")
+        return lock_of(self._path)
 
     @contextmanager
     def _transaction(self, what: str, *, durable: bool = False) -> Generator[sqlite3.Connection]:
@@ -311,16 +311,28 @@ class SqliteStore:
         with self._read_lock:
             try:
                 if self._reader is None and self._path.exists():
-                    uri = f"{self._path.absolute().as_uri()}?mode=ro"
-                    self._reader = sqlite3.connect(
-                        uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-                    )
+                    self._reader = open_to_query(self._path)
                 reader = self._reader
                 if reader is None or not (session_id is None or _is_there(reader, session_id)):
                     raise UnknownTraceError(f"no trace of session {(session_id or '')[:80]!r}")
                 yield reader
             except sqlite3.Error as error:
                 raise TraceUnavailableError(f"can't read a trace: {error}", hint=_FREE) from error
+
+
+def lock_of(path: Path) -> Path:
+    """The lock of the process that writes a database."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def open_to_query(path: Path) -> sqlite3.Connection:
+    """A connection that can only read, and that threads may hand to each other.
+
+    Raises:
+        sqlite3.Error: it can't be opened.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
 
 
 def _is_there(reader: sqlite3.Connection, session_id: str) -> bool:

@@ -16,6 +16,7 @@ from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.event import Draft, Event, parse
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.index import TraceIndex
+from cra_mcp.trace.index_source import FileSource
 from cra_mcp.trace.search import Found, Query, count_sessions, list_sessions, search
 from cra_mcp.trace.summary import summarise
 
@@ -44,7 +45,7 @@ class World:
         self.folder = folder
         self.now_ns = START_NS
         self.store = FileStore(folder, clock_ns=lambda: self.now_ns, bounds=SMALL)
-        self.index = TraceIndex(folder)
+        self.index = TraceIndex(FileSource(folder))
 
     def write(self, number: int, *drafts: Draft, step_ns: int = 1_000_000_000) -> None:
         self.store.begin(session_id(number), TRACE)
@@ -373,7 +374,7 @@ def test_one_process_updates_at_a_time_and_the_others_read_what_there_is(world):
 
 
 def test_an_index_full_of_what_is_gone_is_made_anew(world, monkeypatch):
-    monkeypatch.setattr(index_module, "_BATCH", 3)
+    monkeypatch.setattr(index_module, "BATCH", 3)
     world.write(1, started(), *NOTES)
     world.index.update()
     world.store.close()
@@ -389,7 +390,7 @@ def test_an_index_full_of_what_is_gone_is_made_anew(world, monkeypatch):
 
 
 def test_a_folder_that_is_not_there_has_nothing_and_is_not_made(tmp_path):
-    index = TraceIndex(tmp_path / "none")
+    index = TraceIndex(FileSource(tmp_path / "none"))
     assert index.update() == index_module.Update()
     with index.reading() as connection:
         assert search(connection, Query()) == list_sessions(connection) == []

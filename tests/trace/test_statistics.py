@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cra_mcp.trace.index import TraceIndex
+from cra_mcp.trace.index_source import FileSource
 from cra_mcp.trace.statistics import By, Statistics, percentile
 from tests.faces.mcp.app import made
 from tests.trace import hostile
@@ -26,7 +27,7 @@ def of_lines(traces: Sequence[list[bytes]], by: By = "action", since: str | None
 
 
 def of_index(folder: Path, by: By, sessions: list[str] | None = None, since: str | None = None) -> Statistics:
-    counted, index = Statistics(by), TraceIndex(folder)
+    counted, index = Statistics(by), TraceIndex(FileSource(folder))
     index.update()
     with index.reading() as connection:
         counted.count_index(connection, sessions=sessions, since=since)

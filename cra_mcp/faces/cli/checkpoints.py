@@ -1,22 +1,26 @@
 """``trace key``, ``trace prove`` and ``trace verify-proof``: the key of checkpoints, and what they prove."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cra_mcp.errors import SettingsError, TraceError
+from cra_mcp.errors import SettingsError, TraceError, UnknownTraceError
 from cra_mcp.faces.cli.evidence import keys_of
 from cra_mcp.faces.cli.exits import NO, epilog
-from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
+from cra_mcp.faces.cli.finding import find_event
+from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, paint, say
+from cra_mcp.faces.cli.stores import find_session, open_traces
 from cra_mcp.faces.cli.timestamps import Dates, TsaCa, authorities_of, dates_of
-from cra_mcp.faces.cli.traces import SessionId, find_session, open_traces
 from cra_mcp.faces.cli.verifying import Keys, app
 
 if TYPE_CHECKING:
+    from cra_mcp.settings import RuntimeConfig
     from cra_mcp.trace.checkpoint import SignedCheckpoint, VerifierKey
     from cra_mcp.trace.proof import Consistency, Inclusion
+    from cra_mcp.trace.store import TraceStore
 
 
 _LONGEST_SEQUENCE = 17
@@ -85,12 +89,15 @@ def _read(path: Path) -> "VerifierKey":
 @app.command(
     epilog=epilog(
         "cra-mcp trace prove 01a1fbca 4 --out denied.tlog-proof",
-        "cra-mcp trace prove latest 01a1fbca-d011-720e-b030-f1034a65cba2 --checkpoint last.checkpoint",
+        "cra-mcp trace prove 01a1fbca-d011-720e-b030-f1034a65cba2 --checkpoint last.checkpoint",
         "cra-mcp trace prove 01a1fbca --consistency 1000 2000 --out growth.proof",
     )
 )
 def prove(
-    session: SessionId,
+    session: Annotated[
+        str,
+        typer.Argument(metavar="SESSION|EVENT", help="Session as elsewhere; or, alone, the id or hash of an event."),
+    ],
     event: Annotated[str | None, typer.Argument(metavar="[EVENT]", help="Sequence, id or hash of an event.")] = None,
     consistency: Annotated[
         tuple[int, int] | None,
@@ -105,6 +112,7 @@ def prove(
     ] = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    store: Store = None,
 ) -> None:
     """Print a proof that an event is in a signed trace.
 
@@ -114,23 +122,37 @@ def prove(
     """
     from cra_mcp.trace.proof import prove_consistency, prove_inclusion  # noqa: PLC0415 - not for --help
 
-    if (event is None) == (consistency is None):
+    if event is not None and consistency is not None:
         raise typer.BadParameter("give an event, or --consistency OLD NEW", param_hint="EVENT")
-    store = open_traces(data_dir, trace_dir)
-    session_id = find_session(store, session)
-    folder = config_of(data_dir=data_dir, trace_dir=trace_dir).trace_path
-    known = _checkpoints_of(session_id, checkpoint, folder)
-    lines = store.read(session_id)
+    config = config_of(data_dir=data_dir, trace_dir=trace_dir, store=store)
+    traces = open_traces(data_dir, trace_dir, store)
+    if event is None and consistency is None:
+        session_id, index, lines = _event_alone(config, traces, session)
+    else:
+        session_id = find_session(traces, session)
+        lines = traces.read(session_id)
+        index = _index_of(lines, event) if event is not None else -1
+    known = _checkpoints_of(session_id, checkpoint, config.trace_path)
     if consistency is not None:
         old, new = (_of_size(known, size) for size in consistency)
         proof = prove_consistency(lines, old, new)
     else:
-        index = _index_of(lines, event or "")
         proof = prove_inclusion(lines, index, _covering(known, index))
     if out is None:
         emit_line(proof.removesuffix(b"\n"))
     else:
         out.write_bytes(proof)
+
+
+def _event_alone(config: "RuntimeConfig", traces: "TraceStore", what: str) -> tuple[str, int, list[bytes]]:
+    """As ``find_event``; where there is a session of that id instead, its event was forgotten."""
+    try:
+        return find_event(config, traces, what)
+    except UnknownTraceError:
+        with suppress(UnknownTraceError):
+            traces.head(what)
+            raise typer.BadParameter("give an event, or --consistency OLD NEW", param_hint="EVENT") from None
+        raise
 
 
 def _checkpoints_of(session_id: str, given: list[Path] | None, folder: Path) -> "list[SignedCheckpoint]":

@@ -8,7 +8,7 @@ import typer
 
 from cra_mcp.errors import SettingsError
 from cra_mcp.faces.cli.exits import NO, OK
-from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
+from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import emit_json, say, table
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def search(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many.")] = 50,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Find events in all traces, the latest first.
@@ -51,7 +52,7 @@ def search(
     from cra_mcp.trace import search as searching  # noqa: PLC0415 - not for --help
 
     query = searching.Query(session, agent, action, decision, policy, event_type, since, until, text)
-    index = _index(data_dir, trace_dir)
+    index = _index(data_dir, trace_dir, store)
     follow(index)
     with index.reading() as connection:
         found = searching.search(connection, query, limit=limit)
@@ -82,14 +83,15 @@ def index(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make it anew from the traces.")] = False,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring the index that searches use up to date.
 
     Lists and searches do that by themselves; this is for the first time, which takes long for many traces. The index is a SQLite
-    file beside the traces, index.sqlite3; it can be deleted, and read with any tool.
+    file beside the traces, index.sqlite3 or PATH.index.sqlite3; it can be deleted, and read with any tool.
     """
-    followed = _index(data_dir, trace_dir)
+    followed = _index(data_dir, trace_dir, store)
     done = follow(followed, rebuild=rebuild)
     followed.close()
     if as_json:
@@ -115,17 +117,19 @@ def _progress() -> "Progress":
         now = time.monotonic()
         if sys.stderr.isatty() and now - began > _PATIENCE_S and (now - told > _EVERY_S or done >= total):
             told = now
-            sys.stderr.write(f"\rindexing traces: {done / max(total, 1):4.0%} of {total / 1e6:,.0f} MB")
+            sys.stderr.write(f"\rindexing traces: {done / max(total, 1):4.0%}")
             sys.stderr.write("\n" if done >= total else "")
             sys.stderr.flush()
 
     return tell
 
 
-def _index(data_dir: "Path | None", trace_dir: "Path | None") -> "TraceIndex":
+def _index(data_dir: "Path | None", trace_dir: "Path | None", store: str | None) -> "TraceIndex":
     from cra_mcp.compose import open_index  # noqa: PLC0415 - not for --help
 
-    opened = open_index(config_of(data_dir=data_dir, trace_dir=trace_dir))
+    opened = open_index(config_of(data_dir=data_dir, trace_dir=trace_dir, store=store))
     if opened is None:
-        raise SettingsError("only traces in files are indexed", hint="unset CRA_STORE, or query the database itself")
+        raise SettingsError(
+            "traces in memory are not indexed", hint="name a store that is kept, with --store or CRA_STORE"
+        )
     return opened

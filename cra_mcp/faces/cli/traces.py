@@ -70,7 +70,6 @@ def _indexed(config: "RuntimeConfig", limit: int) -> "tuple[list[dict[str, objec
     """What the index says, and how many there are; None where there is no index to be had."""
     from cra_mcp.compose import open_index  # noqa: PLC0415 - not for --help
     from cra_mcp.faces.cli.trace_search import follow  # noqa: PLC0415 - not for --help
-    from cra_mcp.trace.claim import is_chain_claimed  # noqa: PLC0415 - not for --help
     from cra_mcp.trace.search import count_sessions, list_sessions  # noqa: PLC0415 - not for --help
 
     index = open_index(config)
@@ -80,21 +79,22 @@ def _indexed(config: "RuntimeConfig", limit: int) -> "tuple[list[dict[str, objec
         follow(index)
         with index.reading() as connection:
             listed, total = list_sessions(connection, limit=limit or -1), count_sessions(connection)
+        entries: list[dict[str, object]] = [
+            {
+                "session_id": each.session_id,
+                "modified": each.modified,
+                "size_bytes": each.size_bytes,
+                "live": index.is_live(each.session_id),
+                "agent_id": each.agent_id,
+                "goal": each.goal,
+            }
+            for each in listed
+        ]
     except TraceUnavailableError:  # someone else's folder, or a full disk: the traces can be read all the same
         return None
     finally:
         index.close()
-    return [
-        {
-            "session_id": each.session_id,
-            "modified": each.modified,
-            "size_bytes": each.size_bytes,
-            "live": is_chain_claimed(config.trace_path, each.session_id),
-            "agent_id": each.agent_id,
-            "goal": each.goal,
-        }
-        for each in listed
-    ], total
+    return entries, total
 
 
 def _scanned(config: "RuntimeConfig", limit: int) -> "tuple[list[dict[str, object]], int]":

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from cra_mcp.errors import TraceError, UnknownTraceError
+from cra_mcp.errors import UnknownTraceError
 from cra_mcp.faces.cli.exits import NO
+from cra_mcp.faces.cli.finding import find_event
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable
 from cra_mcp.faces.cli.stores import find_session, open_traces
 
 if TYPE_CHECKING:
     from cra_mcp.faces.cli.kept_atlases import Governing, KeptAtlases
+    from cra_mcp.settings import RuntimeConfig
     from cra_mcp.trace.event import Event
     from cra_mcp.trace.store import TraceStore
     from cra_mcp.trace.story import Call, Request, Story
@@ -24,7 +26,6 @@ EXAMPLES = (
     "cra-mcp trace why 01a1fbca-d011-720e-b030-f1034a65cba2",
 )
 
-_UUID_TIME_CHARS = 13
 _LABEL_CHARS = 10
 _MAX_TEXT = 2_000
 
@@ -45,13 +46,15 @@ def why(
 
     The request, the answer, the decision, the approval and the outcome of the call it belongs to; the policies that determined it,
     with the reasons their atlas gives, where a copy of just that version is kept beside the traces; and its neighbours in the
-    call. It believes the trace: `verify` says whether it can be believed. Exit code 1 if the event can't be read.
+    call. It checks the event's own hash and believes the rest of the trace: `verify` says whether it can be believed. Exit code 1
+    if the event can't be read, or was changed.
     """
     from cra_mcp.faces.cli.kept_atlases import KeptAtlases  # noqa: PLC0415 - not for --help
     from cra_mcp.trace.story import tell  # noqa: PLC0415 - not for --help
 
+    config = config_of(data_dir=data_dir, trace_dir=trace_dir, store=store)
     traces = open_traces(data_dir, trace_dir, store)
-    session_id, place, lines = _find(traces, what, sequence)
+    session_id, place, lines = _find(config, traces, what, sequence)
     story = tell(lines)
     # By its place in the file, and not by the sequence it gives itself: those differ where somebody changed it.
     unreadable = {each.position: each for each in story.unreadable}
@@ -61,19 +64,22 @@ def why(
         )
         raise typer.Exit(NO)
     event = story.events[place - sum(position < place for position in unreadable)]
-    kept = KeptAtlases(config_of(data_dir=data_dir, trace_dir=trace_dir).trace_path)
+    kept = KeptAtlases(config.trace_path)
     told = explain(story, event, kept)
     if as_json:
         emit_json(told)
     else:
         _print(story, event, told, kept)
+    if not told["intact"]:
+        complain(f"event {place} was changed: it has not the hash it names", f"see `cra-mcp trace verify {session_id}`")
+        raise typer.Exit(NO)
 
 
 def explain(story: "Story", event: "Event", kept: "KeptAtlases") -> dict[str, object]:
     """All there is to say of an event, as JSON.
 
-    ``call``, ``request``, ``decision``, ``approval`` and ``atlas`` are null where there is none; ``chain`` lists the events that
-    led to it and followed from it, in order.
+    ``intact``: it has the hash it names. ``call``, ``request``, ``decision``, ``approval`` and ``atlas`` are null where there is
+    none; ``chain`` lists the events that led to it and followed from it, in order.
     """
     call = story.call_of(event)
     request = story.request_of(call if call is not None else event)
@@ -87,6 +93,7 @@ def explain(story: "Story", event: "Event", kept: "KeptAtlases") -> dict[str, ob
         chain += story.approvals.get(consent.approval_id, ())
     return {
         "event": event.to_dict(),
+        "intact": event.compute_hash() == event.event_hash,
         "request": _request(request),
         "call": _call(story, call),
         "decision": asdict(decision) if decision is not None else None,
@@ -99,7 +106,9 @@ def explain(story: "Story", event: "Event", kept: "KeptAtlases") -> dict[str, ob
     }
 
 
-def _find(store: "TraceStore", what: str, sequence: int | None) -> tuple[str, int, list[bytes]]:
+def _find(
+    config: "RuntimeConfig", store: "TraceStore", what: str, sequence: int | None
+) -> tuple[str, int, list[bytes]]:
     """Session, position and lines of the event that is meant.
 
     Raises:
@@ -113,50 +122,7 @@ def _find(store: "TraceStore", what: str, sequence: int | None) -> tuple[str, in
                 f"session {session_id} has {len(lines)} events, from 0", hint=f"see `cra-mcp trace show {session_id}`"
             )
         return session_id, sequence, lines
-    needle = _needle(what)
-    for session_id in _likely(store, what):
-        lines = store.read(session_id)
-        for place, line in enumerate(lines):
-            if needle in line and _is(line, what):
-                return session_id, place, lines
-    raise UnknownTraceError(
-        f"no event has the id or hash {what[:80]!r}", hint="give a session and a sequence, as in `trace why latest 10`"
-    )
-
-
-def _needle(what: str) -> bytes:
-    """What the stored line of an event with this id or hash holds."""
-    from cra_mcp.trace.event import is_identifier  # noqa: PLC0415 - not for --help
-
-    if is_identifier(what):
-        return f'"event_id":"{what}"'.encode()
-    if len(what) == 64 and not what.strip("0123456789abcdef"):  # noqa: PLR2004 - hex of SHA-256
-        return f'"event_hash":"{what}"'.encode()
-    raise typer.BadParameter(
-        "must be the whole id or hash of an event, or a session with a SEQUENCE after it", param_hint="EVENT"
-    )
-
-
-def _is(line: bytes, what: str) -> bool:
-    """Whether it is this event's own id or hash: a payload may name another's."""
-    from cra_mcp.trace.event import parse  # noqa: PLC0415 - not for --help
-
-    try:
-        event = parse(line)
-    except TraceError:
-        return False
-    return what in {event.event_id, event.event_hash}
-
-
-def _likely(store: "TraceStore", what: str) -> Sequence[str]:
-    """All sessions, those first that began before an id was made, which says when: the latest such first."""
-    names = sorted((info.session_id for info in store.sessions()), reverse=True)
-    if "-" not in what:
-        return names
-    born = what[:_UUID_TIME_CHARS]
-    return [name for name in names if name[:_UUID_TIME_CHARS] <= born] + [
-        name for name in names if name[:_UUID_TIME_CHARS] > born
-    ]
+    return find_event(config, store, what)
 
 
 def _request(request: "Request | None") -> dict[str, object] | None:

@@ -71,7 +71,7 @@ def test_events_are_found_in_all_traces_without_being_asked_to_index_them(place:
     assert done["updated"]
     assert done["counts"]["added"] > 8
     assert "0 events added" in cra("trace", "index", *where).stderr
-    assert cra("trace", "search", *where, env={"CRA_STORE": "sqlite:x"}).returncode == 3
+    assert cra("trace", "search", *where, env={"CRA_STORE": "memory"}).returncode == 3
 
 
 def test_traces_in_one_sqlite_file_are_read_with_the_same_commands(place: Place) -> None:
@@ -83,6 +83,12 @@ def test_traces_in_one_sqlite_file_are_read_with_the_same_commands(place: Place)
     (listed,) = json.loads(cra("trace", "list", *store, "--json").stdout)["sessions"]
     assert listed["size_bytes"] > 1_000
     assert "action.executed" in cra("trace", "show", "--events", *store).stdout
+    (found,) = json.loads(cra("trace", "search", "--type", "action.executed", *store, "--json").stdout)["events"]
+    assert found["session_id"] == listed["session_id"]
+    told = json.loads(cra("trace", "why", found["event_id"], *store, "--json").stdout)
+    assert (told["event"]["sequence"], told["intact"]) == (found["sequence"], True)
+    proved = cra("trace", "prove", found["event_id"], *store, "--data-dir", place.data)
+    assert (proved.returncode, proved.stdout.splitlines()[0]) == (0, "c2sp.org/tlog-proof@v1")
     assert cra("trace", "verify", "--all", *store).returncode == 0
     assert not (place.data / "traces").exists() or not list((place.data / "traces").glob("*.jsonl"))
     wrong = cra("trace", "list", "--store", "postgres:x")

@@ -124,4 +124,11 @@ def test_what_is_no_event_is_said_to_be_none(place: Place, trace: Path) -> None:
     unreadable = cra("trace", "why", trace.name[:36], "2", *where)
     assert (unreadable.returncode, unreadable.stdout, "\x1b" in unreadable.stderr) == (1, "", False)
     after = json.loads(cra("trace", "why", trace.name[:36], "3", *where, "--json").stdout)
-    assert after["event"] == json.loads(lines[3])
+    assert (after["event"], after["intact"]) == (json.loads(lines[3]), True)
+    trace.write_bytes(b"".join([*lines[:3], lines[3].replace(b"tool.delete", b"tool.delude"), *lines[4:]]))
+    changed = cra("trace", "why", json.loads(lines[3])["event_id"], *where, "--json")
+    assert (changed.returncode, json.loads(changed.stdout)["intact"], "was changed" in changed.stderr) == (
+        1,
+        False,
+        True,
+    )
