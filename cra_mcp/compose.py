@@ -132,7 +132,7 @@ def open_store(config: RuntimeConfig) -> TraceStore:
 
 def open_archive(config: RuntimeConfig) -> AtlasArchive | None:
     """Where atlases are kept for replay: beside the traces that name them. Touches nothing until it is used."""
-    return None if config.store == "memory" else AtlasArchive(config.trace_path / FOLDER)
+    return None if config.store == "memory" else AtlasArchive(config.trace_path / FOLDER, database_of(config))
 
 
 def open_checkpointer(config: RuntimeConfig, store: TraceStore) -> Checkpointer | None:

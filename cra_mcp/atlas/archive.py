@@ -6,8 +6,10 @@ Source: specs/trace.md, "Replay"; specs/atlas.md, "Digest".
 
 import logging
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,12 +23,14 @@ from cra_mcp.errors import AtlasInvalidError
 
 FOLDER = ".atlases"
 """Name of the archive in a folder of traces."""
+DATABASES = ".databases"
+"""Folder in an archive with a file for each database whose traces have their atlases in it: the path of the database."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""What atlases and policy files are kept under."""
 
 _log = logging.getLogger("cra_mcp.atlas")
 
 _PRIVATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-_HEX = frozenset("0123456789abcdef")
-_DIGEST_CHARS = 64
 _POLICY_FILE = "policy"
 
 
@@ -35,10 +39,13 @@ class AtlasArchive:
 
     Args:
         root: made when the first atlas is kept.
+        database: where the traces are that name what is kept, if not in the folder around ``root``.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, database: Path | None = None) -> None:
         self._root = root
+        self._database = database
+        self._held: Mapping[str, Mapping[str, bytes]] = {}  # to keep again what was let go while it is loaded
 
     def keep(self, package: Package) -> None:
         """Keep the files of an atlas. One that is kept already costs a look.
@@ -53,12 +60,41 @@ class AtlasArchive:
         """Keep an operator's policy file. As ``keep``."""
         self._keep(sha256_hex(data), {f"{_POLICY_FILE}{suffix}": data})
 
-    def _keep(self, digest: str, files: Mapping[str, bytes]) -> None:
-        target = self._root / digest
-        if target.is_dir():
-            return
-        draft = self._root / f".{uuid4()}"
+    def refresh(self, digests: Iterable[str]) -> None:
+        """Say that a trace is about to name all that is kept under ``digests``; what was let go meanwhile is kept again.
+
+        As ``keep``. What was loaded before and isn't named is let go of.
+        """
+        held, named = self._held, tuple(digests)
+        self._held = {digest: held[digest] for digest in named if digest in held}
+        for digest in named:
+            if not self._touch(digest) and digest in held:
+                self._keep(digest, held[digest])
+
+    def _touch(self, digest: str) -> bool:
+        """Whether something is kept under a digest; it counts as used now."""
         try:
+            os.utime(self._root / digest)
+        except FileNotFoundError:
+            return False
+        except OSError:  # someone else's folder
+            return (self._root / digest).is_dir()
+        return True
+
+    def _name_database(self) -> None:
+        """Say, in the archive, that a database elsewhere needs it."""
+        if self._database is not None:
+            text = os.fsencode(self._database.absolute())
+            with suppress(FileExistsError):
+                _write(self._root / DATABASES / sha256_hex(text)[:16], text + b"\n")
+
+    def _keep(self, digest: str, files: Mapping[str, bytes]) -> None:
+        self._held = {**self._held, digest: files}
+        target, draft = self._root / digest, self._root / f".{uuid4()}"
+        try:
+            self._name_database()
+            if self._touch(digest):
+                return
             draft.mkdir(mode=0o700, parents=True)
             for name, data in files.items():
                 _write(draft / name, data)
@@ -94,7 +130,7 @@ class AtlasArchive:
         return overlay if overlay.digest == digest else None
 
     def _folder(self, digest: str) -> Path | None:
-        if len(digest) != _DIGEST_CHARS or not _HEX.issuperset(digest):
+        if DIGEST.fullmatch(digest) is None:
             return None
         return self._root / digest
 

@@ -46,6 +46,13 @@ class LoadedAtlases:
         """What is in force now."""
         return self._gate.catalogue
 
+    def use(self) -> Catalogue:
+        """What is in force now, for a session that is about to name it: what is kept of it for replay stays."""
+        catalogue = self.catalogue
+        if self._archive is not None:
+            self._archive.refresh(each.digest for each in (*catalogue.atlases, *catalogue.overlays))
+        return catalogue
+
     def get(self, atlas_id: str) -> Atlas:
         """One loaded atlas.
 

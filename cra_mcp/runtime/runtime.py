@@ -114,7 +114,7 @@ class Runtime(Administration, Records):
         if agent_id is None:
             agent_id = principal.agent_id if principal is not None else self.config.agent_id
         return self._sessions.begin(
-            self._gate.catalogue,
+            self._atlases.use(),
             agent_id=agent_id,
             goal=goal,
             parent=self._sessions.running(parent_session_id) if parent_session_id is not None else None,

@@ -85,15 +85,11 @@ class FileStore:
             if known is not None:
                 known.trace_id = trace_id
                 return
-            if statement_path(self._directory, session_id).exists():
-                raise TraceUnavailableError(
-                    f"the trace of session {session_id} was pruned and can't be continued",
-                    hint="Start another session.",
-                )
             try:
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 claim = claim_chain(self._directory, session_id)
                 try:
+                    self._refuse_pruned(session_id)  # not before it is claimed: it may go meanwhile
                     file = self._open(session_id)
                 except BaseException:
                     claim.give_up()
@@ -260,6 +256,7 @@ class FileStore:
             try:
                 claim = claim_chain(self._directory, session_id)
                 try:
+                    self._refuse_pruned(session_id)  # not before it is claimed: it may go meanwhile
                     file = self._open(session_id)
                     file.close()
                     return file.recovery
@@ -269,6 +266,13 @@ class FileStore:
                 raise unavailable("recover a trace", error) from error
 
     # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _refuse_pruned(self, session_id: str) -> None:
+        if statement_path(self._directory, session_id).exists():
+            raise TraceUnavailableError(
+                f"the trace of session {session_id} was pruned and can't be continued",
+                hint="Start another session.",
+            )
 
     def _open(self, session_id: str) -> ChainFile:
         return ChainFile(self._directory, session_id, disk=self._disk, bounds=self._bounds, now_ns=self._clock_ns())

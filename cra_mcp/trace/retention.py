@@ -5,10 +5,8 @@ written, and what does not verify, stays. Source: specs/trace.md, "Retention".
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
@@ -18,40 +16,10 @@ from cra_mcp.canonical import canonical_bytes
 from cra_mcp.errors import TraceLockedError
 from cra_mcp.trace.claim import claim_chain, is_chain_claimed
 from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
-from cra_mcp.trace.event import format_timestamp, is_identifier, parse, verify
+from cra_mcp.trace.event import format_timestamp, is_identifier
+from cra_mcp.trace.keeping import KeptCheckpoints
 from cra_mcp.trace.segments import FOLDER, SUFFIX, lines_of, open_to_read, segments_of, statement_path
-
-FORM = "cra.trace.pruned/1"
-"""What a statement says it is."""
-
-Sign = Callable[[bytes], Mapping[str, str]]
-"""Signs the canonical form of a statement: what is put under its ``signature``."""
-
-_COPY_BYTES = 1_048_576
-_NS = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Pruning:
-    """What became of one chain old enough to go.
-
-    Attributes:
-        statement: what went, or would go; None for a chain that stays.
-        kept_because: ``live`` or a verification's code, for a chain that stays.
-    """
-
-    session_id: str
-    statement: Mapping[str, object] | None
-    kept_because: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What goes: chains whose last event is ``keep_s`` seconds old; damaged ones only if ``damaged``."""
-
-    keep_s: int
-    damaged: bool = False
-    dry_run: bool = False
+from cra_mcp.trace.statement import Pruning, Rule, Sign, fingerprint_of, judge, with_signature
 
 
 def prune(directory: Path, rule: Rule, now_ns: int, *, sign: Sign | None = None) -> Iterator[Pruning]:
@@ -85,7 +53,7 @@ class _Folder:
         self._directory = directory
         self._rule = rule
         self._now_ns = now_ns
-        self._until = format_timestamp(max(0, now_ns - rule.keep_s * _NS))
+        self._until = format_timestamp(rule.until_ns(now_ns))
         self._sign = sign
 
     def prune(self, session_id: str) -> Pruning | None:
@@ -111,48 +79,23 @@ class _Folder:
         done = self._judge(session_id)
         if done is None or done.statement is None:
             return done
-        signature = dict(self._sign(canonical_bytes(done.statement))) if self._sign else None
-        statement = {**done.statement, "signature": signature}
+        statement = with_signature(done.statement, self._sign)
         _write(path, statement)
         _delete(self._directory, statement)
         return Pruning(session_id, statement)
 
     def _judge(self, session_id: str) -> Pruning | None:
         """What would be said of a chain, if it may go; None for one with events too young."""
-        segments = segments_of(self._directory, session_id)
-        first: list[bytes] = []
-
-        def lines() -> Iterator[bytes]:
-            for line in lines_of(segments):
-                if not first:
-                    first.append(line)
-                yield line
-
-        check = verify(lines(), session_id=session_id, tail=_tail(segments[-1].path))
-        head = check.head
-        if head is not None and head.timestamp >= self._until:
-            return None
-        if not check.ok and not self._rule.damaged:
-            return Pruning(session_id, None, check.code)
-        paths = [*(segment.path for segment in segments), *sorted(self._directory.glob(f"{session_id}.torn-*"))]
-        statement: dict[str, object] = {
-            "statement": FORM,
-            "session_id": session_id,
-            "events": check.events,
-            "first_sequence": None,
-            "last_sequence": None,
-            "first_timestamp": None,
-            "last_timestamp": None,
-            "head_hash": None,
-            "code": check.code,
-            "files": [_fingerprint(self._directory, path) for path in paths],
-            "keep_seconds": self._rule.keep_s,
-            "pruned_at": format_timestamp(self._now_ns),
-        }
-        if head is not None:
-            statement |= {"first_sequence": 0, "last_sequence": head.sequence, "head_hash": head.event_hash}
-            statement |= {"first_timestamp": parse(first[0]).timestamp, "last_timestamp": head.timestamp}
-        return Pruning(session_id, statement)
+        directory, kept = self._directory, KeptCheckpoints(self._directory)
+        segments = segments_of(directory, session_id)
+        lines, tail = lines_of(segments), _tail(segments[-1].path)
+        done = judge(session_id, lines, kept.read(session_id), self._rule, self._now_ns, tail=tail)
+        if done is None or done.statement is None:
+            return done
+        paths = [*(segment.path for segment in segments), *sorted(directory.glob(f"{session_id}.torn-*"))]
+        paths += [path for path in [kept.path(session_id)] if path.exists()]
+        files = [fingerprint_of(directory, path) for path in paths]
+        return Pruning(session_id, {**done.statement, "files": files})
 
 
 def _finish(directory: Path, session_id: str) -> Pruning:
@@ -169,7 +112,7 @@ def _delete(directory: Path, statement: Mapping[str, object]) -> None:
         if not name.startswith(f"{statement['session_id']}.") or ".." in name:
             continue
         with suppress(FileNotFoundError):
-            if _fingerprint(directory, directory / name) == file:
+            if fingerprint_of(directory, directory / name) == file:
                 (directory / name).unlink()
     with suppress(OSError):  # not there, or not empty
         (directory / f"{statement['session_id']}{FOLDER}").rmdir()
@@ -187,15 +130,6 @@ def _write(path: Path, statement: Mapping[str, object]) -> None:
         disk.close(fd)
     draft.replace(path)
     disk.sync_folder(path.parent)
-
-
-def _fingerprint(directory: Path, path: Path) -> dict[str, object]:
-    size, content = 0, sha256()
-    with open_to_read(path) as file:
-        while part := file.read(_COPY_BYTES):
-            size += len(part)
-            content.update(part)
-    return {"name": path.relative_to(directory).as_posix(), "bytes": size, "sha256": content.hexdigest()}
 
 
 def _modified(directory: Path, session_id: str) -> str:

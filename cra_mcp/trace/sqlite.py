@@ -22,7 +22,7 @@ from cra_mcp.trace.disk import Disk
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
 from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS chains (
   session_id TEXT PRIMARY KEY, modified TEXT NOT NULL, size_bytes INTEGER NOT NULL, writing INTEGER NOT NULL
 ) STRICT;
@@ -35,8 +35,10 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE TABLE IF NOT EXISTS set_aside (
   session_id TEXT NOT NULL, number INTEGER NOT NULL, line BLOB NOT NULL, PRIMARY KEY (session_id, number)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS pruned (session_id TEXT PRIMARY KEY, statement BLOB NOT NULL) STRICT;
 """
 _BUSY_S = 5.0
+_PRUNED = "The table `pruned` of the database says what went."
 _FREE = "Free some disk space, or look at the disk; recording goes on by itself."
 
 
@@ -92,6 +94,11 @@ class SqliteStore:
                 known.trace_id = trace_id
                 return
             with self._transaction("begin a trace") as writer:
+                if _was_pruned(writer, session_id):
+                    raise TraceUnavailableError(
+                        f"the trace of session {session_id} was pruned and can't be continued",
+                        hint="Start another session.",
+                    )
                 recovery, head = _recover(writer, session_id)
                 writer.execute(
                     "INSERT INTO chains VALUES (?, ?, 0, 1) ON CONFLICT DO UPDATE SET writing = 1",
@@ -221,7 +228,7 @@ class SqliteStore:
             return []
         if self._claim is not None:
             return [TraceInfo(name, size, modified, live=name in self._chains) for name, size, modified, _ in rows]
-        is_written = Claim.is_taken(self._lock_path)
+        is_written = Claim.is_taken(lock_of(self._path))
         return [TraceInfo(name, size, modified, live=is_written and writing) for name, size, modified, writing in rows]
 
     def recover(self, session_id: str) -> Recovery:
@@ -240,10 +247,6 @@ class SqliteStore:
                 return recovery
 
     # --- inside ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _lock_path(self) -> Path:
-        return lock_of(self._path)
 
     @contextmanager
     def _transaction(self, what: str, *, durable: bool = False) -> Generator[sqlite3.Connection]:
@@ -275,18 +278,14 @@ class SqliteStore:
         if self._writer is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._claim is None:
-                self._claim = Claim.take(
-                    self._lock_path,
-                    "the trace database is being written",
-                    "One process writes it at a time: end that one, or give this one another file.",
-                )
+                self._claim = claim_database(self._path)
             with suppress(FileExistsError):
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
                 Disk().sync_folder(self._path.parent)
             writer = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 writer.execute("PRAGMA journal_mode = WAL")
-                writer.executescript(_SCHEMA)
+                writer.executescript(SCHEMA)
                 # Whatever the last process that wrote it did not get to say.
                 writer.execute("UPDATE chains SET writing = 0")
                 for session_id, chain in self._chains.items():
@@ -314,10 +313,21 @@ class SqliteStore:
                     self._reader = open_to_query(self._path)
                 reader = self._reader
                 if reader is None or not (session_id is None or _is_there(reader, session_id)):
+                    if reader is not None and _was_pruned(reader, session_id or ""):
+                        raise UnknownTraceError(f"the trace of session {session_id} was pruned", hint=_PRUNED)
                     raise UnknownTraceError(f"no trace of session {(session_id or '')[:80]!r}")
                 yield reader
             except sqlite3.Error as error:
                 raise TraceUnavailableError(f"can't read a trace: {error}", hint=_FREE) from error
+
+
+def claim_database(path: Path) -> Claim:
+    """The right to write a database. Raises as ``Claim.take``."""
+    return Claim.take(
+        lock_of(path),
+        "the trace database is being written",
+        "One process writes it at a time: end that one, or give this one another file.",
+    )
 
 
 def lock_of(path: Path) -> Path:
@@ -338,6 +348,12 @@ def open_to_query(path: Path) -> sqlite3.Connection:
 def _is_there(reader: sqlite3.Connection, session_id: str) -> bool:
     query = "SELECT 1 FROM chains WHERE session_id = ?"
     return is_identifier(session_id) and reader.execute(query, (session_id,)).fetchone() is not None
+
+
+def _was_pruned(connection: sqlite3.Connection, session_id: str) -> bool:
+    with suppress(sqlite3.OperationalError):  # a database nothing was pruned from yet may have no such table
+        return connection.execute("SELECT 1 FROM pruned WHERE session_id = ?", (session_id,)).fetchone() is not None
+    return False
 
 
 def _last_line(connection: sqlite3.Connection, session_id: str) -> bytes | None:

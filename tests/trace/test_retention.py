@@ -3,17 +3,22 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cra_mcp.canonical import canonical_bytes
 from cra_mcp.errors import TraceUnavailableError, UnknownTraceError
-from cra_mcp.trace import retention
+from cra_mcp.trace import file as file_module
 from cra_mcp.trace.chainfile import Bounds
+from cra_mcp.trace.checkpoint import Checkpoint, SignerKey, encode, join_notes
 from cra_mcp.trace.event import Draft
 from cra_mcp.trace.file import FileStore
-from cra_mcp.trace.retention import Rule, prune
+from cra_mcp.trace.merkle import leaf_hash, root_of
+from cra_mcp.trace.retention import prune
+from cra_mcp.trace.statement import FORM, Rule
 
 SESSION = "01980000-0000-7000-8000-00000000ab01"
 YOUNG = "01980000-0000-7000-8000-00000000ab02"
@@ -178,8 +183,93 @@ def test_a_statement_is_signed_where_there_is_a_key(tmp_path):
     assert signed == [canonical_bytes(statement)]
     stored = (tmp_path / f"{SESSION}.pruned.json").read_bytes()
     assert stored == canonical_bytes(dict(done.statement)) + b"\n"
-    assert statement["statement"] == retention.FORM
+    assert statement["statement"] == FORM
 
 
 def test_a_folder_that_is_not_there_has_nothing_to_prune(tmp_path):
     assert list(prune(tmp_path / "none", MONTH, NOW_NS)) == []
+
+
+def sign(folder: Path, lines: list[bytes]) -> Path:
+    """A checkpoint of these lines beside the chain."""
+    key = SignerKey.generate()
+    note = key.sign(
+        Checkpoint(f"{key.verifier.name}/{SESSION}", len(lines), root_of([leaf_hash(line) for line in lines]))
+    )
+    path = folder / f"{SESSION}.checkpoints"
+    path.write_bytes(join_notes([note]))
+    age(path)
+    return path
+
+
+def test_a_statement_takes_the_place_of_the_checkpoints_beside_a_chain(tmp_path):
+    lines = make(tmp_path).read(SESSION)
+    path = sign(tmp_path, lines)
+    note = path.read_bytes()
+    (done,) = prune(tmp_path, MONTH, NOW_NS)
+    assert list(everything(tmp_path)) == [f"{SESSION}.pruned.json"]
+    assert done.statement["root"] == encode(root_of([leaf_hash(line) for line in lines]))
+    assert done.statement["checkpoint"].encode() + b"\n" == note
+    assert done.statement["files"][-1]["name"] == path.name
+
+
+def test_a_chain_that_was_cut_after_it_was_signed_stays_unless_it_is_asked_for(tmp_path):
+    sign(tmp_path, make(tmp_path).read(SESSION))
+    max(tmp_path.rglob("*.trace.d/*")).unlink()
+    (done,) = prune(tmp_path, MONTH, NOW_NS)
+    assert (done.statement, done.kept_because) == (None, "truncated")
+    (done,) = prune(tmp_path, Rule(30 * DAY_S, damaged=True), NOW_NS)
+    assert (done.statement["code"], done.statement["events"]) == ("truncated", 4)
+
+
+@pytest.mark.parametrize(("change", "code"), [(b"\n04\n", "malformed_checkpoint"), (b"\n4\n", "checkpoint_mismatch")])
+def test_a_chain_its_checkpoint_is_not_of_stays(tmp_path, change, code):
+    lines = make(tmp_path).read(SESSION)
+    path = sign(tmp_path, [*lines[:3], b"other"])
+    path.write_bytes(path.read_bytes().replace(b"\n4\n", change))
+    (done,) = prune(tmp_path, MONTH, NOW_NS)
+    assert (done.statement, done.kept_because) == (None, code)
+
+
+HOLD = """
+import sys, pathlib
+from cra_mcp.trace.file import FileStore
+from cra_mcp.trace.merkle import leaf_hash, root_of
+store = FileStore(pathlib.Path(sys.argv[1]))
+store.begin(sys.argv[2], sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_chain_another_process_goes_on_writing_stays_until_that_is_over(tmp_path):
+    make(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), SESSION],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        before = everything(tmp_path)
+        for dry_run in (True, False):
+            (done,) = prune(tmp_path, Rule(30 * DAY_S, dry_run=dry_run), NOW_NS)
+            assert (done.statement, done.kept_because) == (None, "live")
+        assert everything(tmp_path) == before
+        process.kill()
+    (done,) = prune(tmp_path, MONTH, NOW_NS)
+    assert done.statement["events"] == 5
+
+
+def test_a_chain_that_goes_while_a_writer_waits_for_it_is_not_begun_again(tmp_path, monkeypatch):
+    make(tmp_path)
+    claim = file_module.claim_chain
+
+    def claim_after_pruning(*arguments):
+        list(prune(tmp_path, MONTH, NOW_NS))
+        return claim(*arguments)
+
+    monkeypatch.setattr(file_module, "claim_chain", claim_after_pruning)
+    with pytest.raises(TraceUnavailableError, match="pruned"):
+        FileStore(tmp_path).begin(SESSION, TRACE)
+    assert list(everything(tmp_path)) == [f"{SESSION}.pruned.json"]

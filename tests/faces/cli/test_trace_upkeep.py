@@ -19,11 +19,11 @@ def test_old_traces_go_when_it_is_asked_for_and_a_statement_stays(place: Place, 
     trace = place.data / "traces" / f"{session.session_id}.trace.jsonl"
     where = ("--data-dir", place.data)
     fresh = cra("trace", "prune", "--keep", "30d", *where)
-    assert (fresh.returncode, fresh.stdout, fresh.stderr) == (0, "", "0 traces gone, 0 old ones kept\n")
+    assert (fresh.returncode, fresh.stdout, fresh.stderr) == (0, "", "0 traces gone (0 bytes), 0 old ones kept\n")
     trace.write_text(re.sub(r'"timestamp":"[0-9]{4}', '"timestamp":"2016', trace.read_text()))
     os.utime(trace, (1_460_000_000, 1_460_000_000))
     kept = cra("trace", "prune", "--keep", "1y", *where)
-    assert kept.stdout == f"kept    {session.session_id}  hash_mismatch\n"
+    assert kept.stdout == f"kept      {session.session_id}  hash_mismatch\n"
     dry = cra("trace", "prune", "--keep", "1y", "--damaged", "--dry-run", *where)
     assert "would go" in dry.stdout
     assert trace.exists()

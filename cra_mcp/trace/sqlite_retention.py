@@ -1,0 +1,143 @@
+"""Retention in a SQLite store: chains that ended long ago go, their statements stay, and their space is given back.
+
+Rule: a chain and its statement change places in one transaction, so none is ever broken; it is done by the one process that may
+write. Source: specs/trace.md, "Retention" and "SQLite".
+"""
+
+import sqlite3
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+import orjson
+
+from cra_mcp.canonical import canonical_bytes
+from cra_mcp.errors import TraceUnavailableError
+from cra_mcp.trace.claim import Claim
+from cra_mcp.trace.event import format_timestamp, is_identifier
+from cra_mcp.trace.keeping import KeptCheckpoints
+from cra_mcp.trace.sqlite import SCHEMA, claim_database, lock_of, open_to_query
+from cra_mcp.trace.statement import Pruning, Rule, Sign, fingerprint, fingerprint_of, judge, with_signature
+
+_BUSY_S = 5.0
+
+
+def prune_database(
+    path: Path, checkpoints: Path, rule: Rule, now_ns: int, *, sign: Sign | None = None
+) -> Iterator[Pruning]:
+    """Go through the chains of a database, one at a time, and let go what is old.
+
+    Args:
+        path: the database.
+        checkpoints: the folder in which the checkpoints of its chains are kept.
+        rule: what goes.
+        now_ns: nanoseconds since the epoch.
+        sign: signs statements.
+
+    Raises:
+        TraceLockedError: a process writes the database.
+        TraceUnavailableError: it can't be read or written.
+    """
+    if not path.is_file():
+        return
+    with _opened(path, dry_run=rule.dry_run) as connection:
+        if not rule.dry_run:
+            for (text,) in connection.execute("SELECT statement FROM pruned").fetchall():
+                _delete_checkpoints(checkpoints, cast("dict[str, object]", orjson.loads(text)))  # an interrupted run
+        is_written = rule.dry_run and Claim.is_taken(lock_of(path))
+        until = format_timestamp(rule.until_ns(now_ns))
+        old = connection.execute(
+            "SELECT session_id, writing FROM chains WHERE modified < ? ORDER BY session_id", (until,)
+        ).fetchall()
+        for session_id, writing in old:
+            if not is_identifier(session_id):
+                continue
+            if is_written and writing:
+                yield Pruning(session_id, None, "live")
+                continue
+            done = _judge(connection, session_id, checkpoints, rule, now_ns)
+            if done is not None and done.statement is not None and not rule.dry_run:
+                statement = with_signature(done.statement, sign)
+                _replace(connection, session_id, statement)
+                _delete_checkpoints(checkpoints, statement)
+                done = Pruning(session_id, statement)
+            if done is not None:
+                yield done
+
+
+def compact(path: Path) -> None:
+    """Give the space of what went back to the file system.
+
+    Raises:
+        TraceLockedError: a process writes the database.
+        TraceUnavailableError: it can't be done now: there is no room for a copy, or someone reads it.
+    """
+    if path.is_file():
+        with _opened(path, dry_run=False) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+@contextmanager
+def _opened(path: Path, *, dry_run: bool) -> Generator[sqlite3.Connection]:
+    claim = None if dry_run else claim_database(path)
+    try:
+        connection = open_to_query(path) if dry_run else sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+        try:
+            if not dry_run:
+                # What goes is not to be read from free pages, and its statement is on disk before it goes.
+                connection.executescript(f"PRAGMA secure_delete = ON; PRAGMA synchronous = FULL; {SCHEMA}")
+            yield connection
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise TraceUnavailableError(
+            f"can't prune traces: {error}", hint="Look at the disk, and run it again."
+        ) from error
+    finally:
+        if claim is not None:
+            claim.give_up()
+
+
+def _judge(
+    connection: sqlite3.Connection, session_id: str, checkpoints: Path, rule: Rule, now_ns: int
+) -> Pruning | None:
+    kept = KeptCheckpoints(checkpoints)
+    done = judge(session_id, _lines(connection, session_id, "events"), kept.read(session_id), rule, now_ns)
+    if done is None or done.statement is None:
+        return done
+    files = [
+        fingerprint(table, (line + b"\n" for line in _lines(connection, session_id, table)))
+        for table in ("events", "set_aside")
+    ]
+    if kept.path(session_id).exists():
+        files.append(fingerprint_of(checkpoints, kept.path(session_id)))
+    return Pruning(session_id, {**done.statement, "files": [file for file in files if file["bytes"]]})
+
+
+def _lines(connection: sqlite3.Connection, session_id: str, table: str) -> Iterator[bytes]:
+    order = "sequence" if table == "events" else "number"
+    rows = connection.execute(f"SELECT line FROM {table} WHERE session_id = ? ORDER BY {order}", (session_id,))  # noqa: S608 - names of ours
+    return (line for (line,) in rows)
+
+
+def _replace(connection: sqlite3.Connection, session_id: str, statement: Mapping[str, object]) -> None:
+    """A statement comes and its chain goes, both or neither."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("INSERT INTO pruned VALUES (?, ?)", (session_id, canonical_bytes(dict(statement))))
+        for table in ("events", "set_aside", "chains"):
+            connection.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))  # noqa: S608 - names of ours
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _delete_checkpoints(folder: Path, statement: Mapping[str, object]) -> None:
+    """Delete the checkpoints of a chain that went, if they are what its statement says."""
+    path = KeptCheckpoints(folder).path(str(statement["session_id"]))
+    with suppress(OSError):
+        if fingerprint_of(folder, path) in cast("list[object]", statement["files"]):
+            path.unlink()

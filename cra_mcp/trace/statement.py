@@ -1,0 +1,162 @@
+"""Whether a chain may go, and the statement of what went.
+
+Rule: a chain that does not verify, or that contradicts a checkpoint kept beside it, does not go unasked: a statement must not
+launder a cut. Source: specs/trace.md, "Retention".
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from cra_mcp.canonical import canonical_bytes
+from cra_mcp.errors import TraceError
+from cra_mcp.trace.checkpoint import encode, parse_checkpoint
+from cra_mcp.trace.event import Verification, format_timestamp, parse, verify
+from cra_mcp.trace.merkle import Frontier, leaf_hash
+from cra_mcp.trace.segments import open_to_read
+
+FORM = "cra.trace.pruned/1"
+"""What a statement says it is."""
+
+Sign = Callable[[bytes], Mapping[str, str]]
+"""Signs the canonical form of a statement: what is put under its ``signature``."""
+
+_COPY_BYTES = 1_048_576
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What became of one chain old enough to go.
+
+    Attributes:
+        statement: what went, or would go; None for a chain that stays.
+        kept_because: ``live`` or a verification's code, for a chain that stays.
+    """
+
+    session_id: str
+    statement: Mapping[str, object] | None
+    kept_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What goes: chains whose last event is ``keep_s`` seconds old; damaged ones only if ``damaged``."""
+
+    keep_s: int
+    damaged: bool = False
+    dry_run: bool = False
+
+    def until_ns(self, now_ns: int) -> int:
+        """The first moment that stays, nanoseconds since the epoch."""
+        return max(0, now_ns - self.keep_s * _NS)
+
+
+def judge(
+    session_id: str,
+    lines: Iterable[bytes],
+    notes: Sequence[bytes],
+    rule: Rule,
+    now_ns: int,
+    *,
+    tail: bytes = b"",
+) -> Pruning | None:
+    """What would be said of a chain, but for the files that hold it; None for one with events too young.
+
+    Args:
+        session_id: the chain.
+        lines: all of it.
+        notes: the checkpoints kept beside it, unverified.
+        rule: what goes.
+        now_ns: nanoseconds since the epoch.
+        tail: what follows its last whole line.
+    """
+    watched = _Watched(lines, notes)
+    check = verify(watched, session_id=session_id, tail=tail)
+    head = check.head
+    if head is not None and head.timestamp >= format_timestamp(rule.until_ns(now_ns)):
+        return None
+    code = check.code or watched.fault(check)
+    if code is not None and not rule.damaged:
+        return Pruning(session_id, None, code)
+    statement: dict[str, object] = {
+        "statement": FORM,
+        "session_id": session_id,
+        "events": check.events,
+        "first_sequence": None,
+        "last_sequence": None,
+        "first_timestamp": None,
+        "last_timestamp": None,
+        "head_hash": None,
+        "root": encode(watched.tree.root()) if check.ok else None,
+        "checkpoint": notes[-1].decode("utf-8", "replace") if notes else None,
+        "code": code,
+        "keep_seconds": rule.keep_s,
+        "pruned_at": format_timestamp(now_ns),
+    }
+    if head is not None:
+        statement |= {"first_sequence": 0, "last_sequence": head.sequence, "head_hash": head.event_hash}
+        statement |= {"first_timestamp": parse(watched.first).timestamp, "last_timestamp": head.timestamp}
+    return Pruning(session_id, statement)
+
+
+def with_signature(statement: Mapping[str, object], sign: Sign | None) -> dict[str, object]:
+    """A statement as it is kept; ``signature`` is null where nothing signs."""
+    return {**statement, "signature": dict(sign(canonical_bytes(dict(statement)))) if sign else None}
+
+
+def fingerprint(name: str, parts: Iterable[bytes]) -> dict[str, object]:
+    """``name``, ``bytes`` and ``sha256`` of what ``parts`` make together."""
+    size, content = 0, sha256()
+    for part in parts:
+        size += len(part)
+        content.update(part)
+    return {"name": name, "bytes": size, "sha256": content.hexdigest()}
+
+
+def fingerprint_of(directory: Path, path: Path) -> dict[str, object]:
+    """The same of a file, named from ``directory`` on.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with open_to_read(path) as file:
+        return fingerprint(path.relative_to(directory).as_posix(), iter(lambda: file.read(_COPY_BYTES), b""))
+
+
+class _Watched:
+    """Lines on their way to verification: of what they are the tree, and whether checkpoints say the same."""
+
+    def __init__(self, lines: Iterable[bytes], notes: Sequence[bytes]) -> None:
+        self._lines = lines
+        self._signed: dict[int, list[bytes]] = {}
+        self._fault: str | None = None
+        self.tree = Frontier()
+        self.first = b""
+        for note in notes:
+            try:
+                checkpoint = parse_checkpoint(note).checkpoint
+            except TraceError as error:
+                self._fault = error.code
+                continue
+            self._signed.setdefault(checkpoint.size, []).append(checkpoint.root)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._compare(0)
+        for number, line in enumerate(self._lines, 1):
+            self.first = self.first or line
+            self.tree.append(leaf_hash(line))
+            self._compare(number)
+            yield line
+
+    def fault(self, check: Verification) -> str | None:
+        """What the checkpoints contradict in a chain that holds."""
+        if any(size > check.events for size in self._signed):
+            return "truncated"
+        return self._fault
+
+    def _compare(self, size: int) -> None:
+        roots = self._signed.get(size)
+        if roots and any(root != self.tree.root() for root in roots):
+            self._fault = "checkpoint_mismatch"
