@@ -34,13 +34,14 @@ from cra_mcp.trace.delivery import Delivery, Sink
 from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.detect.key import TokenKey
 from cra_mcp.trace.detect.own import load_patterns
+from cra_mcp.trace.detect.rules import EMAIL
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.index import TraceIndex
 from cra_mcp.trace.index_source import FileSource, SqliteSource
 from cra_mcp.trace.keeping import STAMPED, KeptCheckpoints
 from cra_mcp.trace.keyfile import load_key
 from cra_mcp.trace.memory import MemoryStore
-from cra_mcp.trace.redacting import RedactingStore
+from cra_mcp.trace.redacting import Added, RedactingStore
 from cra_mcp.trace.sqlite import SqliteStore
 from cra_mcp.trace.store import TraceStore
 from cra_mcp.trace.taps import Taps
@@ -71,8 +72,12 @@ class CRARuntime(Runtime):
         if self.exports:
             stored.tap = Taps([*([stored.tap] if stored.tap is not None else []), *self.exports])
         detectors = open_detectors(config)
-        store = RedactingStore(stored, detectors)
-        ledger = open_ledger(config, detectors)
+
+        def added(action_id: str | None) -> frozenset[str]:
+            return gate.catalogue.detectors(action_id)
+
+        store = RedactingStore(stored, detectors, added)
+        ledger = open_ledger(config, detectors, added)
         gate = Gate(
             catalogue=Catalogue(shadow=config.mode == "shadow"),
             bindings=Bindings(open_backends(config) if backends is None else backends),
@@ -252,15 +257,18 @@ def open_counters(config: RuntimeConfig) -> Counters:
     return StoredCounters(Database(config.data_path / "state.sqlite3", counters.SCHEMA))
 
 
-def open_ledger(config: RuntimeConfig, detectors: Detectors | None = None) -> ApprovalLedger:
+def open_ledger(
+    config: RuntimeConfig, detectors: Detectors | None = None, added: Added = lambda _: frozenset()
+) -> ApprovalLedger:
     """The approvals of a configuration. Touches nothing until it is used.
 
     ``detectors`` hide secrets in the parameters it keeps; e-mail addresses stay, since whoever approves must see them.
+    ``added`` says what atlases have hidden besides.
     """
     path = None if config.store == "memory" else config.data_path / "state.sqlite3"
     shown = detectors.without_emails() if detectors is not None and config.recording != "full" else None
 
-    def redact(parameters: object) -> object:
-        return parameters if shown is None else shown.value(parameters)[0]
+    def redact(parameters: object, action_id: str) -> object:
+        return parameters if shown is None else shown.adding(added(action_id) - {EMAIL}).value(parameters)[0]
 
     return ApprovalLedger(Database(path, SCHEMA), lambda: config.clock_ns() // 1_000, redact=redact)

@@ -793,8 +793,8 @@ GUARDS = (
     Guard(
         "a chain that was pruned is not begun again",
         "cra_mcp/trace/file.py",
-        "self._refuse_pruned(session_id)  # not before",
-        "pass  # not before",
+        "if statement_path(self._directory, session_id).exists():  # not before",
+        "if False:  # not before",
         "tests/trace/test_retention.py",
     ),
     Guard(
@@ -817,6 +817,20 @@ GUARDS = (
         "    if missing:",
         "    if False:",
         "tests/trace/test_leftovers.py",
+    ),
+    Guard(
+        "an atlas adds to what the operator hides and takes nothing away",
+        "cra_mcp/trace/detect/detectors.py",
+        "Detectors(self._scanner.detectors | names,",
+        "Detectors(names,",
+        "tests/trace/test_redacting.py -k atlas",
+    ),
+    Guard(
+        "an extension's own word for its action does not choose what is hidden",
+        "cra_mcp/trace/redacting.py",
+        "        fields, action_id = _FIELDS.get(event_type), None",
+        '        fields, action_id = _FIELDS.get(event_type), dict(payload).get("action_id")',
+        "tests/trace/test_redacting.py -k atlas",
     ),
     Guard(
         "an index is asked where to look and not believed",

@@ -52,7 +52,7 @@ class ApprovalLedger:
     Args:
         database: opened with ``SCHEMA``.
         now_us: the time, microseconds since the epoch.
-        redact: what the ledger may keep and show of recorded parameters; all of them where it is left out.
+        redact: what the ledger may keep and show of recorded parameters of an action; all of them where it is left out.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ApprovalLedger:
         database: Database,
         now_us: Callable[[], int],
         *,
-        redact: Callable[[object], object] = lambda parameters: parameters,
+        redact: Callable[[object, str], object] = lambda parameters, _: parameters,
     ) -> None:
         self._database = database
         self._now_us = now_us
@@ -94,7 +94,7 @@ class ApprovalLedger:
         Raises:
             StateUnavailableError: it could not be recorded.
         """
-        approval = replace(approval, parameters=self._redact(approval.parameters))
+        approval = replace(approval, parameters=self._redact(approval.parameters, approval.action_id))
         with self._database.transaction() as connection:
             connection.execute(
                 f"INSERT INTO approvals ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608 - constant

@@ -82,6 +82,7 @@ def build(parts: Parts, head: ManifestHead) -> Atlas:
         cases=tuple(case for item in parts.tests for case in cases_of(item)),
         tried=tuple(action for item in parts.tests for action in tried_of(item)),
         overlay=head.overlay,
+        detectors=frozenset(head.redaction.detectors if head.redaction is not None else ()),
     )
 
 

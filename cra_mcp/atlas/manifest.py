@@ -167,6 +167,14 @@ class UpstreamPart(Part):
     headers: dict[HeaderName, HeaderValue] = {}
 
 
+class RedactionPart(Part):
+    """What more is hidden in what is recorded of its actions. It adds to what the operator hides, and takes nothing away."""
+
+    detectors: Annotated[
+        list[Literal["private_key", "secret", "named", "card", "email", "entropy"]], Field(min_length=1, max_length=6)
+    ]
+
+
 class ManifestHead(Part):
     """The fields of a manifest that are not lists of parts."""
 
@@ -196,6 +204,9 @@ class ManifestHead(Part):
         ]
     ] = None
     durability: Durability = None
+    redaction: Absent[
+        Annotated[RedactionPart, Field(description="What traces hide of its actions, besides what the operator hides.")]
+    ] = None
     overlay: Annotated[
         bool, Field(description="True: its policies govern every action of other atlases, and it has nothing else.")
     ] = False

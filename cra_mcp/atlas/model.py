@@ -264,6 +264,7 @@ class Atlas:
         cases: the policy tests of the package.
         tried: actions that the tests of an overlay are about.
         overlay: whether its policies govern other atlases; it then has nothing else.
+        detectors: what traces hide of its actions, besides what the operator hides.
     """
 
     atlas_id: str
@@ -283,3 +284,4 @@ class Atlas:
     tried: tuple[ActionFacts, ...] = ()
     overlay: bool = False
     shadow_set: PolicySet | None = None
+    detectors: frozenset[str] = frozenset()

@@ -28,12 +28,14 @@ class Overlay:
         digest: lower-case hex SHA-256 over the file, or over every file of the atlas.
         layer: its policies and default effect; ``layer.overlay_id`` is its name.
         places: file and pointer of each policy, in the order of ``layer.policies``.
+        detectors: what it has hidden in whatever is recorded.
     """
 
     version: str
     digest: str
     layer: Layer
     places: tuple[tuple[str, str], ...]
+    detectors: frozenset[str] = frozenset()
 
     @property
     def overlay_id(self) -> str:

@@ -81,7 +81,7 @@ def overlay_of(atlas: Atlas, name: str) -> Overlay:
     """The overlay that an overlay atlas is; ``name`` is what its file or folder is called in problems."""
     layer = Layer(atlas.atlas_id, atlas.policies, atlas.policy_set.default_effect)
     places = tuple((name, f"/policies/{policy.policy_id}") for policy in atlas.policies)
-    return Overlay(atlas.version, atlas.digest, layer, places)
+    return Overlay(atlas.version, atlas.digest, layer, places, atlas.detectors)
 
 
 def _refusal(file: str, code: str, message: str) -> AtlasInvalidError:

@@ -32,6 +32,7 @@ class Catalogue:
     shadow: bool = False
     _by_id: Mapping[str, Owned] = field(init=False, repr=False, compare=False)
     _by_name: Mapping[str, Owned] = field(init=False, repr=False, compare=False)
+    _detectors: Mapping[str | None, frozenset[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index the actions.
@@ -53,6 +54,11 @@ class Catalogue:
                 _claim(by_name, action.published_name, "published name", atlas, action)
         object.__setattr__(self, "_by_id", by_id)
         object.__setattr__(self, "_by_name", by_name)
+        everywhere = frozenset[str]().union(*(overlay.detectors for overlay in self.overlays))
+        detectors: dict[str | None, frozenset[str]] = {
+            atlas.atlas_id: everywhere | atlas.detectors for atlas in self.atlases
+        }
+        object.__setattr__(self, "_detectors", {**detectors, None: everywhere.union(*detectors.values())})
 
     def with_atlas(self, atlas: Atlas) -> "Catalogue":
         """This catalogue and one atlas more, last in order.
@@ -134,6 +140,14 @@ class Catalogue:
     def find(self, action_id: str) -> Owned | None:
         """The action of this id, with the atlas that owns it."""
         return self._by_id.get(action_id)
+
+    def detectors(self, action_id: str | None) -> frozenset[str]:
+        """What is hidden of an action by what is loaded, besides what the operator hides; None, or an unknown one: by any of it."""
+        everything = self._detectors[None]
+        if not everything:
+            return everything
+        owned = self._by_id.get(action_id) if action_id is not None else None
+        return self._detectors[owned[0].atlas_id] if owned is not None else everything
 
     def by_published_name(self, name: str) -> Owned | None:
         """The action published under this name, with the atlas that owns it."""

@@ -89,7 +89,7 @@ def explain_call(
         return CallExplanation(None, nothing, UNDECLARED, (), evaluated(question.action_id, UNDECLARED, None))
     atlas, action = found
     at = instant(question.at_us) if atlas.policy_set.timed else None
-    shown = _shown(action, question, config)
+    shown = _shown(action, question, config, catalogue.detectors(question.action_id))
 
     def ask(arguments: Mapping[str, object] | None) -> Explanation:
         return explain(
@@ -128,10 +128,10 @@ def _faults(action: Action, arguments: Mapping[str, object]) -> list[SchemaFault
     return schema_faults(action.parameters_schema, arguments, masked=True)
 
 
-def _shown(action: Action, question: Question, config: RuntimeConfig) -> Shown:
+def _shown(action: Action, question: Question, config: RuntimeConfig, added: frozenset[str]) -> Shown:
     """As a trace would show them, but for tokens."""
     own = load_patterns(config.redact_patterns) if config.redact_patterns is not None else {}
-    detectors = Detectors(config.detectors, own=own)
+    detectors = Detectors(config.detectors, own=own).adding(added)
     arguments: object = dict(question.arguments or {})
     redactor = redactor_for(action.parameters_schema)
     if redactor is not None:

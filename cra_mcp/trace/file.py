@@ -87,9 +87,8 @@ class FileStore:
                 return
             try:
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                claim = claim_chain(self._directory, session_id)
+                claim = self._claim(session_id)
                 try:
-                    self._refuse_pruned(session_id)  # not before it is claimed: it may go meanwhile
                     file = self._open(session_id)
                 except BaseException:
                     claim.give_up()
@@ -254,9 +253,8 @@ class FileStore:
                     f"session {session_id} is being written by this process", hint="End the session first."
                 )
             try:
-                claim = claim_chain(self._directory, session_id)
+                claim = self._claim(session_id)
                 try:
-                    self._refuse_pruned(session_id)  # not before it is claimed: it may go meanwhile
                     file = self._open(session_id)
                     file.close()
                     return file.recovery
@@ -267,12 +265,16 @@ class FileStore:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _refuse_pruned(self, session_id: str) -> None:
-        if statement_path(self._directory, session_id).exists():
+    def _claim(self, session_id: str) -> Claim:
+        """The right to write a chain. Raises as ``claim_chain``, and ``TraceUnavailableError`` for one that was pruned."""
+        claim = claim_chain(self._directory, session_id)
+        if statement_path(self._directory, session_id).exists():  # not before it is claimed: it may go meanwhile
+            claim.give_up()
             raise TraceUnavailableError(
                 f"the trace of session {session_id} was pruned and can't be continued",
                 hint="Start another session.",
             )
+        return claim
 
     def _open(self, session_id: str) -> ChainFile:
         return ChainFile(self._directory, session_id, disk=self._disk, bounds=self._bounds, now_ns=self._clock_ns())

@@ -6,7 +6,7 @@ messages, facts) is searched, what the runtime itself makes (ids, hashes, decisi
 begins the chain. Source: specs/trace.md, "What is recorded".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from cra_mcp.trace.detect.detectors import Detectors, Found
@@ -27,17 +27,24 @@ _FIRST = "session.started"  # stays the first of its chain: it says whose the ch
 _BY_SETTING = frozenset(("parameters", "result"))  # kept in full where the operator says so
 _MAX_FOUND = 64
 
+Added = Callable[[str | None], frozenset[str]]
+"""What the atlas of an action has hidden besides what the operator hides; None: what any loaded one has."""
+
 
 class RedactingStore:
-    """Meets ``TraceStore``: hands everything on to ``store``, what is appended without what ``detectors`` find."""
+    """Meets ``TraceStore``: hands everything on to ``store``, what is appended without what ``detectors`` find.
+
+    ``added`` can only add to them, by the action an event is about.
+    """
 
     remote: ClassVar[bool] = False
 
-    def __init__(self, store: TraceStore, detectors: Detectors) -> None:
+    def __init__(self, store: TraceStore, detectors: Detectors, added: Added = lambda _: frozenset()) -> None:
         if store.remote:
             raise ValueError("a remote store needs a redacting one that says it is remote")
         self._store = store
         self._detectors = detectors
+        self._added = added
 
     def append(self, session_id: str, drafts: Sequence[Draft], *, durable: bool = False) -> Head:
         """See ``TraceStore.append``. Where something was hidden, more events than ``drafts`` are stored.
@@ -58,20 +65,25 @@ class RedactingStore:
     def _clean(self, draft: Draft) -> tuple[Draft, Sequence[Found]]:
         """A draft without what is found in it. Most have nothing to be searched, and cost next to nothing here."""
         event_type, payload = draft.event_type, draft.payload
-        fields = _FIELDS.get(event_type)
+        fields, action_id = _FIELDS.get(event_type), None
         if isinstance(payload, bytes):  # canonical already: made by the runtime of ids and digits
             return draft, ()
         if fields is None:
             if event_type not in _WHOLE and not event_type.startswith("x."):
                 return draft, ()
-            fields = tuple(payload)
+            fields = tuple(
+                payload
+            )  # an action that is named in it was named by whoever wrote it, and counts for nothing
+        else:
+            action_id = payload.get("action_id")
+        detectors = self._detectors.adding(self._added(action_id if isinstance(action_id, str) else None))
         found: list[Found] = []
         clean: dict[str, object] = {}
         for field in fields:
             value = payload.get(field)
             if value is None or (field in _BY_SETTING and payload.get("recording") == "full"):
                 continue
-            kept, hidden = self._detectors.value(value)
+            kept, hidden = detectors.value(value)
             if hidden:
                 clean[field] = kept
                 found.extend(each._replace(pointer=f"/{field}{each.pointer}") for each in hidden)

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from cra_mcp import CRARuntime, RuntimeConfig
-from cra_mcp.errors import SettingsError
+from cra_mcp.atlas.manifest import RedactionPart
+from cra_mcp.errors import AtlasInvalidError, SettingsError
+from cra_mcp.settings import DETECTORS
 from cra_mcp.trace.detect.detectors import Detectors
+from cra_mcp.trace.detect.rules import BUILT_IN
 from cra_mcp.trace.event import REQUIRED_FIELDS, Draft, Head
 from cra_mcp.trace.memory import MemoryStore
 from cra_mcp.trace.redacting import RedactingStore
@@ -217,3 +220,105 @@ def test_who_listens_at_the_door_hears_what_was_stored() -> None:
 
 class _Remote(MemoryStore):
     remote = True
+
+
+def asking_for(name: str, *detectors: str, overlay: bool = False) -> str:
+    """An atlas of one action, or an overlay, that has more hidden."""
+    made: dict[str, object] = {**ATLAS, "atlas_id": f"com.example.{name}", "policies": []}
+    if overlay:
+        made |= {"actions": [], "overlay": True}
+    else:
+        schema = {"type": "object", "properties": {"to": {"type": "string"}}}
+        action = {"action_id": f"{name}.send", "name": "n", "description": "d", "parameters_schema": schema}
+        policy = {"policy_id": f"ask-{name}", "type": "require_approval", "reason": "people first"}
+        policy["when"] = "has(args.to) && args.to != ''"
+        made |= {"actions": [action], "policies": [policy]}
+    if detectors:
+        made["redaction"] = {"detectors": detectors}
+    return json.dumps(made)
+
+
+def hidden(made: CRARuntime, session: str) -> list[tuple[str, str | None, str]]:
+    """What was hidden: the event's type, its action and the detector."""
+    return [
+        (event.payload["event_type"], event.payload.get("action_id"), each["detector"])
+        for event in made.get_trace(session)
+        if event.event_type == "context.redacted"
+        for each in event.payload["found"]
+    ]
+
+
+def test_an_atlas_has_more_hidden_of_its_own_actions_and_of_what_is_about_no_action(tmp_path: Path) -> None:
+    config = RuntimeConfig(data_dir=tmp_path, detectors=("card",))
+    with CRARuntime(config) as made:
+        made.load_atlas_from_json(asking_for("strict", "email", "card"))
+        made.load_atlas_from_json(asking_for("plain"))
+        session = made.create_session("ann", f"Write to {MAIL}").session_id
+        for action in ("strict.send", "plain.send", "unknown.send"):
+            made.execute_blocking(session, action, {"to": MAIL, "card": CARD})
+        assert hidden(made, session) == [
+            ("session.started", None, "email"),
+            ("carp.request.received", None, "email"),
+            ("action.requested", "strict.send", "email"),
+            ("action.requested", "strict.send", "card"),
+            ("action.requested", "plain.send", "card"),
+            ("action.requested", "unknown.send", "email"),
+            ("action.requested", "unknown.send", "card"),
+        ]
+        shown = [json.dumps(made.explain(f"{name}.send", {"to": MAIL}).to_dict()) for name in ("strict", "plain")]
+        assert [(MAIL in text, "[redacted:email" in text) for text in shown] == [(False, True), (True, False)]
+
+
+def test_no_atlas_takes_away_what_the_operator_hides(tmp_path: Path) -> None:
+    with CRARuntime(RuntimeConfig(data_dir=tmp_path)) as made:
+        made.load_atlas_from_json(asking_for("sly", "entropy"))
+        session = made.create_session("ann").session_id
+        made.execute_blocking(session, "sly.send", {"to": MAIL, "card": CARD})
+        assert hidden(made, session) == [
+            ("action.requested", "sly.send", "email"),
+            ("action.requested", "sly.send", "card"),
+        ]
+
+
+def test_an_overlay_atlas_has_more_hidden_of_every_action_and_approvals_show_whom_a_call_concerns(
+    tmp_path: Path,
+) -> None:
+    overlay = tmp_path / "overlay.json"
+    overlay.write_text(asking_for("privacy", "email", "card", overlay=True))
+    with CRARuntime(RuntimeConfig(data_dir=tmp_path / "data", detectors=("none",), overlays=(overlay,))) as made:
+        made.load_atlas_from_json(asking_for("plain"))
+        session = made.create_session("ann").session_id
+        asked = made.execute_blocking(session, "plain.send", {"to": MAIL, "card": CARD}).approval
+        assert {each[2] for each in hidden(made, session)} == {"email", "card"}
+        assert asked is not None
+        assert asked.parameters["to"] == MAIL
+        assert asked.parameters["card"].startswith("[redacted:card:")
+
+
+def test_an_extension_does_not_choose_what_an_atlas_hides_by_the_action_it_names() -> None:
+    def added(action_id: str | None) -> frozenset[str]:
+        return frozenset(() if action_id == "plain.send" else ("email",))
+
+    store, session = MemoryStore(), new_identifier()
+    store.begin(session, session)
+    redacting = RedactingStore(store, Detectors(()), added)
+    for event_type in ("x.test.note", "action.reported", "action.requested"):
+        payload = {"action_id": "plain.send", "parameters_hash": "0" * 64, "parameters": {"to": MAIL}}
+        redacting.append(session, [Draft(event_type, payload, session)])
+    assert [MAIL in line.decode() for line in store.read(session) if b"context.redacted" not in line] == [
+        False,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    "redaction", [{"detectors": []}, {"detectors": ["emails"]}, {"detectors": ["email"], "off": ["card"]}, {}, None]
+)
+def test_an_atlas_that_asks_for_what_there_is_not_is_invalid(tmp_path: Path, redaction: object) -> None:
+    with CRARuntime(RuntimeConfig(data_dir=tmp_path)) as made, pytest.raises(AtlasInvalidError):
+        made.load_atlas_from_json(json.dumps({**ATLAS, "redaction": redaction}))
+
+
+def test_an_atlas_can_ask_for_every_detector_there_is() -> None:
+    assert tuple(RedactionPart.model_validate({"detectors": list(DETECTORS)}).detectors) == DETECTORS == BUILT_IN

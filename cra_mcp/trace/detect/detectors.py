@@ -62,6 +62,16 @@ class Detectors:
         self._key = key
         self._own = dict(own or {})
         self._scanner = Scanner(names, self._own)
+        self._more: dict[frozenset[str], Detectors] = {}  # a few: one for each choice of a loaded atlas
+
+    def adding(self, names: frozenset[str]) -> "Detectors":
+        """The same and further built-in ones: never fewer."""
+        if names <= self._scanner.detectors:
+            return self
+        found = self._more.get(names)
+        if found is None:
+            found = self._more[names] = Detectors(self._scanner.detectors | names, own=self._own, key=self._key)
+        return found
 
     def without_emails(self) -> "Detectors":
         """The same, but e-mail addresses stay."""
