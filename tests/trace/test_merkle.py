@@ -152,3 +152,27 @@ def test_pymerkle_agrees_on_roots_and_proofs_of_random_trees():
         theirs = other.prove_consistency(old, size)
         pymerkle.verify_consistency(root_of(leaves[:old]), root_of(leaves), theirs)
         assert verify_consistency(old, root_of(leaves[:old]), size, root_of(leaves), consistency_proof(leaves, old))
+
+
+@pytest.mark.long
+def test_pymerkle_agrees_on_a_hundred_thousand_leaves_on_roots_and_on_every_proof():
+    chance, size = random.Random(9162), 100_000
+    other, ours, leaves = pymerkle.InmemoryTree(algorithm="sha256"), Frontier(), []
+    for number in range(1, size + 1):
+        line = chance.randbytes(chance.randint(0, 80))
+        other.append_entry(line)
+        leaves.append(leaf_hash(line))
+        ours.append(leaves[-1])
+        if number % 97 == 0:
+            assert other.get_root() == ours.root()
+    root = ours.root()
+    for index, leaf in enumerate(leaves):
+        path = other.prove_inclusion(index + 1, size).path
+        assert verify_inclusion(leaf, index, size, path[1:], root)
+        if index % 4_999 == 0:
+            assert path[1:] == inclusion_proof(leaves, index)
+    for _ in range(30):
+        old = chance.randint(1, size)
+        old_root = root_of(leaves[:old])
+        pymerkle.verify_consistency(old_root, root, other.prove_consistency(old, size))
+        assert verify_consistency(old, old_root, size, root, consistency_proof(leaves, old))
