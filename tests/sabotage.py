@@ -791,6 +791,20 @@ GUARDS = (
         "tests/trace/test_retention.py",
     ),
     Guard(
+        "an unsigned statement accounts for no trace",
+        "cra_mcp/trace/statement.py",
+        "if signer is None or not is_signed:",
+        "if signer is None:",
+        "tests/trace/test_pruned_traces.py",
+    ),
+    Guard(
+        "a statement of fewer events than were signed accounts for no trace",
+        "cra_mcp/trace/statement.py",
+        "if checkpoint.size > self.events:",
+        "if False:",
+        "tests/trace/test_pruned_traces.py",
+    ),
+    Guard(
         "a chain that was pruned is not begun again",
         "cra_mcp/trace/file.py",
         "if statement_path(self._directory, session_id).exists():  # not before",

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
-from cra_mcp.canonical import canonical_bytes
-from cra_mcp.errors import TraceError
-from cra_mcp.trace.checkpoint import encode, parse_checkpoint
+from cra_mcp.canonical import canonical_bytes, parse_json
+from cra_mcp.errors import CRAError, TraceError
+from cra_mcp.trace.checkpoint import Checkpoint, VerifierKey, decode, encode, parse_checkpoint
 from cra_mcp.trace.event import Verification, format_timestamp, parse, verify
 from cra_mcp.trace.merkle import Frontier, leaf_hash
 from cra_mcp.trace.segments import open_to_read
@@ -23,6 +24,7 @@ Sign = Callable[[bytes], Mapping[str, str]]
 """Signs the canonical form of a statement: what is put under its ``signature``."""
 
 _COPY_BYTES = 1_048_576
+_MAX_BYTES = 16 * 1_048_576  # a statement names each file of a chain
 _NS = 1_000_000_000
 
 
@@ -160,3 +162,66 @@ class _Watched:
         roots = self._signed.get(size)
         if roots and any(root != self.tree.root() for root in roots):
             self._fault = "checkpoint_mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a signed statement says of a chain that went.
+
+    Attributes:
+        events: how many it had.
+        head_hash: of the last; None where there was none.
+        root: the RFC 6962 root over all of its lines; None of a chain that did not verify.
+        code: what was wrong with it; None if nothing was.
+        pruned_at: when it went.
+        signer: name of the key that signed it.
+    """
+
+    events: int
+    head_hash: str | None
+    root: bytes | None
+    code: str | None
+    pruned_at: str
+    signer: str
+
+    def contradiction(self, checkpoints: Iterable[Checkpoint]) -> str | None:
+        """How checkpoints of the chain contradict it: ``truncated``, ``checkpoint_mismatch``; None if none does."""
+        for checkpoint in checkpoints:
+            if checkpoint.size > self.events:
+                return "truncated"
+            if checkpoint.size == self.events and checkpoint.root != self.root:
+                return "checkpoint_mismatch"
+        return None
+
+
+def read_statement(data: bytes, session_id: str, keys: Iterable[VerifierKey]) -> Statement:
+    """Read a kept statement, and check its signature.
+
+    Raises:
+        TraceError: ``malformed_statement``; ``statement_unsigned``: none of ``keys`` signed it.
+    """
+    try:
+        fields = cast("dict[str, object]", parse_json(data, max_bytes=_MAX_BYTES))
+        signature = cast("dict[str, str]", fields.pop("signature") or {})
+        said = FORM.encode() + b"\n" + canonical_bytes(fields)
+        signer = next((key for key in keys if key.encode() == signature.get("vkey")), None)
+        is_signed = signer is not None and signer.has_signed(said, decode(signature["ed25519"]))
+        events, head_hash, root = fields["events"], fields["head_hash"], fields["root"]
+        code, pruned_at = fields["code"], fields["pruned_at"]
+        texts = all(text is None or isinstance(text, str) for text in (head_hash, root, code, pruned_at))
+        if fields["statement"] != FORM or fields["session_id"] != session_id or type(events) is not int or not texts:
+            raise ValueError("other fields than a statement has")
+        tree = decode(cast("str", root)) if root is not None else None
+    except (CRAError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise TraceError(
+            "what stands in the place of a trace that was pruned is no statement",
+            code="malformed_statement",
+            hint="Get it again from a copy of the traces.",
+        ) from error
+    if signer is None or not is_signed:
+        raise TraceError(
+            "the statement of what was pruned is not signed by a key that is trusted here",
+            code="statement_unsigned",
+            hint="Give the public key of whoever pruned it, with --key.",
+        )
+    return Statement(events, cast("str | None", head_hash), tree, cast("str | None", code), str(pruned_at), signer.name)

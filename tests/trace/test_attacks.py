@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -42,6 +43,7 @@ class Place:
     folder: Path
     copies: Path
     key: SignerKey = field(default_factory=SignerKey.generate)
+    report: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def database(self) -> Path:
@@ -113,7 +115,8 @@ class Place:
                 store=f"sqlite:{self.database}" if self.kind == "sqlite" else "file",
                 as_json=True,
             )
-        bad = [each for each in json.loads(printed.getvalue())["traces"] if not each["ok"]]
+        self.report = json.loads(printed.getvalue())["traces"]
+        bad = [each for each in self.report if not each["ok"]]
         return left.value.exit_code, [(each["trace"], each["code"], each["bad_index"]) for each in bad]
 
     def alone(self) -> Found:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cra_mcp.trace.checkpoint import SignedCheckpoint, VerifierKey
     from cra_mcp.trace.diagnosis import Diagnosis
     from cra_mcp.trace.event import Head, Verification
+    from cra_mcp.trace.statement import Statement
     from cra_mcp.trace.store import TraceStore
 
 Keys = Annotated[
@@ -45,7 +46,7 @@ _SOURCES = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found of one trace, and its stored lines."""
+    """What was found of one trace, and its stored lines; or the statement that stays of one that was pruned."""
 
     name: str
     check: "Verification"
@@ -54,6 +55,7 @@ class Found:
     guarantee: str | None
     lines: "Sequence[bytes]" = ()
     dates: Dates = Dates()  # noqa: RUF009 - frozen
+    pruned: "Statement | None" = None
 
     @property
     def ok(self) -> bool:
@@ -87,7 +89,15 @@ class Found:
             },
             "timestamps": self.dates.to_dict(),
             "guarantee": self.guarantee,
+            "pruned": _statement(self.pruned),
         }
+
+
+def _statement(pruned: "Statement | None") -> dict[str, object] | None:
+    if pruned is None:
+        return None
+    names = ("events", "head_hash", "code", "pruned_at", "signer")
+    return {name: getattr(pruned, name) for name in names}
 
 
 @app.command(
@@ -144,7 +154,7 @@ def verify(
         found = [checker.examine(name, head) for name in names]
     evidence = checker.look.pool
     if all_traces and evidence is not None:
-        found += [_gone(session_id, evidence) for session_id in sorted(evidence.checkpoints.keys() - set(names))]
+        found += [checker.gone(session_id, evidence) for session_id in sorted(evidence.checkpoints.keys() - set(names))]
     ok = all(each.ok for each in found)
     if as_json:
         emit_json({"ok": ok, "traces": [each.to_dict() for each in found]})
@@ -212,11 +222,30 @@ class _Checker:
         pool = gather(job.checkpoint, keys) if job.checkpoint else None
         self.store = open_traces(job.data_dir, job.trace_dir, job.store)
         self.look = Look(pool, keys, sure=bool(job.key), authorities=authorities_of(job.tsa_ca))
-        self._folder = config.trace_path
+        self._config = config
 
     def examine(self, name: str, head: "Head | None" = None) -> Found:
         """One trace, without its lines: of all traces at once they are too many to keep."""
-        return replace(examine(self.store, name, head, self.look, self._folder), lines=())
+        return replace(examine(self.store, name, head, self.look, self._config.trace_path), lines=())
+
+    def gone(self, session_id: str, pool: Pool) -> Found:
+        """A session that was signed, and of which there is no trace here: a statement may account for it."""
+        from cra_mcp.faces.cli.pruned import accounted, shown  # noqa: PLC0415 - only where a trace is gone
+        from cra_mcp.trace.diagnosis import Diagnosis, diagnose  # noqa: PLC0415 - not for --help
+        from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
+        from cra_mcp.trace.statement import Statement  # noqa: PLC0415 - as said
+
+        check, evidence = verify_lines(()), pool.of(session_id, "outside")
+        statement = accounted(self._config, session_id, evidence.checkpoints, self.look.keys)
+        if isinstance(statement, Statement):
+            covered = max(checkpoint.size for checkpoint in evidence.checkpoints)
+            found = Diagnosis(ok=True, events=0, covered=0, checkpoints=0)
+            return Found(session_id, check, found, evidence, shown(statement, covered), pruned=statement)
+        found = diagnose((), check, evidence.checkpoints)
+        if statement is not None:
+            message = "a statement says that it was pruned, and a checkpoint contradicts it"
+            found = replace(found, code=statement, message=message)
+        return Found(session_id, check, found, evidence, None)
 
 
 def _examine_in_parallel(job: _Job, names: Sequence[str]) -> list[Found]:
@@ -256,15 +285,6 @@ def examine(store: "TraceStore", name: str, head: "Head | None", look: Look, fol
     return Found(name, check, found, evidence, shown, lines, dates_of(evidence.stamped, look.authorities, lines))
 
 
-def _gone(session_id: str, pool: Pool) -> Found:
-    """A session that was signed, and of which there is no trace here."""
-    from cra_mcp.trace.diagnosis import diagnose  # noqa: PLC0415 - not for --help
-    from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
-
-    check, evidence = verify_lines(()), pool.of(session_id, "outside")
-    return Found(session_id, check, diagnose((), check, evidence.checkpoints), evidence, None)
-
-
 def verify_file(path: Path, head: "Head | None" = None) -> "Verification":
     """Check the chain of a trace in a file. A file named by a session must hold the trace of that session.
 
@@ -300,6 +320,8 @@ def _tell(found: Found) -> None:
         complain(f"{name}: event {diagnosis.bad_index}: {diagnosis.message} [{diagnosis.code}]")
     elif found.fault is not None:
         emit(f"{paint('BROKEN', 'red')}  {name}  {found.fault[0]}")
+    elif found.pruned is not None:
+        emit(f"{paint('pruned', 'yellow')}  {name}  {found.pruned.events} events, head {found.pruned.head_hash or '-'}")
     else:
         head = found.check.head.event_hash if found.check.head is not None else "-"
         signed = f", {diagnosis.covered} signed" if diagnosis.checkpoints else ""
@@ -318,7 +340,10 @@ def _tell_how_far(found: Sequence[Found]) -> None:
             say(found[0].guarantee)
             _tell_when(found[0])
         return
-    sources = Counter(each.evidence.source for each in found if each.ok)
+    sources = Counter(each.evidence.source for each in found if each.ok and each.pruned is None)
+    pruned = sum(each.pruned is not None for each in found)
+    if pruned:
+        say(f"{pruned} were pruned, and statements signed by a trusted key account for them")
     parts = [f"{sources[source]} {text}" for source, text in _SOURCES.items() if sources[source]]
     if parts:
         say(f"{', '.join(parts)}; verify one by itself to be told what that shows")
