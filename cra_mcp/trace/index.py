@@ -34,6 +34,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_of_sessions ON events (session, sequence);
 CREATE INDEX events_by_id ON events (event_id);
+CREATE INDEX events_by_hash ON events (hash_start);
 CREATE TABLE gone (event INTEGER PRIMARY KEY);
 CREATE VIRTUAL TABLE event_text USING fts5(text, content='', detail=none, tokenize="unicode61 remove_diacritics 2");
 CREATE VIEW event_list AS
