@@ -35,7 +35,7 @@ def main(path: str) -> None:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # so that a child's collections leave shared memory shared
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, reap)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path + ".new")
     listening.listen(64)
@@ -52,6 +52,13 @@ def main(path: str) -> None:
                 keep(asking)
                 return
             asking.close()
+
+
+def reap(*_: object) -> None:
+    """Take note of the children that have ended, so that their time counts as this process's."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def keep(asking: socket.socket) -> None:
