@@ -1,16 +1,15 @@
 """A trace as a story: what was asked for, the calls made under each answer, and what became of every call.
 
-Rule: pure, and total over any lines: a trace comes from outside, unfinished or broken, and a value of an unexpected type counts as
-absent. It judges no chain; ``verify`` does that. Source: specs/trace.md, "Event types".
+Rule: pure; a trace comes from outside, unfinished or broken, and a value of an unexpected type counts as absent. ``telling`` puts
+it together. Source: specs/trace.md, "Event types".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Literal, cast
 
-from cra_mcp.errors import TraceError
-from cra_mcp.trace.event import Event, parse
+from cra_mcp.trace.event import Event
+from cra_mcp.trace.payloads import between_ms, list_of, text_of, texts_of
 from cra_mcp.trace.summary import summarise
 
 Fate = Literal["executed", "failed", "denied", "waiting", "answered", "unfinished", "undecided"]
@@ -22,22 +21,6 @@ tells how it ended; ``undecided``: nothing tells what became of it.
 
 FATES: tuple[Fate, ...] = ("executed", "failed", "denied", "waiting", "answered", "unfinished", "undecided")
 
-_OF_CALLS = frozenset(
-    {
-        "action.requested",
-        "policy.evaluated",
-        "policy.violated",
-        "action.approved",
-        "action.denied",
-        "action.executed",
-        "action.failed",
-        "approval.requested",
-        "approval.granted",
-        "approval.rejected",
-        "approval.expired",
-    }
-)
-_OF_REQUESTS = frozenset({"carp.request.received", "carp.resolution.completed", "carp.resolution.cached"})
 _SETTLED = ("approval.granted", "approval.rejected", "approval.expired")
 _ENDS: tuple[tuple[str, Fate], ...] = (
     ("action.executed", "executed"),
@@ -296,7 +279,7 @@ class Story:
     def atlases_at(self, sequence: int) -> list[AtlasRef]:
         """The atlases that were loaded when an event was recorded, as far as the trace tells."""
         listed = self.started.payload.get("atlases") if self.started is not None else None
-        found = [ref for each in _list(listed) if (ref := _atlas_ref(each)) is not None]
+        found = [ref for each in list_of(listed) if (ref := _atlas_ref(each)) is not None]
         for event in self.changes:
             if event.sequence > sequence:
                 break
@@ -308,139 +291,9 @@ class Story:
         return found
 
 
-def tell(lines: Iterable[bytes]) -> Story:
-    """The story of stored lines."""
-    teller = _Teller()
-    parsed: list[Event | Unreadable] = []
-    for position, line in enumerate(lines):
-        try:
-            parsed.append(parse(line))
-        except TraceError as error:
-            parsed.append(Unreadable(position, error.message))
-    teller.look_ahead(parsed)
-    for position, each in enumerate(parsed):
-        teller.story.places[id(each)] = position
-        teller.take(each)
-    return teller.story
-
-
-def text_of(payload: Mapping[str, object], name: str) -> str | None:
-    """A text of a payload; None where there is none."""
-    value = payload.get(name)
-    return value if isinstance(value, str) else None
-
-
-def texts_of(payload: Mapping[str, object], name: str) -> tuple[str, ...]:
-    """The texts in a list of a payload."""
-    return tuple(each for each in _list(payload.get(name)) if isinstance(each, str))
-
-
-def number_of(payload: Mapping[str, object], name: str) -> int | None:
-    """A whole number of a payload, never negative; None where there is none."""
-    value = payload.get(name)
-    return value if type(value) is int and value >= 0 else None
-
-
-def between_ms(earlier: str, later: str) -> float | None:
-    """Milliseconds between two timestamps; None if one is no moment, as 30 February, or they are the wrong way round."""
-    try:
-        found = (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds() * 1_000
-    except ValueError:
-        return None
-    return found if found >= 0 else None
-
-
-class _Teller:
-    """A story being put together."""
-
-    def __init__(self) -> None:
-        self.story = Story()
-        self._roots: set[str] = set()
-        self._resolutions: dict[str, str] = {}
-        self._spans: dict[str, Call] = {}
-        self._by_request: dict[str, Request] = {}
-        self._by_resolution: dict[str, Request] = {}
-        self._current: Request | None = None
-
-    def look_ahead(self, parsed: Iterable[Event | Unreadable]) -> None:
-        """Find the spans that are of sessions, not of calls, and the resolutions calls are made under."""
-        for each in parsed:
-            if not isinstance(each, Event):
-                continue
-            if each.parent_span_id is not None:
-                self._roots.add(each.parent_span_id)
-            if each.event_type == "session.started" or each.event_type in _OF_REQUESTS:
-                self._roots.add(each.span_id)
-            elif (
-                each.event_type == "action.requested" and (found := text_of(each.payload, "resolution_id")) is not None
-            ):
-                self._resolutions.setdefault(each.span_id, found)
-
-    def take(self, each: Event | Unreadable) -> None:
-        story = self.story
-        if isinstance(each, Unreadable):
-            story.unreadable.append(each)
-            self._note(each)
-            return
-        story.events.append(each)
-        if each.event_type in {"atlas.loaded", "atlas.unloaded"}:
-            story.changes.append(each)
-        request_id = text_of(each.payload, "request_id")
-        if each.event_type == "session.started" and story.started is None:
-            story.started = each
-        elif each.event_type == "session.ended" and story.ended is None:
-            story.ended = each
-        elif each.event_type in _OF_REQUESTS or (
-            each.event_type == "error.occurred" and request_id in self._by_request
-        ):
-            self._of_request(each, request_id)
-        elif each.event_type in _OF_CALLS or (each.parent_span_id is not None and each.span_id not in self._roots):
-            self._of_call(each)
-        else:
-            self._note(each)
-
-    def _of_request(self, event: Event, request_id: str | None) -> None:
-        request = self._by_request.get(request_id) if request_id is not None else None
-        if request is None:
-            request = Request()
-            self.story.requests.append(request)
-            self.story.parts.append(request)
-            if request_id is not None:
-                self._by_request[request_id] = request
-        request.events.append(event)
-        resolution_id = text_of(event.payload, "resolution_id")
-        if resolution_id is not None:
-            self._by_resolution.setdefault(resolution_id, request)
-        self._current = request
-
-    def _of_call(self, event: Event) -> None:
-        call = self._spans.get(event.span_id)
-        # A writer that gives its calls no spans of their own is read by where each begins.
-        if call is None or (event.event_type == "action.requested" and call.requested is not None):
-            call = self._spans[event.span_id] = Call(event.span_id)
-            self.story.calls.append(call)
-            self._place(call, event)
-        call.events.append(event)
-        approval_id = text_of(event.payload, "approval_id")
-        if event.event_type.startswith("approval.") and approval_id is not None:
-            self.story.approvals.setdefault(approval_id, []).append(event)
-
-    def _place(self, call: Call, event: Event) -> None:
-        resolution_id = text_of(event.payload, "resolution_id") or self._resolutions.get(event.span_id)
-        named = self._by_resolution.get(resolution_id) if resolution_id is not None else self._current
-        (named.parts if named is not None else self.story.parts).append(call)
-
-    def _note(self, part: Event | Unreadable) -> None:
-        (self._current.parts if self._current is not None else self.story.parts).append(part)
-
-
 def _atlas_ref(value: object) -> AtlasRef | None:
     if not isinstance(value, Mapping):
         return None
     fields = cast("Mapping[str, object]", value)
     named = [text_of(fields, name) for name in ("atlas_id", "version", "digest")]
     return AtlasRef(*cast("list[str]", named)) if None not in named else None
-
-
-def _list(value: object) -> list[object]:
-    return cast("list[object]", value) if isinstance(value, list) else []

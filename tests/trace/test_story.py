@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cra_mcp.trace.event import Event
-from cra_mcp.trace.story import Call, Request, Unreadable, between_ms, tell
+from cra_mcp.trace.payloads import between_ms
+from cra_mcp.trace.story import Call, Request, Unreadable
+from cra_mcp.trace.telling import tell
 from tests.faces.mcp.app import made
 from tests.trace import hostile
 

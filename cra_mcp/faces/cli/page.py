@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from cra_mcp.faces.cli.output import printable
 from cra_mcp.faces.cli.wording import Block, Fact, blocks, span_of_time, tally
 from cra_mcp.trace.event import Event
-from cra_mcp.trace.story import Story, tell
+from cra_mcp.trace.story import Story
 from cra_mcp.trace.summary import summarise
+from cra_mcp.trace.telling import tell
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cra_mcp.faces.cli.output import emit, paint, printable
 from cra_mcp.faces.cli.wording import Block, Fact, blocks, span_of_time, tally
-from cra_mcp.trace.story import tell
+from cra_mcp.trace.telling import tell
 
 if TYPE_CHECKING:
     from cra_mcp.faces.cli.kept_atlases import KeptAtlases

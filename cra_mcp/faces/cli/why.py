@@ -50,7 +50,7 @@ def why(
     if the event can't be read, or was changed.
     """
     from cra_mcp.faces.cli.kept_atlases import KeptAtlases  # noqa: PLC0415 - not for --help
-    from cra_mcp.trace.story import tell  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.telling import tell  # noqa: PLC0415 - not for --help
 
     config = config_of(data_dir=data_dir, trace_dir=trace_dir, store=store)
     traces = open_traces(data_dir, trace_dir, store)

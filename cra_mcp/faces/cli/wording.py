@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from cra_mcp.faces.cli.events import detail
 from cra_mcp.trace.event import Event
-from cra_mcp.trace.story import Call, Consent, Decision, Fate, Request, Story, Unreadable, number_of, text_of, texts_of
+from cra_mcp.trace.payloads import number_of, text_of, texts_of
+from cra_mcp.trace.story import Call, Consent, Decision, Fate, Request, Story, Unreadable
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from cra_mcp import CRARuntime
 from cra_mcp.canonical import canonical_bytes
 from cra_mcp.faces.cli.kept_atlases import KeptAtlases
 from cra_mcp.faces.cli.why import explain
-from cra_mcp.trace.story import tell
+from cra_mcp.trace.telling import tell
 from tests.faces.cli.conftest import cra
 from tests.faces.mcp.app import made
 from tests.faces.mcp.conftest import Place
