@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from cra_mcp.errors import SettingsError, TraceError
 from cra_mcp.trace import timestamp
+from cra_mcp.trace.checkpoint import is_key_name
 from cra_mcp.trace.posting import post
 
 if TYPE_CHECKING:
@@ -84,10 +85,11 @@ def authority_url(text: str) -> SplitResult:
     """
     try:
         url = urlsplit(text)
-        good = url.scheme in {"http", "https"} and bool(url.hostname) and (url.port is None or url.port > 0)
+        port_is_good = url.port is None or url.port > 0
+        good = url.scheme in {"http", "https"} and is_key_name(url.hostname or "") and port_is_good
     except ValueError:
         good, url = False, urlsplit("")
-    if not good or url.username is not None or url.password is not None or url.fragment or "+" in url.netloc:
+    if not good or url.username is not None or url.password is not None or url.fragment:
         raise SettingsError(
             f"no time-stamping authority is at {text.rpartition('@')[2][:100]}",
             hint="give its address as http(s)://HOST[:PORT]/PATH, without a name or password in it",

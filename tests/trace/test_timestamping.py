@@ -202,6 +202,9 @@ def test_it_is_asked_only_so_often_and_at_the_end(authority, certificates, kept)
         "https://tsa.example/#x",
         "https://tsa.example:0/",
         "https://[::1/",
+        "https://tsa example/",
+        "https://tsa+example/",
+        f"https://{'a' * 201}/",
     ],
 )
 def test_what_is_no_address_of_an_authority_is_refused_before_serving(text):
