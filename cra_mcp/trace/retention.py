@@ -17,9 +17,8 @@ from cra_mcp.errors import TraceLockedError
 from cra_mcp.trace.claim import claim_chain, is_chain_claimed
 from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
 from cra_mcp.trace.event import format_timestamp, is_identifier
-from cra_mcp.trace.keeping import KeptCheckpoints
 from cra_mcp.trace.segments import FOLDER, SUFFIX, lines_of, open_to_read, segments_of, statement_path
-from cra_mcp.trace.statement import Pruning, Rule, Sign, fingerprint_of, judge, with_signature
+from cra_mcp.trace.statement import Beside, Pruning, Rule, Sign, fingerprint_of, judge, with_signature
 
 
 def prune(directory: Path, rule: Rule, now_ns: int, *, sign: Sign | None = None) -> Iterator[Pruning]:
@@ -86,14 +85,14 @@ class _Folder:
 
     def _judge(self, session_id: str) -> Pruning | None:
         """What would be said of a chain, if it may go; None for one with events too young."""
-        directory, kept = self._directory, KeptCheckpoints(self._directory)
+        directory, beside = self._directory, Beside.of(self._directory, session_id)
         segments = segments_of(directory, session_id)
         lines, tail = lines_of(segments), _tail(segments[-1].path)
-        done = judge(session_id, lines, kept.read(session_id), self._rule, self._now_ns, tail=tail)
+        done = judge(session_id, lines, beside, self._rule, self._now_ns, tail=tail)
         if done is None or done.statement is None:
             return done
-        paths = [*(segment.path for segment in segments), *sorted(directory.glob(f"{session_id}.torn-*"))]
-        paths += [path for path in [kept.path(session_id)] if path.exists()]
+        aside = sorted(directory.glob(f"{session_id}.torn-*"))
+        paths = [*(segment.path for segment in segments), *aside, *beside.paths]
         files = [fingerprint_of(directory, path) for path in paths]
         return Pruning(session_id, {**done.statement, "files": files})
 

@@ -16,9 +16,9 @@ from cra_mcp.canonical import canonical_bytes
 from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.event import format_timestamp, is_identifier
-from cra_mcp.trace.keeping import KeptCheckpoints
+from cra_mcp.trace.keeping import STAMPED, SUFFIX, KeptCheckpoints
 from cra_mcp.trace.sqlite import SCHEMA, claim_database, lock_of, open_to_query
-from cra_mcp.trace.statement import Pruning, Rule, Sign, fingerprint, fingerprint_of, judge, with_signature
+from cra_mcp.trace.statement import Beside, Pruning, Rule, Sign, fingerprint, fingerprint_of, judge, with_signature
 
 _BUSY_S = 5.0
 
@@ -103,16 +103,15 @@ def _opened(path: Path, *, dry_run: bool) -> Generator[sqlite3.Connection]:
 def _judge(
     connection: sqlite3.Connection, session_id: str, checkpoints: Path, rule: Rule, now_ns: int
 ) -> Pruning | None:
-    kept = KeptCheckpoints(checkpoints)
-    done = judge(session_id, _lines(connection, session_id, "events"), kept.read(session_id), rule, now_ns)
+    beside = Beside.of(checkpoints, session_id)
+    done = judge(session_id, _lines(connection, session_id, "events"), beside, rule, now_ns)
     if done is None or done.statement is None:
         return done
     files = [
         fingerprint(table, (line + b"\n" for line in _lines(connection, session_id, table)))
         for table in ("events", "set_aside")
     ]
-    if kept.path(session_id).exists():
-        files.append(fingerprint_of(checkpoints, kept.path(session_id)))
+    files += [fingerprint_of(checkpoints, path) for path in beside.paths]
     return Pruning(session_id, {**done.statement, "files": [file for file in files if file["bytes"]]})
 
 
@@ -137,7 +136,8 @@ def _replace(connection: sqlite3.Connection, session_id: str, statement: Mapping
 
 def _delete_checkpoints(folder: Path, statement: Mapping[str, object]) -> None:
     """Delete the checkpoints of a chain that went, if they are what its statement says."""
-    path = KeptCheckpoints(folder).path(str(statement["session_id"]))
-    with suppress(OSError):
-        if fingerprint_of(folder, path) in cast("list[object]", statement["files"]):
-            path.unlink()
+    for suffix in (SUFFIX, STAMPED):
+        path = KeptCheckpoints(folder, suffix).path(str(statement["session_id"]))
+        with suppress(OSError):
+            if fingerprint_of(folder, path) in cast("list[object]", statement["files"]):
+                path.unlink()

@@ -14,6 +14,7 @@ from cra_mcp.canonical import canonical_bytes, parse_json
 from cra_mcp.errors import CRAError, TraceError
 from cra_mcp.trace.checkpoint import Checkpoint, VerifierKey, decode, encode, parse_checkpoint
 from cra_mcp.trace.event import Verification, format_timestamp, parse, verify
+from cra_mcp.trace.keeping import STAMPED, KeptCheckpoints
 from cra_mcp.trace.merkle import Frontier, leaf_hash
 from cra_mcp.trace.segments import open_to_read
 
@@ -55,10 +56,36 @@ class Rule:
         return max(0, now_ns - self.keep_s * _NS)
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The checkpoints kept beside a chain, unverified, the oldest first, and their files.
+
+    Attributes:
+        notes: checkpoints.
+        stamped: those with a timestamp in them.
+        paths: the files that hold them.
+    """
+
+    notes: Sequence[bytes] = ()
+    stamped: Sequence[bytes] = ()
+    paths: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path, session_id: str) -> "Beside":
+        """Those of a session in a folder of traces.
+
+        Raises:
+            TraceUnavailableError: they can't be read.
+        """
+        kept = KeptCheckpoints(folder), KeptCheckpoints(folder, STAMPED)
+        notes, stamped = (each.read(session_id) for each in kept)
+        return cls(notes, stamped, tuple(path for each in kept if (path := each.path(session_id)).exists()))
+
+
 def judge(
     session_id: str,
     lines: Iterable[bytes],
-    notes: Sequence[bytes],
+    beside: Beside,
     rule: Rule,
     now_ns: int,
     *,
@@ -69,12 +96,12 @@ def judge(
     Args:
         session_id: the chain.
         lines: all of it.
-        notes: the checkpoints kept beside it, unverified.
+        beside: what is kept beside it.
         rule: what goes.
         now_ns: nanoseconds since the epoch.
         tail: what follows its last whole line.
     """
-    watched = _Watched(lines, notes)
+    watched = _Watched(lines, [*beside.notes, *beside.stamped])
     check = verify(watched, session_id=session_id, tail=tail)
     head = check.head
     if head is not None and head.timestamp >= format_timestamp(rule.until_ns(now_ns)):
@@ -92,7 +119,8 @@ def judge(
         "last_timestamp": None,
         "head_hash": None,
         "root": encode(watched.tree.root()) if check.ok else None,
-        "checkpoint": notes[-1].decode("utf-8", "replace") if notes else None,
+        "checkpoint": _last(beside.notes),
+        "timestamped": _last(beside.stamped),
         "code": code,
         "keep_seconds": rule.keep_s,
         "pruned_at": format_timestamp(now_ns),
@@ -101,6 +129,10 @@ def judge(
         statement |= {"first_sequence": 0, "last_sequence": head.sequence, "head_hash": head.event_hash}
         statement |= {"first_timestamp": parse(watched.first).timestamp, "last_timestamp": head.timestamp}
     return Pruning(session_id, statement)
+
+
+def _last(notes: Sequence[bytes]) -> str | None:
+    return notes[-1].decode("utf-8", "replace") if notes else None
 
 
 def with_signature(statement: Mapping[str, object], sign: Sign | None) -> dict[str, object]:

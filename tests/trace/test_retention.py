@@ -19,6 +19,7 @@ from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.merkle import leaf_hash, root_of
 from cra_mcp.trace.retention import prune
 from cra_mcp.trace.statement import FORM, Rule
+from cra_mcp.trace.timestamp import add_stamp
 
 SESSION = "01980000-0000-7000-8000-00000000ab01"
 YOUNG = "01980000-0000-7000-8000-00000000ab02"
@@ -206,11 +207,15 @@ def test_a_statement_takes_the_place_of_the_checkpoints_beside_a_chain(tmp_path)
     lines = make(tmp_path).read(SESSION)
     path = sign(tmp_path, lines)
     note = path.read_bytes()
+    stamped = path.with_suffix(".timestamps")
+    stamped.write_bytes(add_stamp(note.removesuffix(b"\n"), "tsa.example", b"a token") + b"\n")
+    last = stamped.read_bytes()
     (done,) = prune(tmp_path, MONTH, NOW_NS)
     assert list(everything(tmp_path)) == [f"{SESSION}.pruned.json"]
     assert done.statement["root"] == encode(root_of([leaf_hash(line) for line in lines]))
     assert done.statement["checkpoint"].encode() + b"\n" == note
-    assert done.statement["files"][-1]["name"] == path.name
+    assert done.statement["timestamped"].encode() + b"\n" == last
+    assert [file["name"] for file in done.statement["files"][-2:]] == [path.name, stamped.name]
 
 
 def test_a_chain_that_was_cut_after_it_was_signed_stays_unless_it_is_asked_for(tmp_path):
