@@ -155,7 +155,7 @@ def test_pymerkle_agrees_on_roots_and_proofs_of_random_trees():
 
 
 @pytest.mark.long
-def test_pymerkle_agrees_on_a_hundred_thousand_leaves_on_roots_and_on_every_proof():
+def test_pymerkle_agrees_on_a_hundred_thousand_leaves_on_roots_and_on_ten_thousand_proofs():
     chance, size = random.Random(9162), 100_000
     other, ours, leaves = pymerkle.InmemoryTree(algorithm="sha256"), Frontier(), []
     for number in range(1, size + 1):
@@ -166,10 +166,10 @@ def test_pymerkle_agrees_on_a_hundred_thousand_leaves_on_roots_and_on_every_proo
         if number % 97 == 0:
             assert other.get_root() == ours.root()
     root = ours.root()
-    for index, leaf in enumerate(leaves):
+    for number, index in enumerate(chance.sample(range(size), 10_000)):
         path = other.prove_inclusion(index + 1, size).path
-        assert verify_inclusion(leaf, index, size, path[1:], root)
-        if index % 4_999 == 0:
+        assert verify_inclusion(leaves[index], index, size, path[1:], root)
+        if number % 500 == 0:
             assert path[1:] == inclusion_proof(leaves, index)
     for _ in range(30):
         old = chance.randint(1, size)
