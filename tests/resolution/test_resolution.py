@@ -110,6 +110,15 @@ def test_the_message_says_what_an_agent_needs() -> None:
     assert message["ttl_seconds"] == 300
 
 
+def test_what_is_decided_by_a_schema_of_the_arguments_is_told_with_it() -> None:
+    schema = {"required": ["amount"]}
+    form = {**DENY_WRITE, "policy_id": "form", "conditions": {"arguments": schema}}
+    with runtime(atlas(actions=("a.read", "a.write"), policies=[form])) as made:
+        (told,) = resolve(made).to_dict()["constraints"]
+    assert (told["constraint_id"], told["type"], told["parameters"]["arguments"]) == ("form", "arguments", schema)
+    assert "when" not in told["parameters"]
+
+
 PACKS = [
     {"pack_id": "low", "name": "Low", "content": "l", "priority": 1, "keywords": ["refund"]},
     {"pack_id": "plain", "name": "Plain", "content": "p", "priority": 50},
