@@ -383,9 +383,7 @@ async def test_an_answer_that_is_nearly_one_ends_its_call_and_nothing_else(kit, 
 
 @pytest.mark.parametrize("answer", ["{", "[ID]", '"ID"', '{"result":{}}', "[" * 100_000, '{"id":' * 20_000])
 async def test_what_is_no_answer_leaves_the_call_waiting(kit, backend, answer) -> None:
-    with anyio.move_on_after(0.3) as scope:
-        await use(kit, backend, kit.server("raw", answer))
-    assert scope.cancelled_caught
+    assert text(await use(kit, backend, kit.server("raw-first", answer))) == "the answer"
     assert len(pids(kit)) == 1
 
 

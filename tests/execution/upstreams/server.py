@@ -136,6 +136,12 @@ def raw(request: Message) -> None:
     write(ARGUMENTS[0].replace("ID", str(request["id"])).encode() + b"\n")
 
 
+def raw_first(request: Message) -> None:
+    """The bytes of ``raw``, and then an answer."""
+    raw(request)
+    answer(request, text("the answer"))
+
+
 def deaf(request: Message) -> None:
     """Answers once, then reads no more."""
     answer(request, text("once"))
@@ -164,6 +170,7 @@ CALLS: Mapping[str, Callable[[Message], None]] = {
     "flood-garbage": flood_garbage,
     "malformed": malformed,
     "raw": raw,
+    "raw-first": raw_first,
     "deaf": deaf,
     "crash-at-start": good,
     "hang-at-start": good,
