@@ -184,8 +184,8 @@ GUARDS = (
     Guard(
         "what detectors find stays out of approvals",
         "cra_mcp/compose.py",
-        "return parameters if shown is None else shown.value(parameters)[0]",
-        "return parameters",
+        "return parameters if shown is None else shown.adding(",
+        "return parameters\n        return shown.adding(",
         "tests/trace/test_redacting.py",
     ),
     Guard(
