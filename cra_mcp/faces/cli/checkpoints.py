@@ -15,6 +15,7 @@ from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, paint
 from cra_mcp.faces.cli.stores import find_session, open_traces
 from cra_mcp.faces.cli.timestamps import Dates, TsaCa, authorities_of, dates_of
 from cra_mcp.faces.cli.verifying import Keys, app
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cra_mcp.settings import RuntimeConfig
@@ -188,7 +189,9 @@ def _of_size(known: "list[SignedCheckpoint]", size: int) -> "SignedCheckpoint":
         if signed.checkpoint.size == size:
             return signed
     sizes = ", ".join(str(signed.checkpoint.size) for signed in known)
-    raise typer.BadParameter(f"no checkpoint is of {size} events; there are: {sizes}", param_hint="--consistency")
+    raise typer.BadParameter(
+        f"no checkpoint is of {count_of(size, 'event')}; there are: {sizes}", param_hint="--consistency"
+    )
 
 
 def _index_of(lines: list[bytes], text: str) -> int:
@@ -197,7 +200,7 @@ def _index_of(lines: list[bytes], text: str) -> int:
     if text.isdecimal() and len(text) < _LONGEST_SEQUENCE:
         if int(text) < len(lines):
             return int(text)
-        raise typer.BadParameter(f"the trace has {len(lines)} events, counted from 0", param_hint="EVENT")
+        raise typer.BadParameter(f"the trace has {count_of(len(lines), 'event')}, counted from 0", param_hint="EVENT")
     for index, line in enumerate(lines):
         if f'"{text}"'.encode() in line:
             event = parse(line)
@@ -269,13 +272,13 @@ def _tell_consistency(found: "Consistency", dates: Dates, *, as_json: bool) -> N
         fields = {"kind": "consistency", "signer": found.key.name, "origin": new.origin}
         emit_json({"ok": True, **fields, "old_size": old.size, "size": new.size, "timestamps": dates.to_dict()})
         return
-    emit(f"{new.origin}: the first {old.size} of {new.size} events are those signed before")
+    emit(f"{new.origin}: {count_of(new.size, 'event')}, of which the first {old.size} as signed before")
     say(f"{paint('proved', 'green')}, signed by {found.key.name}")
     _tell_dates(dates)
 
 
 def _tell_dates(dates: Dates) -> None:
     for each in dates.dated:
-        say(f"{paint('proved', 'green')}: the first {each.size} events existed on {each}")
+        say(f"{paint('proved', 'green')}: the first {count_of(each.size, 'event')} existed on {each}")
     if dates.note is not None:
         say(f"note: {dates.note}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cra_mcp.errors import TraceError
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -110,7 +111,7 @@ def dates_of(
             timestamp = verify_stamp(stamp.token, without_stamps(each), authorities)
             dated.append(Dated(each.checkpoint.size, timestamp, _recorded(lines, each.checkpoint.size)))
         except TraceError as error:
-            fault = fault or (error.code, f"checkpoint of {each.checkpoint.size} events: {error.message}")
+            fault = fault or (error.code, f"checkpoint of {count_of(each.checkpoint.size, 'event')}: {error.message}")
     dated.sort(key=lambda one: (one.size, one.timestamp.time))
     return Dates(len(found), tuple(dated), fault, checked=True)
 

@@ -10,6 +10,7 @@ from cra_mcp.errors import SettingsError
 from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import emit_json, say, table
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +99,9 @@ def index(
         counts = {"added": done.added, "removed": done.removed, "unreadable": done.unreadable} if done else None
         emit_json({"updated": done is not None, "counts": counts})
     elif done is not None:
-        say(f"{done.added} events added, {done.removed} taken out, {done.unreadable} lines that are no events")
+        say(
+            f"{count_of(done.added, 'event')} added, {done.removed} taken out, {count_of(done.unreadable, 'unreadable line')}"
+        )
 
 
 def follow(index: "TraceIndex", *, rebuild: bool = False) -> "Update | None":

@@ -10,6 +10,8 @@ import typer
 from cra_mcp.errors import SettingsError, TraceUnavailableError
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, printable, say
+from cra_mcp.trace.payloads import number_of
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -129,7 +131,9 @@ def _tell_rest(outcome: _Outcome) -> None:
         )
     went = len(outcome.statements)
     verb = "would go" if outcome.dry_run else "gone"
-    say(f"{went} traces {verb} ({outcome.traces_bytes:,} bytes), {len(outcome.found) - went} old ones kept")
+    say(
+        f"{count_of(went, 'trace')} {verb} ({outcome.traces_bytes:,} bytes), {count_of(len(outcome.found) - went, 'old one')} kept"
+    )
     if outcome.given_back:
         say(f"{outcome.given_back:,} bytes given back to the file system")
 
@@ -213,7 +217,8 @@ def _tell(done: "Pruning", *, dry_run: bool) -> None:
     if done.statement is None:
         emit(f"kept      {done.session_id}  {done.kept_because}")
     else:
-        what = f"{done.statement['events']} events until {done.statement['last_timestamp']}"
+        events = count_of(number_of(done.statement, "events") or 0, "event")
+        what = f"{events} until {done.statement['last_timestamp']}"
         _line("would go" if dry_run else "pruned", done.session_id, what, _bytes(done.statement))
 
 

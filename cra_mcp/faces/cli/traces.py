@@ -13,6 +13,7 @@ from cra_mcp.faces.cli.exits import CODES, NO, epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, GroupHelp, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, flush, paint, say, table
 from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cra_mcp.settings import RuntimeConfig
@@ -154,7 +155,7 @@ def show(
         return
     unreadable = _table(lines) if events else _tell(session_id, lines, data_dir, trace_dir)
     if unreadable:
-        complain(f"{unreadable} events can't be read", f"see `cra-mcp trace verify {session_id}`")
+        complain(f"{count_of(unreadable, 'event')} can't be read", f"see `cra-mcp trace verify {session_id}`")
         raise typer.Exit(NO)
 
 
@@ -276,6 +277,9 @@ def recover(
             }
         )
     elif done.set_aside_to is None:
-        say(f"nothing to do: all {done.kept} events are whole")
+        say(f"nothing to do: {count_of(done.kept, 'event')}, all whole")
     else:
-        say(f"kept {done.kept} events; {done.set_aside_bytes} bytes set aside in {done.set_aside_to} ({done.code})")
+        say(
+            f"kept {count_of(done.kept, 'event')}; {count_of(done.set_aside_bytes, 'byte')} set aside in {done.set_aside_to} "
+            f"({done.code})"
+        )

@@ -19,6 +19,7 @@ from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, say
 from cra_mcp.faces.cli.stores import find_session, open_traces
 from cra_mcp.faces.cli.timestamps import Dates, TsaCa, authorities_of, dates_of
 from cra_mcp.faces.cli.traces import app
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -325,7 +326,7 @@ def _tell(found: Found) -> None:
     else:
         head = found.check.head.event_hash if found.check.head is not None else "-"
         signed = f", {diagnosis.covered} signed" if diagnosis.checkpoints else ""
-        emit(f"{paint('ok', 'green')}  {name}  {diagnosis.events} events{signed}, head {head}")
+        emit(f"{paint('ok', 'green')}  {name}  {count_of(diagnosis.events, 'event')}{signed}, head {head}")
     if found.fault is not None:
         complain(f"{name}: {found.fault[1]} [{found.fault[0]}]")
     for note in (evidence.note, found.dates.note):
@@ -355,4 +356,4 @@ def _tell_when(found: Found) -> None:
         return
     last = found.dates.dated[-1]
     own = f" The runtime itself dated the last of them {last.recorded}." if last.recorded is not None else ""
-    say(f"The first {last.size} events existed on {last}.{own}")
+    say(f"The first {count_of(last.size, 'event')} existed on {last}.{own}")

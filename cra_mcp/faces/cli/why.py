@@ -12,6 +12,7 @@ from cra_mcp.faces.cli.finding import find_event
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable
 from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from cra_mcp.faces.cli.kept_atlases import Governing, KeptAtlases
@@ -119,7 +120,8 @@ def _find(
         lines = store.read(session_id)
         if sequence >= len(lines):
             raise UnknownTraceError(
-                f"session {session_id} has {len(lines)} events, from 0", hint=f"see `cra-mcp trace show {session_id}`"
+                f"session {session_id} has {count_of(len(lines), 'event')}, from 0",
+                hint=f"see `cra-mcp trace show {session_id}`",
             )
         return session_id, sequence, lines
     return find_event(config, store, what)
