@@ -12,7 +12,8 @@ from typing import cast
 from urllib.parse import quote, unquote_to_bytes
 
 from cra_mcp.atlas.origin import OriginError, split_url
-from cra_mcp.atlas.uri_template import Expression, Part, UriTemplateError, Variable, parse_template, scalar_text
+from cra_mcp.atlas.placeholders import scalar_text
+from cra_mcp.atlas.uri_template import Expression, Part, UriTemplateError, Variable, parse_template
 
 ALLOW_SLASH = "x-cra-allow-slash"
 """Mark of a parameter's schema: its value may hold slashes, which a template that isn't ``{+name}`` then encodes."""

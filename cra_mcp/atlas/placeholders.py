@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|([{}])")
+_EXACT_INTEGER = 2**53
 _SCALARS = frozenset({"string", "number", "integer", "boolean"})
 
 
@@ -61,3 +62,19 @@ def is_scalar(schema: object) -> bool:
     return isinstance(values, list) and all(
         isinstance(value, str | int | float) for value in cast("list[object]", values)
     )
+
+
+def scalar_text(value: object) -> str | None:
+    """How a text, number or boolean is written; None for anything else."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            # 5.0 and 5 are the same JSON number
+            return str(int(value)) if value.is_integer() and abs(value) < _EXACT_INTEGER else repr(value)
+        case str():
+            return value
+        case _:
+            return None

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import quote
 
+from cra_mcp.atlas.placeholders import scalar_text
+
 MAX_LENGTH = 8_192
 MAX_PREFIX = 9_999
 
@@ -21,7 +23,6 @@ _EXPRESSION = re.compile(r"\{([^{}]*)\}")
 _LITERALS = re.compile(r"(?:[!#$&()*+,./0-9:;=?@A-Z\[\]_a-z~'-]|%[0-9A-Fa-f]{2})*")
 _NAME = re.compile(r"(?:[A-Za-z0-9_]|%[0-9A-Fa-f]{2})+(?:\.(?:[A-Za-z0-9_]|%[0-9A-Fa-f]{2})+)*")
 _PERCENT_ENCODED = re.compile(r"(%[0-9A-Fa-f]{2})")
-_EXACT_INTEGER = 2**53
 
 
 class UriTemplateError(ValueError):
@@ -107,22 +108,6 @@ def expand(text: str, values: Mapping[str, object]) -> str:
     """
     parts = parse_template(text)
     return "".join(part if isinstance(part, str) else part.expand(values) for part in parts)
-
-
-def scalar_text(value: object) -> str | None:
-    """How a text, number or boolean is written; None for anything else."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            # 5.0 and 5 are the same JSON number
-            return str(int(value)) if value.is_integer() and abs(value) < _EXACT_INTEGER else repr(value)
-        case str():
-            return value
-        case _:
-            return None
 
 
 def _literal(text: str) -> str:

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from cra_mcp.atlas.placeholders import scalar_text
 from cra_mcp.errors import ExecutionError
 
 ALLOW_OPTION = "x-cra-allow-option"
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|([{}])")
 _OPTION_STARTS = ("-", "/") if sys.platform == "win32" else ("-",)
-_EXACT_INTEGER = 2**53
 _EMPTY: Mapping[str, object] = {}
 
 
@@ -108,19 +108,11 @@ def _fill(element: Sequence[str | _Slot], parameters: Mapping[str, object]) -> s
 
 
 def _text(name: str, value: object) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            # 5.0 and 5 are the same JSON number
-            return str(int(value)) if value.is_integer() and abs(value) < _EXACT_INTEGER else repr(value)
-        case str() if "\0" not in value:
-            return value
-        case str():
-            raise ExecutionError("execution_failed", f'the value of "{name}" holds a NUL, which no argument can')
-        case _:
-            raise ExecutionError(
-                "execution_failed", f'the value of "{name}" is not text, a number or a boolean, so it fits no argument'
-            )
+    text = scalar_text(value)
+    if text is None:
+        raise ExecutionError(
+            "execution_failed", f'the value of "{name}" is not text, a number or a boolean, so it fits no argument'
+        )
+    if "\0" in text:
+        raise ExecutionError("execution_failed", f'the value of "{name}" holds a NUL, which no argument can')
+    return text

@@ -15,8 +15,7 @@ from urllib.parse import quote, quote_plus, urlencode
 from cra_mcp.atlas.http_target import ALLOW_SLASH, TargetError, TargetTemplate
 from cra_mcp.atlas.model import HttpExecutor
 from cra_mcp.atlas.origin import Origin
-from cra_mcp.atlas.placeholders import Piece, Placeholder, parse_text
-from cra_mcp.atlas.uri_template import scalar_text
+from cra_mcp.atlas.placeholders import Piece, Placeholder, parse_text, scalar_text
 from cra_mcp.errors import ExecutionError
 from cra_mcp.execution.http_secrets import Secret
 

@@ -311,7 +311,10 @@ def test_that_one_checkpoint_continues_another_is_proved(signed: Signed, tmp_pat
     )
     assert (written.stdout, file.read_text()) == ("", proved.stdout)
     told = cra("trace", "verify-proof", file, *where)
-    assert (told.returncode, f"{sizes[-1]} events, of which the first {sizes[0]} as signed before" in told.stdout) == (0, True)
+    assert (told.returncode, f"{sizes[-1]} events, of which the first {sizes[0]} as signed before" in told.stdout) == (
+        0,
+        True,
+    )
     none = cra("trace", "prove", signed.sessions[0], "--consistency", "1", "99", *where)
     assert none.returncode == 2
     assert f"there are: {sizes[0]}" in none.stderr
