@@ -1,7 +1,7 @@
 """Requests worth trying: values on both sides of what policies and schemas distinguish.
 
-Rule: deterministic. For every condition that can be read off its text there is a value that meets it and one that doesn't; of
-regular expressions and of arithmetic there is not, and nothing is claimed for them.
+Rule: deterministic. For every condition that can be read off its text there is a value that meets it and one that doesn't, plain
+regular expressions included (``patterns``); of arithmetic there is not, and nothing is claimed for it.
 Source: specs/policy.md, "Comparing".
 """
 
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, cast
 
+from cra_mcp.analysis import patterns
 from cra_mcp.policy.expression import Expression
 from cra_mcp.policy.model import MICRO, ActionFacts, Policy, TimeWindow
 from cra_mcp.policy.windows import Schedule
@@ -38,12 +39,21 @@ def texts_for(globs: Iterable[str], usual: str) -> list[str]:
 
 
 def literals(expressions: Iterable[Expression]) -> list[object]:
-    """The texts and numbers that are written out in expressions."""
+    """The texts and numbers that are written out in expressions, and texts that their regular expressions tell apart."""
     found: list[object] = []
     for expression in expressions:
+        for literal, _ in expression.patterns:
+            found += patterns.texts_of(_unquoted(literal))
         for one, other, number in _LITERAL.findall(expression.text):
             found.append(json.loads(number) if number else one or other)
     return found
+
+
+def _unquoted(literal: str) -> str:
+    """A string of an expression, as far as regular expressions are written: raw, or with backslashes doubled."""
+    quote = 3 if literal.lstrip("rRbB")[1:3] in {'""', "''"} else 1
+    inside = literal.lstrip("rRbB")[quote:-quote]
+    return inside if literal[0] in "rR" else inside.replace("\\\\", "\\")
 
 
 def instants(policies: Iterable[Policy]) -> list[int]:
@@ -138,6 +148,8 @@ def _from_schema(schema: object, path: Path, values: dict[Path, list[object]]) -
             if isinstance(each, int) and each < _MAX_CALLS
             for more in (-1, 0, 1)
         ]
+        pattern = known.get("pattern")
+        held += patterns.texts_of(pattern) if isinstance(pattern, str) else []
         held.append(_sample(known))
     members = known.get("properties")
     if isinstance(members, dict):
@@ -163,12 +175,15 @@ def _sample(schema: object) -> object:
         if isinstance(held, list) and held:
             return cast("list[object]", held)[0]
     kind, least = known.get("type"), known.get("minimum", 0)
-    length = known.get("minLength", 1)
+    length, pattern = known.get("minLength", 1), known.get("pattern")
+    length = length if isinstance(length, int) else 1
+    fitting = patterns.matching_texts(pattern) if isinstance(pattern, str) else []
+    text = next((each for each in fitting if len(each) >= length), "x" * length)
     plain: dict[object, object] = {
         "integer": least, "number": least, "boolean": False, "array": [], "null": None,
-        "string": "x" * (length if isinstance(length, int) else 1),
+        "string": text,
     }  # fmt: skip
-    return _least(known) if kind == "object" else plain.get(kind, "x")
+    return _least(known) if kind == "object" else plain.get(kind, text)
 
 
 def _with(base: Mapping[str, object], path: Path, value: object) -> dict[str, object]:

@@ -105,6 +105,21 @@ PLANTED = [
         [deny(conditions={"arguments": {"properties": {"amount": {"maximum": 99}}}})],
         [deny(conditions={"arguments": {"properties": {"amount": {"maximum": 98}}}})],
     ),
+    (
+        "a pattern takes less",
+        [deny(conditions={"arguments": {"properties": {"note": {"pattern": "^[a-z0-9]+$"}}, "required": ["note"]}})],
+        [deny(conditions={"arguments": {"properties": {"note": {"pattern": "^[a-z]+$"}}, "required": ["note"]}})],
+    ),
+    (
+        "a regular expression takes less",
+        [deny(when=r"has(args.note) && args.note.matches('^[A-Z]{3}(-\\\\d+)?$')")],
+        [deny(when=r"has(args.note) && args.note.matches(r'^[A-Z]{3}$')")],
+    ),
+    (
+        "an agent is matched to its end",
+        [deny(when="agent.id.matches('^bot-[0-9]{2}')")],
+        [deny(when="agent.id.matches('^bot-[0-9]{2}$')")],
+    ),
     ("an approval is an allow", [{"policy_id": "p", "type": "require_approval"}], []),
     ("an approval may be weaker", [ask("local_cli")], [ask("application")]),
     ("a limit admits one more", [limit()], [limit(max_calls=6)]),
@@ -142,19 +157,32 @@ def test_an_action_that_comes_or_whose_schema_takes_more_is_wider(tmp_path):
 
 
 def test_an_action_whose_arguments_cannot_be_guessed_is_named_unless_a_policy_test_shows_some(tmp_path):
-    schema = {"type": "object", "properties": {"id": {"type": "string", "pattern": "^O-[0-9]{4}$"}}, "required": ["id"]}
+    number = {"type": "integer", "multipleOf": 7_919, "minimum": 1}
+    schema = {"type": "object", "properties": {"id": number}, "required": ["id"]}
     old, new = side(tmp_path, "old", [deny()], schema=schema), side(tmp_path, "new", [], schema=schema)
     sides = [load_subject([(str(path), path)]).atlases for path in (old, new)]
     assert compare(*sides).unsearched == ("pay.out",)
     folder = tmp_path / "with-tests"
     (folder / "tests").mkdir(parents=True)
     (folder / "atlas.json").write_text(json.dumps(manifest([deny()], schema=schema)))
-    case = {"name": "c", "action_id": "pay.out", "args": {"id": "O-1234"}, "expect": {"effect": "deny"}}
+    case = {"name": "c", "action_id": "pay.out", "args": {"id": 7_919}, "expect": {"effect": "deny"}}
     (folder / "tests" / "a.json").write_text(json.dumps({"name": "t", "cases": [case]}))
     tested = load_subject([("with-tests", folder)]).atlases
     found = compare(tested, sides[1])
     assert found.is_wider
-    assert found.changes[0].request.args == {"id": "O-1234"}
+    assert found.changes[0].request.args == {"id": 7_919}
+
+
+def test_an_action_whose_text_must_fit_a_pattern_is_searched(tmp_path):
+    old, new = (
+        {"type": "string", "pattern": "^O-[0-9]{4}$"},
+        {"type": "string", "pattern": "^O-[0-9]{4,5}$", "minLength": 6},
+    )
+    schemas = [{"type": "object", "properties": {"id": each}, "required": ["id"]} for each in (old, new)]
+    paths = [side(tmp_path, name, [], schema=schema) for name, schema in zip(("old", "new"), schemas, strict=True)]
+    sides = [load_subject([(str(path), path)]).atlases for path in paths]
+    (change,) = compare(*sides).changes
+    assert (change.direction, change.request.args) == ("wider", {"id": "O-00000"})
 
 
 def test_the_command_shows_examples_and_ends_with_1_if_something_is_wider(tmp_path):
