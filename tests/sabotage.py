@@ -791,6 +791,13 @@ GUARDS = (
         "tests/trace/test_retention.py",
     ),
     Guard(
+        "an event without its line feed is none where another file follows",
+        "cra_mcp/trace/segments.py",
+        'line.endswith(b"\\n") else line + _TORN',
+        'line.endswith(b"\\n") else line',
+        "tests/trace/test_segments.py -k cut_anywhere",
+    ),
+    Guard(
         "an unsigned statement accounts for no trace",
         "cra_mcp/trace/statement.py",
         "if signer is None or not is_signed:",

@@ -16,6 +16,7 @@ from cra_mcp.trace.disk import PLAIN
 
 SUFFIX = ".trace.jsonl"
 FOLDER = ".trace.d"
+_TORN = b"\0"  # in no JSON
 _NAME = re.compile(r"([0-9]{16})\.jsonl")
 
 
@@ -107,6 +108,11 @@ def whole_lines(file: BinaryIO, end: int | None = None) -> Iterator[bytes]:
         yield line[:-1]
 
 
+def _inner_line(line: bytes) -> bytes:
+    """A line of a segment that is followed by another: one that is not finished is no event, though it may look like one."""
+    return line[:-1] if line.endswith(b"\n") else line + _TORN
+
+
 def lines_of(segments: Sequence[Segment], *, after: int = -1, end: int | None = None) -> Iterator[bytes]:
     """Lines of a chain from sequence ``after + 1`` on, by position in its segments.
 
@@ -125,7 +131,7 @@ def lines_of(segments: Sequence[Segment], *, after: int = -1, end: int | None = 
         skip = max(0, after + 1 - segment.first)
         with open_to_read(segment.path) as file:
             # Of a segment that is followed by another, all counts: what it ends with, if not a line feed, is a bad event.
-            lines = whole_lines(file, end) if is_last else (line.removesuffix(b"\n") for line in file)
+            lines = whole_lines(file, end) if is_last else map(_inner_line, file)
             for line in lines:
                 if skip:
                     skip -= 1

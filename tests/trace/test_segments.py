@@ -94,7 +94,7 @@ def test_a_file_cut_anywhere_ends_the_chain_there_and_what_follows_is_set_aside_
     parts = make(tmp_path)
     events = [part.count(b"\n") for part in parts]
     ends = [place + 1 for place, byte in enumerate(parts[number]) if byte == 0x0A]
-    for cut in sorted({*range(0, len(parts[number]), step), *ends}):
+    for cut in sorted({*range(0, len(parts[number]), step), *ends, *(end - 1 for end in ends)}):
         files_of(tmp_path)[0].write_bytes(parts[0])
         for part, first in zip(parts[1:], (2, 4, 6, 8), strict=True):
             (tmp_path / f"{SESSION}.trace.d" / f"{first:016d}.jsonl").write_bytes(part)
