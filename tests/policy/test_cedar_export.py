@@ -1,5 +1,6 @@
 """Cedar decides on exported policies as the engine does on the originals."""
 
+from dataclasses import replace
 from itertools import cycle
 
 import cedarpy
@@ -11,6 +12,7 @@ from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.engine import compile_policies, governing
 from cra_mcp.policy.export.cedar import cedar_policies, cedar_request, cedar_schema
 from cra_mcp.policy.export.form import express
+from cra_mcp.policy.expression import parse_expression
 from cra_mcp.policy.model import (
     ActionFacts,
     Budget,
@@ -50,6 +52,9 @@ KINDS = ("deny", "require_approval", "allow", "allow", "rate_limit", "budget")
 ACTION_GLOBS = ("*", "ticket.*", "*e*", "payment.refund", "none.*", "a/*", "é")
 
 
+NOTHING: dict = {}
+
+
 class Peer:
     """Exported policies, and an engine of Cedar's that was given nothing else."""
 
@@ -59,19 +64,19 @@ class Peer:
         self.policies, self.schema = cedarpy.PolicySet.from_str(self.text), cedarpy.Schema.from_str(schema)
         self.asking = {each.policy_id for each in form.statements if each.type == "require_approval"}
 
-    def ask(self, action_id, facts, *, approved, spent=()):
-        request = cedar_request(self.form, "atlas", action_id, facts, approved=approved, spent=spent)
+    def ask(self, action_id, facts, *, approved, spent=(), args=NOTHING):
+        request = cedar_request(self.form, "atlas", action_id, facts, approved=approved, spent=spent, args=args)
         found = cedarpy.is_authorized(request, self.policies, [], self.schema)
         assert found.diagnostics.errors == []
         return found
 
-    def effect(self, action_id, facts, *, approved, spent):
+    def effect(self, action_id, facts, *, approved, spent, args):
         """As specs/policy.md says."""
-        asked = self.ask(action_id, facts, approved=approved, spent=spent)
+        asked = self.ask(action_id, facts, approved=approved, spent=spent, args=args)
         if asked.allowed:
             return "allow", set()
         forbidding = set(asked.diagnostics.id_annotations_by_reason.values())
-        asks = self.asking & forbidding and self.ask(action_id, facts, approved=True).allowed
+        asks = self.asking & forbidding and self.ask(action_id, facts, approved=True, args=args).allowed
         return "require_approval" if asks else "deny", forbidding
 
 
@@ -147,15 +152,17 @@ worlds = st.tuples(
 slow = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 
-def compare(world):
+def compare(world, calls=(NOTHING,)):
     """Of every action: the effect, and which policies deny. ``spend`` says which limits are spent."""
     its, actions, default, overlays, askers, spend = world
     ours = compile_policies(its, actions, default, overlays)
-    peer = Peer(express(its, actions, default, overlays))
+    peer = Peer(express(its, actions, default, overlays, calls=True))
     counted = [policy for layer in overlays for policy in governing(layer).policies] + its
     counted = [policy for policy in counted if policy.type in {"rate_limit", "budget"}]
     spent = [policy for policy, is_spent in zip(counted, cycle(spend), strict=False) if is_spent]
-    for action_id, facts, approved in zip(ACTIONS, cycle(askers), cycle((False, True, False)), strict=False):
+    for action_id, facts, approved, args in zip(
+        ACTIONS, cycle(askers), cycle((False, True, False)), cycle(calls), strict=False
+    ):
         counters = Counters()
         assert counters.take(
             [policy.limit for policy in spent if policy.limit],
@@ -163,9 +170,9 @@ def compare(world):
             0,
             [Charge(policy.budget, 1_000_000, policy.policy_id) for policy in spent if policy.budget],
         )
-        decision = ours.decide(action_id, facts, counters, 0, approved=approved)
+        decision = ours.decide(action_id, facts, counters, 0, approved=approved, args=args)
         names = [policy.policy_id for policy in spent]
-        effect, forbidding = peer.effect(action_id, facts, approved=approved, spent=names)
+        effect, forbidding = peer.effect(action_id, facts, approved=approved, spent=names, args=args)
         assert effect == decision.effect, peer.text
         if decision.basis in {"deny", "rate_limit", "budget"}:
             kinds = {each.policy_id: each.type for each in peer.form.statements}
@@ -184,6 +191,65 @@ def peer_allows_undeclared(peer, facts):
 @settings(max_examples=100, deadline=None, suppress_health_check=slow)
 def test_cedar_decides_as_the_engine(world):
     compare(world)
+
+
+NAMES = {"note": "string", "n": "integer", "on": "boolean"}
+SCHEMA = {"type": "object", "properties": {name: {"type": kind} for name, kind in NAMES.items()}}
+NOTES = ("a", "b", "né {*}", "")
+NUMBERS = (0, 5, -7, 2**63 - 1)
+constants = st.sampled_from([f'"{text}"' for text in NOTES])
+numbers = st.sampled_from([str(number) for number in NUMBERS])
+comparisons = st.one_of(
+    st.sampled_from(["has(args.note)", "has(args.n)", "has(args.more)", "args.on", "args.on != true", "!args.on"]),
+    st.builds("args.note {} {}".format, st.sampled_from(["==", "!="]), constants),
+    st.builds("{} {} args.note".format, constants, st.sampled_from(["==", "!="])),
+    st.builds("args.n {} {}".format, st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), numbers),
+    st.builds("{} {} args.n".format, numbers, st.sampled_from(["<", "<=", ">", ">="])),
+    st.builds("args.note in [{}]".format, st.lists(constants, min_size=1, max_size=3).map(", ".join)),
+    st.builds("args.n in [{}]".format, st.lists(numbers, min_size=1, max_size=3).map(", ".join)),
+)
+expressions = st.recursive(
+    comparisons,
+    lambda inner: st.one_of(
+        st.builds("({}) {} {}".format, inner, st.sampled_from(["&&", "||"]), inner),
+        st.builds("!({})".format, inner),
+    ),
+    max_leaves=5,
+)
+sent = st.fixed_dictionaries(
+    {},
+    optional={
+        "note": st.sampled_from([*NOTES, 5, None]),
+        "n": st.sampled_from([*NUMBERS, 5.0, 5.5, -1, 1, 2**63, "5", True]),
+        "on": st.sampled_from([True, False, True, False, "true", 1]),
+        "more": st.none(),
+    },
+)
+
+
+@given(worlds, st.lists(st.none() | expressions, min_size=1, max_size=4), st.lists(sent, min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None, suppress_health_check=slow)
+def test_cedar_decides_on_arguments_as_the_engine(world, whens, calls):
+    compare_calls(world, whens, calls)
+
+
+def compare_calls(world, whens, calls):
+    its, actions, default, overlays, askers, spend = world
+    drawn = cycle([None if when is None else parse_expression(when) for when in whens])
+
+    def asking(policies):
+        return tuple(replace(policy, when=next(drawn)) for policy in policies)
+
+    layers_asking = tuple(replace(layer, policies=asking(layer.policies)) for layer in overlays)
+    taking = [replace(action, parameters=SCHEMA) for action in actions]
+    compare((list(asking(its)), taking, default, layers_asking, askers, spend), calls)
+
+
+@pytest.mark.long
+@given(worlds, st.lists(st.none() | expressions, min_size=1, max_size=4), st.lists(sent, min_size=1, max_size=5))
+@settings(max_examples=5_000, deadline=None, suppress_health_check=slow)
+def test_cedar_decides_on_arguments_as_the_engine_in_many_more_cases(world, whens, calls):
+    compare_calls(world, whens, calls)
 
 
 @pytest.mark.long

@@ -1,9 +1,14 @@
 """What is exported, what is refused, and how it reads."""
 
+from dataclasses import replace
+
+import pytest
+
 from cra_mcp.policy.compiler import policy_from_manifest
 from cra_mcp.policy.export.cedar import cedar_policies, cedar_request, cedar_schema
 from cra_mcp.policy.export.form import InexpressibleError, Scope, express
-from cra_mcp.policy.model import ActionFacts, Facts, Layer, RiskTier
+from cra_mcp.policy.expression import ExpressionError, parse_expression
+from cra_mcp.policy.model import ActionFacts, Facts, Layer, Policy, RiskTier
 
 ACTIONS = [ActionFacts("ticket.read"), ActionFacts("ticket.delete", RiskTier.HIGH)]
 
@@ -175,3 +180,86 @@ def test_a_request_carries_texts_that_policies_read_and_nothing_else():
         "spent": ["y", "z"],
         "facts": {"env": "prod"},
     }
+
+
+CALLED = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer"},
+        "note": {"type": "string"},
+        "on": {"type": "boolean"},
+        "x": {"type": "number"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "any": {},
+        "to": {"type": "object", "properties": {"n": {"type": "integer"}}},
+    },
+}
+TAKING = [replace(action, parameters=CALLED) for action in ACTIONS]
+
+
+def called(when, actions=TAKING):
+    policy = policy_from_manifest({"policy_id": "p", "type": "deny", "when": when}, 0)
+    return express([policy], actions, "allow", calls=True)
+
+
+def test_an_expression_over_arguments_asks_first_whether_they_are_there():
+    form = called("args.n > 5 && !(has(args.note) || -7 <= args.n)")
+    assert form.arguments == ("n", "note")
+    assert (
+        "when {\n  !("
+        '(context has numbers && context.numbers has "n" && !(context.numbers["n"] > 5)) || '
+        '((context has given && context.given.contains("note")) || '
+        '(context has numbers && context.numbers has "n" && context.numbers["n"] >= -7)))\n}'
+    ) in cedar_policies(form)
+    assert 'numbers: { "n"?: Long, "note"?: Long },\n' in cedar_schema(form)
+    allow = policy_from_manifest({"policy_id": "p", "type": "allow", "when": "args.note in ['a', 'b'] || !args.on"}, 0)
+    assert (
+        'when {\n  ((context has texts && context.texts has "note" && ["a", "b"].contains(context.texts["note"])) || '
+        '(context has flags && context.flags has "on" && !(context.flags["on"] == true)))\n}'
+    ) in cedar_policies(express([allow], TAKING, "deny", calls=True))
+
+
+def test_arguments_are_sent_by_their_kind_and_named_whatever_they_are():
+    form = called("args.n == 1 || args.note == 'a' || has(args.any)")
+
+    def context(**args):
+        sent = cedar_request(form, "desk", "ticket.read", Facts("bot", "s"), approved=False, args=args)["context"]
+        return [sent[name] for name in ("texts", "numbers", "flags", "given")]
+
+    assert context(n=5.0, note="x", other="y") == [{"note": "x"}, {"n": 5}, {}, ["n", "note"]]
+    assert context(n=True, note=None, any=[1]) == [{}, {}, {"n": True}, ["any", "n", "note"]]
+    assert context(n=2**63, note=5.5) == [{}, {}, {}, ["n", "note"]]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "args.x > 5.0", "args.x == 5", "args.note < 'b'", "args.note.startsWith('a')", "args.to.n == 1", "args['n'] == 1",
+        "'a' in args.tags", "args.any == 5", "agent.id == 'bot'", "now.getHours() > 5", "args.n + 1 > 2", "args.n == args.n",
+        "args.n > 1 ? true : false", "(args.n > 1) == true", "args.n in []", "args.n in [1u]", "args.n == 0x10", "true",
+        "args.note == 'it\\\\'s'", "args.note == r'a'", "!args.on == true", "has(args.to.n)", "args.on < true", "5 == 5",
+        "args.n in [1, 'a']", "args.n == 9223372036854775808", "args.n == -true", "has(args.n) in [true]", "args.n", "'a'",
+        "args.note.matches('a')", "args.n == 1 || size(args.tags) == 2", "args.on in [true] in [true]", "args.n in 5",
+        "args.none == 5 && has(args.none)", "1 in [args.n]", "args.n == 1 == true", "has(context.x)", "args.", "(args.n == 1",
+    ],
+)  # fmt: skip
+def test_what_has_no_exact_form_is_refused(when):
+    try:
+        expression = parse_expression(when)
+    except ExpressionError:
+        return  # no policy has it
+    policy = Policy("p", "deny", when=expression)
+    with pytest.raises(InexpressibleError) as refusal:
+        express([policy], TAKING, "allow", calls=True)
+    assert [(each.pointer, each.code) for each in refusal.value.obstacles] == [("/when", "expression")]
+
+
+def test_what_an_argument_is_must_be_the_same_in_every_action_and_a_text_must_be_one_elsewhere():
+    other = [TAKING[0], replace(TAKING[1], parameters={"type": "object", "properties": {"n": {"type": "string"}}})]
+    for actions in (other, [TAKING[0], ACTIONS[1]]):
+        with pytest.raises(InexpressibleError):
+            called("has(args.n) && args.n == 1", actions)
+    assert called("has(args.n)", other).arguments == ("n",)
+    with pytest.raises(InexpressibleError) as refusal:
+        called("args.note in ['\ud83d'] || !(args.n == 1 && args.note == 'a')")
+    assert [(each.pointer, each.code) for each in refusal.value.obstacles] == [("/when", "text")]

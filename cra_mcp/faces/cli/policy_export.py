@@ -52,7 +52,9 @@ def export(
     facts = [action.facts for action in atlas.actions]
     layers = [overlay.layer for overlay in overlays]
     try:
-        form = express(atlas.policies, facts, atlas.policy_set.default_effect, layers, plain=to == "rego")
+        form = express(
+            atlas.policies, facts, atlas.policy_set.default_effect, layers, plain=to == "rego", calls=to == "cedar"
+        )
     except InexpressibleError as error:
         _refuse(_problems(error, where, overlays), as_json=as_json)
         raise typer.Exit(NO) from None

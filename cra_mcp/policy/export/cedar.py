@@ -6,14 +6,24 @@ where it isn't. A request that doesn't fit the schema must not be asked: with th
 Source: specs/policy.md, "Export"; the Cedar policy language reference.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-from cra_mcp.policy.export.form import Form, RoleTest, Scope, Statement, StatementLayer, Test, TextTest
+from cra_mcp.policy.export.arguments import ArgumentTest, Compared, Constant, Given, Joined, Negated
+from cra_mcp.policy.export.form import CallTest, Form, RoleTest, Scope, Statement, StatementLayer, Test, TextTest
 from cra_mcp.policy.model import Facts, RiskTier
 
 NAMESPACE = "CRA"
 
 _APPROVED = "context has approved && context.approved == true"
+_RECORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "string": ("texts", "String"),
+    "int": ("numbers", "Long"),
+    "bool": ("flags", "Bool"),
+}
+"""By kind of argument: the record of the context that has it, and its type."""
+_INT64: Final = range(-(2**63), 2**63)
+_NO_ARGUMENTS: Mapping[str, object] = {}
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 
 
@@ -37,23 +47,36 @@ def cedar_policies(form: Form) -> str:
 def cedar_schema(form: Form) -> str:
     """The schema, as Cedar text, that requests must fit and that the policies are valid for."""
     members = ", ".join(f"{_quoted(name)}?: String" for name in form.members)
+    called = "".join(
+        f"    {record}: {{ {', '.join(f'{_quoted(name)}?: {kind}' for name in form.arguments)} }},\n"
+        for record, kind in _RECORDS.values()
+        if form.arguments
+    )
+    called += "    given: Set<String>,\n" if form.arguments else ""
     actions = ", ".join(_quoted(name) for name in form.actions)
     applies = f"  action {actions} appliesTo {{ principal: [Agent], resource: [Atlas], context: Request }};\n"
     return (
         f"namespace {NAMESPACE} {{\n  entity Agent;\n  entity Atlas;\n  type Request = {{\n"
         "    agent: String,\n    subject: String,\n    roles: Set<String>,\n    task_risk: String,\n    approved: Bool,\n"
-        f"    spent: Set<String>,\n    facts: {{ {members} }},\n  }};\n{applies if form.actions else ''}}}\n"
+        f"    spent: Set<String>,\n    facts: {{ {members} }},\n{called}  }};\n{applies if form.actions else ''}}}\n"
     )
 
 
 def cedar_request(
-    form: Form, atlas_id: str, action_id: str, facts: Facts, *, approved: bool, spent: Iterable[str] = ()
+    form: Form,
+    atlas_id: str,
+    action_id: str,
+    facts: Facts,
+    *,
+    approved: bool,
+    spent: Iterable[str] = (),
+    args: Mapping[str, object] = _NO_ARGUMENTS,
 ) -> dict[str, object]:
     """The request to ask Cedar, in its JSON form, for what ``PolicySet.decide`` would be asked.
 
     Of the context, ``facts`` has the members that are texts and that some policy reads: a member that is anything else is to a
-    policy what a missing one is. ``spent`` names the ``rate_limit`` and ``budget`` policies that have no room for the call: whoever
-    asks keeps their counters.
+    policy what a missing one is. Of the arguments, those that some policy reads are there by their kind. ``spent`` names the
+    ``rate_limit`` and ``budget`` policies that have no room for the call: whoever asks keeps their counters.
     """
     return {
         "principal": {"type": f"{NAMESPACE}::Agent", "id": facts.agent_id},
@@ -67,8 +90,31 @@ def cedar_request(
             "approved": approved,
             "spent": sorted(spent),
             "facts": {name: facts.context[name] for name in form.members if isinstance(facts.context.get(name), str)},
+            **(_called(form.arguments, args) if form.arguments else {}),
         },
     }
+
+
+def _called(names: Iterable[str], args: Mapping[str, object]) -> dict[str, object]:
+    """Arguments by their kind, and the names of those that were sent, whatever they are."""
+    sent = [name for name in names if name in args]
+    kinds = {name: _kind_and_value(args[name]) for name in sent}
+    records = {
+        record: {name: value for name, (its_kind, value) in kinds.items() if its_kind == kind}
+        for kind, (record, _) in _RECORDS.items()
+    }
+    return {**records, "given": sent}
+
+
+def _kind_and_value(value: object) -> tuple[str, object]:
+    """As the engine takes an argument: JSON doesn't tell 5.0 from 5."""
+    if isinstance(value, bool):
+        return "bool", value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int):
+        return ("int" if value in _INT64 else ""), value
+    return ("string" if isinstance(value, str) else ""), value
 
 
 def _forbids(statement: Statement) -> Iterable[str]:
@@ -153,12 +199,48 @@ def _scope(scope: Scope, *, lenient: bool, alone: bool) -> str:
 
 def _test(test: Test, *, lenient: bool) -> str:
     otherwise = "false" if lenient else "true"
+    if isinstance(test, CallTest):
+        holds, fails = _outcomes(test.of)
+        return holds if lenient else f"!{fails}"
     if isinstance(test, RoleTest):
         roles = ", ".join(map(_quoted, test.roles))
         return f"(if context has roles then context.roles.containsAny([{roles}]) else {otherwise})"
     given, value = _place(test)
     matches = " || ".join(f'{value} like "{_pattern(glob)}"' for glob in test.globs)
     return f"(if {given} then {matches} else {otherwise})"
+
+
+def _outcomes(test: ArgumentTest) -> tuple[str, str]:
+    """What asks whether a test is true, and what asks whether it is false; where neither is, it comes to an error."""
+    match test:
+        case Given(name):
+            sent = f"context.given.contains({_quoted(name)})"
+            return f"(context has given && {sent})", f"(context has given && !{sent})"
+        case Negated(part):
+            holds, fails = _outcomes(part)
+            return fails, holds
+        case Joined(operator, parts):
+            holds, fails = zip(*map(_outcomes, parts), strict=True)
+            other = "||" if operator == "&&" else "&&"
+            return f"({_joined(operator, holds)})", f"({_joined(other, fails)})"
+        case Compared(name, kind, comparison, constant):
+            asked = f"{_read(name, kind)} {comparison} {_constant(constant)}"
+        case _:
+            name, kind = test.name, test.kind
+            asked = f"[{', '.join(map(_constant, test.constants))}].contains({_read(name, kind)})"
+    record = _RECORDS[kind][0]
+    there = f"context has {record} && context.{record} has {_quoted(name)}"
+    return f"({there} && {asked})", f"({there} && !({asked}))"
+
+
+def _read(name: str, kind: str) -> str:
+    return f"context.{_RECORDS[kind][0]}[{_quoted(name)}]"
+
+
+def _constant(constant: Constant) -> str:
+    if isinstance(constant, str):
+        return _quoted(constant)
+    return str(constant).lower()
 
 
 def _place(test: TextTest) -> tuple[str, str]:
@@ -173,7 +255,7 @@ def _any(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else "(" + " ||\n   ".join(f"({part})" for part in parts) + ")"
 
 
-def _joined(operator: str, parts: list[str]) -> str:
+def _joined(operator: str, parts: Iterable[str]) -> str:
     return f" {operator} ".join(parts)
 
 

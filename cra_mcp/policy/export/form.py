@@ -11,6 +11,7 @@ from typing import Literal
 
 from cra_mcp.policy.conditions import higher, static_part_holds
 from cra_mcp.policy.engine import governing
+from cra_mcp.policy.export.arguments import ArgumentTest, BeyondError, argument_test, constants_in, names_in
 from cra_mcp.policy.matching import ActionIndex
 from cra_mcp.policy.model import ActionFacts, Layer, Policy, PolicyType, RiskTier
 
@@ -65,7 +66,14 @@ class RoleTest:
     roles: tuple[str, ...]
 
 
-Test = TextTest | RoleTest
+@dataclass(frozen=True, slots=True)
+class CallTest:
+    """A test of the arguments of a call."""
+
+    of: ArgumentTest
+
+
+Test = TextTest | RoleTest | CallTest
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +124,13 @@ class Form:
         actions: all that are declared.
         layers: overlays as loaded, the atlas last.
         members: those of the context that are read, sorted.
+        arguments: names of those that are read, sorted.
     """
 
     actions: tuple[str, ...]
     layers: tuple[StatementLayer, ...]
     members: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
 
     @property
     def statements(self) -> Iterator[Statement]:
@@ -135,6 +145,7 @@ def express(
     overlays: Sequence[Layer] = (),
     *,
     plain: bool = False,
+    calls: bool = False,
 ) -> Form:
     """Reduce policies to what other languages can say.
 
@@ -144,6 +155,7 @@ def express(
         default_effect: what holds where none of its policies decides.
         overlays: policies that govern every action besides.
         plain: refuse texts that need escapes, for a language whose engines read those differently.
+        calls: keep expressions over arguments, where they have an exact form.
 
     Raises:
         InexpressibleError: a policy that bears on one of the actions can't be expressed.
@@ -158,20 +170,28 @@ def express(
         for policy in named:
             scopes = _scopes(policy, [actions[at] for at in sorted(index.matching(policy.actions))])
             if scopes:
-                obstacles += _obstacles(policy, layer.overlay_id, plain=plain)
-                statements.append(_statement(policy, scopes))
+                bearing = {name for scope in scopes for name in scope.actions}
+                of = _call_test(policy, [each for each in actions if each.action_id in bearing]) if calls else None
+                obstacles += _obstacles(policy, layer.overlay_id, of, plain=plain)
+                statements.append(_statement(policy, scopes, of))
         name = f"{layer.overlay_id}/default" if layer.overlay_id else "default"
         layers.append(StatementLayer(name, layer.default_effect, tuple(statements)))
     if obstacles:
         raise InexpressibleError(obstacles)
-    members = {
-        test.member
-        for layer in layers
-        for statement in layer.statements
-        for test in statement.tests
-        if isinstance(test, TextTest) and test.fact == "context"
-    }
-    return Form(tuple(action.action_id for action in actions), tuple(layers), tuple(sorted(members)))
+    tests = [test for layer in layers for statement in layer.statements for test in statement.tests]
+    members = {test.member for test in tests if isinstance(test, TextTest) and test.fact == "context"}
+    arguments = {name for test in tests if isinstance(test, CallTest) for name in names_in(test.of)}
+    return Form(
+        tuple(action.action_id for action in actions), tuple(layers), tuple(sorted(members)), tuple(sorted(arguments))
+    )
+
+
+def _call_test(policy: Policy, actions: Sequence[ActionFacts]) -> ArgumentTest | None:
+    """What ``when`` asks of a call; None if there is none, or it can't be said."""
+    try:
+        return argument_test(policy.when, actions) if policy.when is not None else None
+    except BeyondError:
+        return None
 
 
 def _scopes(policy: Policy, actions: Iterable[ActionFacts]) -> tuple[Scope, ...]:
@@ -187,7 +207,7 @@ def _scopes(policy: Policy, actions: Iterable[ActionFacts]) -> tuple[Scope, ...]
     return tuple(Scope(tuple(names), tiers) for tiers, names in found.items())
 
 
-def _statement(policy: Policy, scopes: tuple[Scope, ...]) -> Statement:
+def _statement(policy: Policy, scopes: tuple[Scope, ...], of: ArgumentTest | None) -> Statement:
     conditions = policy.conditions
     tests: list[Test] = []
     if conditions.agents:
@@ -197,17 +217,18 @@ def _statement(policy: Policy, scopes: tuple[Scope, ...]) -> Statement:
     if conditions.roles:
         tests.append(RoleTest(tuple(sorted(conditions.roles))))
     tests += [TextTest("context", key, (pattern,)) for key, pattern in conditions.context_matches]
+    tests += [CallTest(of)] if of is not None else []
     return Statement(policy.policy_id, policy.type, policy.reason, policy.disclose, scopes, tuple(tests))
 
 
-def _obstacles(policy: Policy, overlay_id: str, *, plain: bool) -> Iterator[Obstacle]:
+def _obstacles(policy: Policy, overlay_id: str, of: ArgumentTest | None, *, plain: bool) -> Iterator[Obstacle]:
     own_id = policy.policy_id.removeprefix(f"{overlay_id}/") if overlay_id else policy.policy_id
 
     def obstacle(pointer: str, code: ObstacleCode, message: str) -> Obstacle:
         return Obstacle(overlay_id, own_id, pointer, code, message)
 
-    if policy.when is not None:
-        yield obstacle("/when", "expression", "an expression has no exact form elsewhere")
+    if policy.when is not None and of is None:
+        yield obstacle("/when", "expression", "this expression has no exact form elsewhere")
     if policy.conditions.arguments:
         yield obstacle("/conditions/arguments", "arguments", "a JSON Schema of arguments has no exact form elsewhere")
     if policy.conditions.time_window is not None:
@@ -216,7 +237,7 @@ def _obstacles(policy: Policy, overlay_id: str, *, plain: bool) -> Iterator[Obst
         )
     if policy.min_evidence is not None:
         yield obstacle("/parameters/min_evidence", "evidence", "approvals are granted or not: grades would be lost")
-    texts = _texts(policy)
+    texts = {**_texts(policy), "/when": tuple(constants_in(of)) if of is not None else ()}
     for pointer, values in texts.items():
         yield from _unwritable(overlay_id, own_id, pointer, values, plain=plain)
 

@@ -7,7 +7,7 @@ Source: specs/policy.md, "Export"; the Rego language reference, version 1.
 
 from collections.abc import Iterable, Mapping
 
-from cra_mcp.policy.export.form import Form, RoleTest, Scope, Statement, Test, TextTest
+from cra_mcp.policy.export.form import CallTest, Form, RoleTest, Scope, Statement, Test, TextTest
 from cra_mcp.policy.model import Facts, PolicyType, RiskTier
 
 PACKAGE = "cra"
@@ -123,6 +123,7 @@ def _scope(scope: Scope, *, lenient: bool) -> Iterable[str]:
 
 
 def _test(test: Test, number: int) -> Iterable[str]:
+    assert not isinstance(test, CallTest)  # noqa: S101 - express() keeps them for Cedar only
     if isinstance(test, RoleTest):
         place, known = "input.roles", "is_array"
         yield _rule(f"matches_{number}", [f"some role in {place}", f"role in {_set(test.roles)}"])
