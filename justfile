@@ -20,7 +20,7 @@ test *ARGS: setup
     {{python}} -m coverage erase
     {{python}} -m coverage run -m pytest -n auto --dist worksteal -m "not long" {{ARGS}} {{measured}}
     {{python}} -m coverage combine --quiet
-    {{python}} -m coverage report --fail-under=100 --include="cra_mcp/policy/*,cra_mcp/gate/*,cra_mcp/resolution/*,cra_mcp/canonical.py,cra_mcp/trace/event.py"
+    {{python}} -m coverage report --fail-under=100 --include="cra_mcp/policy/*,cra_mcp/gate/*,cra_mcp/resolution/*,cra_mcp/canonical.py,cra_mcp/trace/event.py,cra_mcp/trace/linked.py"
     {{python}} -m pytest -n auto --dist worksteal -m "not long" {{ARGS}} {{replace_regex(measured, '(\S+)', '--ignore=$1')}}
 
 # The coverage of the whole package by all its tests, every process measured: slow

@@ -8,7 +8,7 @@ Source: RFC 8785 (JSON Canonicalization Scheme); FIPS 180-4 (SHA-256).
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
 from typing import Any, cast
 
@@ -127,6 +127,48 @@ def parse_canonical_object(data: bytes) -> dict[str, object]:
     if canonical_bytes(value) != data:
         raise CanonicalError("the JSON text is not in canonical form")
     return value
+
+
+def parse_canonical_objects(texts: Sequence[bytes]) -> list[dict[str, object]]:
+    """``parse_canonical_object`` of each, much faster than one by one.
+
+    The forms of all are compared at once, with commas between: no object's text is the beginning of another's, so from the first
+    on each text must be the form of its own object.
+
+    Raises:
+        CanonicalError: one is not in RFC 8785 form.
+    """
+    try:
+        values: list[dict[str, object]] = list(map(orjson.loads, texts))
+        joined = b"[" + b",".join(texts) + b"]"
+        # All characters of what is ASCII and comes out the same are below U+D800: keys sort alike.
+        if joined.isascii() and _parsed_agree(values) and orjson.dumps(values, option=_OPTIONS) == joined:
+            return values
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        pass  # whichever it was is refused below, in words
+    return [parse_canonical_object(text) for text in texts]
+
+
+def _parsed_agree(values: Sequence[Any]) -> bool:
+    """Whether ``values``, as orjson read them and with keys that sort alike, are objects that it writes as RFC 8785 says."""
+    if {*map(_kind, values)} != {dict}:
+        return False
+    level = values
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for container in level:
+            for item in container.values() if _kind(container) is dict else container:
+                kind = _kind(item)
+                if kind is dict or kind is list:
+                    inner.append(item)
+                elif kind is float and not (
+                    _ORJSON_DECIMAL_MIN <= abs(item) <= _ORJSON_DECIMAL_MAX and not item.is_integer()
+                ):
+                    return False
+        if not inner:
+            return True
+        level = inner
+    return False
 
 
 def _agrees(value: Any, kind: type[object], room: int) -> bool:

@@ -26,6 +26,34 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "a line taken in with many others is byte for byte what is written for its fields",
+        "cra_mcp/trace/linked.py",
+        'if list(map(b"".join, columns)) != lines:',
+        "if False:",
+        "tests/trace/test_linked.py",
+    ),
+    Guard(
+        "lines taken in at once have the hashes they state",
+        "cra_mcp/trace/linked.py",
+        'b"".join(digests).hex().encode() != b"".join(hashes) or ',
+        "",
+        "tests/trace/test_linked.py",
+    ),
+    Guard(
+        "identifiers and timestamps of lines taken in at once have their forms",
+        "cra_mcp/trace/linked.py",
+        "if not (are_identifiers((trace, *ids, *spans)) and are_timestamps(stamps, since=timestamp)):",
+        "if False:",
+        "tests/trace/test_linked.py",
+    ),
+    Guard(
+        "payloads read at once are each in canonical form",
+        "cra_mcp/canonical.py",
+        "_parsed_agree(values) and orjson.dumps(values, option=_OPTIONS) == joined",
+        "_parsed_agree(values)",
+        "tests/trace/test_linked.py",
+    ),
+    Guard(
         "in shadow mode the operator's denials hold",
         "cra_mcp/atlas/overlay.py",
         'tuple(policy for policy in layer.policies if policy.type == "deny")',

@@ -1,82 +1,33 @@
 """TRACE events: their form, how one is linked to the chain before it, and how a chain is verified.
 
 Rule: pure; no clock, file or randomness. The fixed forms are what makes the hashed text unambiguous, so nothing is
-hashed before they are checked. The fast check only ever says yes; what it doesn't accept is examined field by field.
+hashed before they are checked. The fast check (``linked``) only ever says yes; what it doesn't accept is examined field by field.
 Source: specs/trace.md; RFC 8785; FIPS 180-4.
 """
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha256
+from itertools import islice
 from typing import NamedTuple, cast
 
-from cra_mcp.canonical import MAX_DEPTH, MAX_INTEGER, canonical_bytes, parse_canonical_object, parse_json
+from cra_mcp.canonical import MAX_DEPTH, MAX_INTEGER, canonical_bytes, parse_json
 from cra_mcp.errors import CanonicalError, TraceError
+from cra_mcp.trace.forms import EVENT_TYPES, EXTENSION, GENESIS_HASH, ID, REQUIRED_FIELDS, TIMESTAMP, TRACE_VERSION
+from cra_mcp.trace.linked import LinkedLines
 
-TRACE_VERSION = "1.0"
-GENESIS_HASH = "0" * 64
-"""``previous_event_hash`` of the first event of a chain."""
-
-REQUIRED_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "session.started": ("agent_id", "goal", "atlases", "policy_digest"),
-    "session.ended": ("reason", "duration_ms"),
-    "carp.request.received": ("request_id", "operation", "goal"),
-    "carp.resolution.completed": (
-        "resolution_id",
-        "request_id",
-        "decision_type",
-        "allowed_count",
-        "denied_count",
-        "context_block_count",
-        "ttl_seconds",
-        "allowed",
-        "denied",
-        "digest",
-    ),
-    "carp.resolution.cached": ("resolution_id", "request_id", "first_sequence"),
-    "action.requested": ("action_id", "parameters_hash"),
-    "policy.evaluated": ("policy_id", "result", "action_id", "determining"),
-    "policy.violated": ("policy_id", "violation_type"),
-    "action.approved": ("action_id", "resolution_id"),
-    "action.denied": ("action_id", "reason", "policy_id"),
-    "action.executed": ("action_id", "execution_id", "duration_ms", "result_hash"),
-    "action.failed": ("action_id", "error_code", "error_message", "duration_ms"),
-    "approval.requested": ("approval_id", "action_id"),
-    "approval.granted": ("approval_id", "action_id", "by", "channel"),
-    "approval.rejected": ("approval_id", "action_id", "by", "channel"),
-    "approval.expired": ("approval_id", "action_id"),
-    "context.injected": ("block_id", "source", "token_count"),
-    "context.redacted": ("event_type", "found"),
-    "context.expired": (),
-    "atlas.loaded": ("atlas_id", "version", "digest"),
-    "atlas.unloaded": ("atlas_id", "version", "digest"),
-    "input.received": (),
-    "output.produced": (),
-    "action.reported": (),
-    "feedback.received": (),
-    "error.occurred": (),
-}
-"""Event types of the protocol and what their payloads must hold."""
-
-EVENT_TYPES: frozenset[str] = frozenset(REQUIRED_FIELDS)
-"""Event types of the protocol; all others must begin ``x.``."""
-
-_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_TIMESTAMP = (
-    r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
-)
-_EXTENSION = re.compile(r"x(?:\.[a-z0-9_-]{1,62}){1,8}")
-_ID_FORM = re.compile(_ID)
+_EXTENSION = re.compile(EXTENSION)
+_ID_FORM = re.compile(ID)
 _FORMS: Mapping[str, re.Pattern[str]] = {
     "trace_version": re.compile(re.escape(TRACE_VERSION)),
     "event_id": _ID_FORM,
     "trace_id": _ID_FORM,
     "span_id": _ID_FORM,
     "session_id": _ID_FORM,
-    "timestamp": re.compile(_TIMESTAMP),
+    "timestamp": re.compile(TIMESTAMP),
     "event_hash": re.compile(r"[0-9a-f]{64}"),
     "previous_event_hash": re.compile(r"[0-9a-f]{64}"),
 }
@@ -173,7 +124,19 @@ def is_identifier(text: str) -> bool:
     return _ID_FORM.fullmatch(text) is not None
 
 
-_is_known_identifier = lru_cache(maxsize=4096)(is_identifier)  # spans and sessions come again and again
+_known: set[str] = set()  # identifiers whose form is good: spans come again and again
+_MAX_KNOWN = 4096
+
+
+def _learn(identifier: str) -> bool:
+    """Whether ``identifier``, not met lately, is one."""
+    if not _ID_FORM.fullmatch(identifier):
+        return False
+    if len(_known) >= _MAX_KNOWN:
+        _known.clear()
+    _known.add(identifier)
+    return True
+
 
 # The current second: its start in microseconds and its text. One value, replaced whole: a thread sees either.
 _second: tuple[int, str] = (0, "1970-01-01T00:00:00.")
@@ -215,11 +178,11 @@ def link(
     event_type, payload, span_id, parent_span_id = draft
     if event_type not in EVENT_TYPES and not _EXTENSION.fullmatch(event_type):
         raise _malformed(f"event type {event_type[:80]!r} is neither of the protocol nor of the form x.name")
-    if not _is_known_identifier(span_id):
+    if span_id not in _known and not _learn(span_id):
         raise _malformed("span_id is not a lower-case UUIDv7")
     if parent_span_id is None:
         parent, parent_json = "", "null"
-    elif _is_known_identifier(parent_span_id):
+    elif parent_span_id in _known or _learn(parent_span_id):
         parent, parent_json = parent_span_id, f'"{parent_span_id}"'
     else:
         raise _malformed("parent_span_id is not a lower-case UUIDv7")
@@ -281,15 +244,15 @@ def verify(
     """Verify a chain from its first event.
 
     Args:
-        lines: the stored lines, in order.
+        lines: the stored lines, in order; some are taken before those in front of them have been found good.
         session_id: the session the chain must belong to; None: the one its first event names.
         expect_head: a link known from elsewhere (a receipt, a copy of the head): the chain must reach and hold it.
         tail: what a file holds after its last line feed (``split_lines``); anything there is an unfinished event.
     """
     chain = _Chain(session_id, expect_head)
     remaining = iter(lines)
-    while (line := chain.advance(remaining)) is not None:
-        fault = chain.examine(line)
+    while batch := list(islice(remaining, chain.room)):
+        fault = chain.advance(batch)
         if fault is not None:
             return chain.bad(*fault)
     if tail:
@@ -309,36 +272,20 @@ def _malformed(message: str) -> TraceError:
     return TraceError(message, code="malformed_event")
 
 
-# The bytes `link` writes. Where a form is only a width, `_Chain.advance` compares with something of known form.
-_LINE = re.compile(
-    (
-        r'\{"event_hash":"(.{64})","event_id":"(ID)","event_type":"([a-z0-9._-]+)","parent_span_id":(?:null|"(.{36})"),'
-        r'"payload":(\{.*\}),"previous_event_hash":"(.{64})","sequence":(0|[1-9][0-9]{0,15}),"session_id":"(.{36})",'
-        r'"span_id":"(.{36})","timestamp":"(TIME)","trace_id":"(.{36})","trace_version":"1\.0"\}'
-    )
-    .replace("ID", _ID)
-    .replace("TIME", _TIMESTAMP)
-    .encode(),
-    re.DOTALL,  # far faster widths; no part that could hold a line feed goes unchecked
-)
-_NOTHING: frozenset[str] = frozenset()
-_REQUIRED = {name.encode(): frozenset(fields) for name, fields in REQUIRED_FIELDS.items()}
-_EXTENSION_BYTES = re.compile(_EXTENSION.pattern.encode())
-_ID_BYTES = re.compile(_ID.encode())
-_MAX_KNOWN = 4096
+_BATCH = 128  # lines taken in at once: more of them don't stay in the processor's cache
 
 
 class _Chain:
     """A verification under way: what the next event must continue."""
 
-    __slots__ = ("_expected", "_hash", "_known", "_session", "_timestamp", "_wanted_session", "events")
+    __slots__ = ("_expected", "_hash", "_linked", "_session", "_timestamp", "_wanted_session", "events")
 
     def __init__(self, session_id: str | None, expect_head: Head | None) -> None:
         self.events = 0
         self._hash = GENESIS_HASH.encode()
         self._session: bytes | None = None  # of the events so far
-        self._timestamp = b""
-        self._known = {b""}  # identifiers met whose form is good; no parent is one
+        self._linked: LinkedLines | None = None  # checks lines of that session
+        self._timestamp: bytes = b""
         self._wanted_session = session_id
         self._expected = expect_head
 
@@ -347,49 +294,41 @@ class _Chain:
         """Last good event."""
         return Head(self.events - 1, self._hash.decode(), self._timestamp.decode()) if self.events else None
 
+    @property
+    def room(self) -> int:
+        """How many lines may be taken in at once: their sequences have equally many digits, and the first is alone."""
+        return min(_BATCH, 10 ** len(str(self.events)) - self.events) if self.events else 1
+
     def bad(self, code: str, message: str) -> Verification:
         """The outcome where the next event is bad or missing."""
         return Verification(
             ok=False, events=self.events, head=self.head, bad_index=self.events, code=code, message=message
         )
 
-    def advance(self, lines: Iterator[bytes]) -> bytes | None:
-        """Take in events as long as they are good beyond doubt; the first line that isn't, or None at the end.
+    def advance(self, lines: list[bytes]) -> tuple[str, str] | None:
+        """Take in ``lines``, at most ``room`` of them; code and message of the first that is bad, and none after it counts."""
+        if self._linked is not None and self._take_in(self._linked, lines):
+            return None
+        if len(lines) == 1:
+            return self.examine(lines[0])
+        half = len(lines) // 2
+        return self.advance(lines[:half]) or self.advance(lines[half:])
 
-        The first event of a chain, and events not byte for byte as ``link`` writes them, are left to ``examine``.
-        """
-        events, last_hash, last_timestamp, last_session = self.events, self._hash, self._timestamp, self._session
-        expected = self._expected.sequence if self._expected is not None else -1
-        known = self._known
-        line = None
-        for line in lines:
-            match = _LINE.fullmatch(line)
-            if match is None:
-                break
-            event_hash, event_id, event_type, parent, payload, previous, sequence, session, span, timestamp, trace = (
-                match.groups(b"")
-            )
-            if (
-                previous != last_hash
-                or session != last_session
-                or int(sequence) != events
-                or events == expected
-                or timestamp < last_timestamp
-                or not ((span in known and parent in known and trace in known) or self._learn(span, parent, trace))
-                or not _payload_is_good(event_type, payload)
-            ):
-                break
-            text = b"".join(
-                (b"1.0", event_id, trace, span, parent, session, sequence, timestamp, event_type, payload, previous)
-            )
-            if sha256(text).hexdigest().encode() != event_hash:
-                break
-            last_hash, last_timestamp = event_hash, timestamp
-            events += 1
-        else:
-            line = None
-        self.events, self._hash, self._timestamp = events, last_hash, last_timestamp
-        return line
+    def _take_in(self, linked: LinkedLines, lines: list[bytes]) -> bool:
+        """Take in all of ``lines`` if they are good beyond doubt, else none."""
+        found = linked.check(lines, first=self.events, previous=self._hash, timestamp=self._timestamp)
+        if found is None:
+            return False
+        hashes, timestamp = found
+        expected = self._expected
+        if (
+            expected is not None
+            and 0 <= expected.sequence - self.events < len(lines)
+            and hashes[expected.sequence - self.events] != expected.event_hash.encode()
+        ):
+            return False
+        self.events, self._hash, self._timestamp = self.events + len(lines), hashes[-1], timestamp
+        return True
 
     def examine(self, line: bytes) -> tuple[str, str] | None:
         """What is wrong with ``line`` as the next event, as code and message; None if nothing, and it is the new head.
@@ -404,7 +343,9 @@ class _Chain:
         if fault is None:
             self._hash = event.event_hash.encode()
             self._timestamp = event.timestamp.encode()
-            self._session = event.session_id.encode()
+            if self._session is None:
+                self._session = event.session_id.encode()
+                self._linked = LinkedLines(self._session)
             self.events += 1
         return fault
 
@@ -435,27 +376,3 @@ class _Chain:
     def _expects(self, event_hash: bytes) -> bool:
         expected = self._expected
         return expected is None or expected.sequence != self.events or expected.event_hash.encode() == event_hash
-
-    def _learn(self, *identifiers: bytes) -> bool:
-        """Check identifiers not all met before: spans and traces come again and again."""
-        if len(self._known) > _MAX_KNOWN:
-            self._known.clear()
-            self._known.add(b"")
-        for identifier in identifiers:
-            if identifier and not _ID_BYTES.fullmatch(identifier):
-                return False
-            self._known.add(identifier)
-        return True
-
-
-def _payload_is_good(event_type: bytes, payload: bytes) -> bool:
-    """Whether the type is a known one, and the payload canonical and complete for it."""
-    required = _REQUIRED.get(event_type)
-    if required is None:
-        if not _EXTENSION_BYTES.fullmatch(event_type):
-            return False
-        required = _NOTHING
-    try:
-        return parse_canonical_object(payload).keys() >= required
-    except CanonicalError:
-        return False

@@ -7,6 +7,7 @@ Source: specs/trace.md, "Recovery".
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from cra_mcp.trace.disk import PLAIN, Disk, write_all
@@ -62,30 +63,27 @@ def _cut(segment: Segment, size: int, disk: Disk) -> None:
 
 def _examine(segments: Sequence[Segment], session_id: str) -> tuple[Verification, int, int]:
     """Verify; and where the good part ends: the number of the segment, and bytes into it."""
-    ends = [(0, 0), (0, 0)]  # of what comes before the line being verified, and of that line
-
-    def lines() -> Iterator[bytes]:
-        for number, segment in enumerate(segments):
-            place = 0
-            with open_to_read(segment.path) as file:
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    ends[:] = (number, place) if place or not number else ends[1], (number, place + len(line))
-                    place += len(line)
-                    yield line[:-1]
-                else:
-                    continue
-            if number < len(segments) - 1:
-                return  # torn, and yet followed by another: what follows can't be linked to it
-
-    check = verify(lines(), session_id=session_id)
-    at, kept = ends[1] if check.ok else ends[0]
+    check = verify((line for line, _ in _whole_lines(segments)), session_id=session_id)
+    at, kept = 0, 0
+    for _, place in islice(_whole_lines(segments), check.events):
+        at, kept = place
     if check.ok:
         # Segments after the last good line that are empty belong to the chain as they are.
         while at < len(segments) - 1 and not _size(segments[at + 1]) and kept == _size(segments[at]):
             at, kept = at + 1, 0
     return check, at, kept
+
+
+def _whole_lines(segments: Sequence[Segment]) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """Lines without their line feeds, each with where it ends: the number of its segment, and bytes into that."""
+    for number, segment in enumerate(segments):
+        place = 0
+        with open_to_read(segment.path) as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # torn; what follows, if there is another segment, can't be linked to it
+                place += len(line)
+                yield line[:-1], (number, place)
 
 
 def _set_aside(segments: Sequence[Segment], skip: int, session_id: str, disk: Disk) -> Path:
