@@ -2,7 +2,7 @@
 
 bin := env("CRA_VENV_BIN", justfile_directory() / (if os_family() == "windows" { ".venv/Scripts" } else { ".venv/bin" }))
 python := bin / "python"
-measured := "tests/access tests/canonical tests/gate tests/policy tests/resolution tests/runtime tests/specs tests/state tests/trace/test_event.py"
+measured := "tests/access tests/canonical tests/gate tests/policy tests/resolution tests/runtime tests/specs tests/state tests/trace/test_event.py tests/trace/test_linked.py"
 
 _list:
     @just --list --unsorted

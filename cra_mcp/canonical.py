@@ -159,6 +159,8 @@ def _parsed_agree(values: Sequence[Any]) -> bool:
         for container in level:
             for item in container.values() if _kind(container) is dict else container:
                 kind = _kind(item)
+                if kind is str or kind is int:  # nearly all of them
+                    continue
                 if kind is dict or kind is list:
                     inner.append(item)
                 elif kind is float and not (

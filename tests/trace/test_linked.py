@@ -18,7 +18,7 @@ from tests.trace.test_diagnosis import TABLE, Lines, identifier
 from tests.trace.test_diagnosis import chain as table_chain
 
 SESSION = identifier(1)
-LONG = 300  # over the batches in which lines are taken, and over 9, 99
+LONG = 400  # over the batches in which lines are taken, and over 9 and 99
 GOOD_FIELDS = {
     "version": "1.0",
     "event_id": identifier(5),
