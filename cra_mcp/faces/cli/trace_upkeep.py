@@ -48,7 +48,9 @@ def prune(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let go the traces of sessions that ended long ago, and what was kept for their replay only.
+    """Let go the traces of sessions that ended long ago.
+
+    What was kept for their replay only goes with them.
 
     Of each a signed statement stays, <session>.pruned.json or a row of the table `pruned`: how many events, from when to when, the
     hash of the last, and the last checkpoint. Traces that are being written stay, and so do those that do not verify. Kept atlases

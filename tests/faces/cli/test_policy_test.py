@@ -114,7 +114,7 @@ cases:
     done = cra("policy", "test", "--policy", ours, "--cases", cases, "--min-coverage", "100")
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
-        ["operator: 1 of 1 policy tests passed, coverage 100.0 % (1 of 1 policies, 0 of 0 outcomes of conditions)"],
+        ["operator: 1 of 1 policy test passed, coverage 100.0 % (1 of 1 policy, 0 of 0 outcomes of conditions)"],
     )
     (cases / "atlas.json").write_text(
         json.dumps({"name": "beside", "cases": [{**GOOD, "expect": {"effect": "deny", "policy_id": "no-drop"}}]})

@@ -77,7 +77,7 @@ def test_people_are_told_the_same_in_lines(tmp_path: Path, store: str) -> None:
     first, second = out.getvalue().splitlines()
     assert first.startswith("pruned    ")
     assert second == f"removed   {digest[:16]}  test.tools 1.0.0, {len(atlas('1.0.0'))} bytes"
-    assert errors.getvalue().startswith("1 traces gone (")
+    assert errors.getvalue().startswith("1 trace gone (")
     assert ("given back to the file system" in errors.getvalue()) is (store != "file")
 
 
