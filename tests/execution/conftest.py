@@ -1,6 +1,5 @@
 """Shared by the tests of back ends: atlases made of plain values, calls, and what is known of processes."""
 
-import importlib.util
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ import pytest
 from cra_mcp.atlas.model import Action, Atlas, Executor, Upstream
 from cra_mcp.execution.backend import Backend, Invocation, Progress, Result
 from cra_mcp.policy.engine import compile_policies
+from tests.clients import install
 from tests.execution.http_service import Service, serving
 
 HERE = Path(__file__).parent
@@ -141,13 +141,8 @@ def kit(tmp_path: Path) -> Kit:
 @pytest.fixture(scope="session")
 def clients() -> ModuleType:
     """tests/clients/install.py, everything installed."""
-    spec = importlib.util.spec_from_file_location("cra_test_clients", HERE.parent / "clients" / "install.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.ready()
-    return module
+    install.ready()
+    return install
 
 
 @pytest.fixture

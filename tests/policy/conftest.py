@@ -1,22 +1,17 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from cra_mcp.policy.compiler import default_effect, policy_from_manifest
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.engine import compile_policies
 from cra_mcp.policy.model import ActionFacts, Facts
+from tests.policy import oracle as literal
 
 MONDAY_NOON_US = 1_767_614_400_000_000  # 2026-01-05T12:00:00Z
 
 
 @pytest.fixture(scope="session")
 def oracle():
-    spec = importlib.util.spec_from_file_location("policy_oracle", Path(__file__).with_name("oracle.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return literal
 
 
 class Desk:

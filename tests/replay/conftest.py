@@ -1,7 +1,6 @@
 """Sessions made at random by a real runtime with a clock of the test's."""
 
 import copy
-import importlib.util
 import json
 import random
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from cra_mcp.compose import CRARuntime
 from cra_mcp.errors import RequestError
 from cra_mcp.settings import Mode, RuntimeConfig, new_uuid7
 from cra_mcp.trace.event import format_timestamp
+from tests.policy import oracle as literal
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
 HOUR_S = 3_600
@@ -336,9 +336,4 @@ class Maker:
 @pytest.fixture(scope="session")
 def oracle() -> ModuleType:
     """The specification of policies, read literally."""
-    spec = importlib.util.spec_from_file_location("policy_oracle", Path(__file__).parents[1] / "policy" / "oracle.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return literal

@@ -7,7 +7,6 @@ Shares no code with the package: trees by the recursive definition of RFC 6962, 
 import base64
 import hashlib
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -365,21 +364,8 @@ def files() -> dict[str, bytes]:
     VECTORS.clear()
     for part in (merkle, checkpoints, proofs, diagnoses):
         part()
-    return {
-        f"{number:04d}-{name}.json": (json.dumps(vector, indent=2, ensure_ascii=True) + "\n").encode()
-        for number, (name, vector) in enumerate(VECTORS, 1)
-    }
-
-
-def main(folder: Path = FOLDER) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    made = files()
-    for each in folder.glob("*.json"):
-        if each.name not in made:
-            each.unlink()
-    for name, content in made.items():
-        (folder / name).write_bytes(content)
+    return CHAINS.numbered(VECTORS)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    CHAINS.write(files(), *map(Path, sys.argv[1:2] or [FOLDER]))

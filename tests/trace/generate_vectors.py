@@ -493,15 +493,20 @@ def files() -> dict[str, bytes]:
     VECTORS.clear()
     for part in (good_chains, tampering, cuts, malformed, canonical):
         part()
+    return numbered(VECTORS)
+
+
+def numbered(vectors: list[tuple[str, dict[str, Any]]]) -> dict[str, bytes]:
+    """File name to content, in order."""
     return {
         f"{number:04d}-{name}.json": (json.dumps(vector, indent=2, ensure_ascii=True) + "\n").encode()
-        for number, (name, vector) in enumerate(VECTORS, 1)
+        for number, (name, vector) in enumerate(vectors, 1)
     }
 
 
-def main(folder: Path = FOLDER) -> None:
+def write(made: dict[str, bytes], folder: Path) -> None:
+    """Make a folder hold exactly these vectors."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = files()
     for path in folder.glob("*.json"):
         if path.name not in made:
             path.unlink()
@@ -510,4 +515,4 @@ def main(folder: Path = FOLDER) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    write(files(), *map(Path, sys.argv[1:2] or [FOLDER]))

@@ -1,6 +1,5 @@
 """The vectors of specs/conformance/checkpoint against this implementation, and against the verifier in another language."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cra_mcp.faces.cli.conformance_checkpoint import run
+from tests.trace import generate_checkpoint_vectors
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "specs" / "conformance" / "checkpoint"
@@ -46,13 +46,7 @@ def test_vectors_are_numbered_without_gaps_and_cover_every_code_and_kind():
 
 
 def test_generating_the_vectors_again_gives_the_same_bytes():
-    path = Path(__file__).with_name("generate_checkpoint_vectors.py")
-    spec = importlib.util.spec_from_file_location("generate_checkpoint_vectors", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.files() == {path.name: path.read_bytes() for path in VECTORS}
+    assert generate_checkpoint_vectors.files() == {path.name: path.read_bytes() for path in VECTORS}
 
 
 def test_the_verifier_in_another_language_agrees_on_every_proof_of_an_event(tmp_path):

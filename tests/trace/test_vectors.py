@@ -1,12 +1,12 @@
 """The vectors of specs/conformance/hash-chain against this implementation."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
 from cra_mcp.faces.cli.conformance_chain import run
+from tests.trace import generate_vectors
 
 FOLDER = Path(__file__).parents[2] / "specs" / "conformance" / "hash-chain"
 VECTORS = sorted(FOLDER.glob("*.json"))
@@ -35,9 +35,4 @@ def test_vectors_are_numbered_without_gaps_and_cover_every_code():
 
 
 def test_generating_the_vectors_again_gives_the_same_bytes():
-    spec = importlib.util.spec_from_file_location("generate_vectors", Path(__file__).with_name("generate_vectors.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.files() == {path.name: path.read_bytes() for path in VECTORS}
+    assert generate_vectors.files() == {path.name: path.read_bytes() for path in VECTORS}

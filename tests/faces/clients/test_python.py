@@ -1,7 +1,6 @@
 """Python clients of two SDK lines and of FastMCP, and the bridge mcp-remote, drive the server over every transport they have."""
 
 import contextlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from cra_mcp.trace.event import verify
+from tests.clients import environments
 from tests.faces.clients.test_typescript import packages
 from tests.faces.http.conftest import HttpServer, Servers
 from tests.faces.mcp.conftest import Place, environment, write_atlas
@@ -27,13 +27,7 @@ def python_of(kind: str) -> str:
     """The interpreter a client is installed in: the 2.x SDK is ours."""
     if kind == "mcp2":
         return sys.executable
-    path = Path(__file__).parents[2] / "clients" / "environments.py"
-    spec = importlib.util.spec_from_file_location("cra_clients_environments", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return str(module.interpreter(kind))
+    return str(environments.interpreter(kind))
 
 
 def failures(place: Place) -> Counter[str]:

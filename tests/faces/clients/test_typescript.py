@@ -1,6 +1,5 @@
 """The TypeScript SDKs and the MCP Inspector drive the server."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from cra_mcp.trace.event import verify
+from tests.clients import install
 from tests.faces.mcp.conftest import Place, environment, write_atlas
 
 HERE = Path(__file__).resolve().parent
@@ -17,13 +17,8 @@ HERE = Path(__file__).resolve().parent
 
 def packages() -> ModuleType:
     """tests/clients/install.py, which brings node and the npm packages."""
-    spec = importlib.util.spec_from_file_location("cra_clients_install", HERE.parents[1] / "clients" / "install.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.ready()
-    return module
+    install.ready()
+    return install
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Servers that others wrote, governed: through the host's client, this server, and theirs (run by Node), and back."""
 
 import base64
-import importlib.util
 import json
 import shutil
 import sys
@@ -15,6 +14,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from cra_mcp.trace.event import verify
+from tests.clients import install
 from tests.faces.mcp.conftest import ROOT, Place, environment
 from tests.forks.command import forked
 
@@ -25,13 +25,8 @@ Mode = Literal["legacy", "2026-07-28"]
 @pytest.fixture(scope="session")
 def npm() -> ModuleType:
     """tests/clients/install.py, everything installed."""
-    spec = importlib.util.spec_from_file_location("cra_faces_install", ROOT / "tests" / "clients" / "install.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.ready()
-    return module
+    install.ready()
+    return install
 
 
 def governing(place: Place, atlas: Path, **more: str) -> StdioServerParameters:

@@ -1,37 +1,24 @@
 """A browser, and servers with a trace to show."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.clients import browser as clients_browser
+from tests.clients import install
 from tests.faces.mcp.app import made
 from tests.faces.mcp.conftest import Place, Wire, environment, write_atlas
-
-CLIENTS = Path(__file__).resolve().parents[3] / "clients"
-
-
-def client_module(name: str) -> ModuleType:
-    """A module of tests/clients, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"cra_clients_{name}", CLIENTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Closed with the module: while it is open, nothing else can run an event loop in this thread."""
-    chromium = client_module("browser").chromium()
+    chromium = clients_browser.chromium()
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(
             executable_path=chromium.program,
@@ -45,14 +32,13 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def npm() -> Path:
     """The folder of installed npm packages."""
-    install = client_module("install")
     install.ready()
     return install.MODULES
 
 
 @pytest.fixture
 def node() -> Path:
-    return client_module("install").node()
+    return install.node()
 
 
 Serve = Callable[..., Wire]
