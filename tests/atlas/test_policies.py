@@ -130,10 +130,10 @@ def test_a_context_pack_has_no_arguments_to_ask_about() -> None:
 def test_hostile_policies_are_refused_with_their_place_in_under_a_second(policy: dict[str, object]) -> None:
     load(governed({"when": "true"}))  # the libraries, which take their time once
     text = json.dumps(governed(policy))
-    started = time.perf_counter()
+    started = time.process_time()  # how busy the machine is does not count
     with pytest.raises(AtlasInvalidError) as refused:
         load_atlas_text(text, name="atlas.json")
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert all(problem.pointer.startswith("/policies/0") for problem in refused.value.problems)
 
 

@@ -196,10 +196,10 @@ def test_what_can_not_be_used_is_refused_at_its_column(text, column):
 )
 def test_hostile_texts_are_read_or_refused_in_well_under_a_second(text):
     evaluate("true")  # the library itself, which takes a tenth of a second once
-    started = time.perf_counter()
+    started = time.process_time()  # how busy the machine is does not count
     with suppress(ExpressionError, EvaluationError):
         evaluate(text)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_a_policy_for_many_actions_asks_first_whether_an_argument_is_there():
