@@ -75,6 +75,27 @@ GUARDS = (
         "tests/policy/test_export.py",
     ),
     Guard(
+        "an exported deny applies unless its expression is false",
+        "cra_mcp/policy/export/cedar.py",
+        'return holds if lenient else f"!{fails}"',
+        "return holds",
+        "tests/policy/test_export.py",
+    ),
+    Guard(
+        "an answer that rests on the clock in ways nobody foresees is kept for a second at most",
+        "cra_mcp/policy/clock.py",
+        "return ClockUse(at_any=True)",
+        "return ClockUse()",
+        "tests/policy/test_clock.py",
+    ),
+    Guard(
+        "an edited policy file is read again",
+        "cra_mcp/runtime/atlases.py",
+        "new = self._read_overlay(path, policy_file=old.is_policy_file)",
+        "new = old",
+        "tests/faces/mcp/test_reloading.py",
+    ),
+    Guard(
         "a deny in Rego applies unless it is shown not to",
         "cra_mcp/policy/export/rego.py",
         'f"matches_{numbers[test]}" if lenient else f"not fails_{numbers[test]}"',
