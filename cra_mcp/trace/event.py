@@ -272,7 +272,7 @@ def _malformed(message: str) -> TraceError:
     return TraceError(message, code="malformed_event")
 
 
-_BATCH = 256  # lines taken in at once: many, and yet they stay in the processor's cache
+_BATCH = 512  # lines taken in at once: more of them don't stay in a processor's cache
 
 
 class _Chain:

@@ -18,7 +18,7 @@ from tests.trace.test_diagnosis import TABLE, Lines, identifier
 from tests.trace.test_diagnosis import chain as table_chain
 
 SESSION = identifier(1)
-LONG = 400  # over the batches in which lines are taken, and over 9 and 99
+LONG = 650  # over the batches in which lines are taken, and over 9 and 99
 GOOD_FIELDS = {
     "version": "1.0",
     "event_id": identifier(5),
