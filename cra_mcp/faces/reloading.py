@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from cra_mcp.errors import AtlasInvalidError, CRAError
+from cra_mcp.errors import AtlasInvalidError, CRAError, TraceError
 from cra_mcp.runtime import Runtime
 
 _INTERVAL_S: Final = 0.5
@@ -32,12 +32,16 @@ Look = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(slots=True)
 class _Watched:
-    """``name`` is that of what was loaded from ``path`` last."""
+    """``name`` is that of what was loaded from ``path`` last.
+
+    ``refused``: its last edit was not used. ``unrecorded``: because a trace could not be written.
+    """
 
     name: str
     path: Path
     overlay: bool
     refused: bool = False
+    unrecorded: bool = False
 
 
 class Reloader:
@@ -79,7 +83,7 @@ class Reloader:
         settled = True
         for each in self._watched:
             path, now = each.path, look_at(each.path)
-            if now == self._seen.get(path) and now != self._settled.get(path):
+            if now == self._seen.get(path) and (now != self._settled.get(path) or each.unrecorded):
                 self._settled[path] = now
                 self._reload(each)
             settled = settled and now == self._settled.get(path)
@@ -96,13 +100,19 @@ class Reloader:
             else:
                 loaded = runtime.replace_atlas(watched.name, watched.path)
                 name = loaded.atlas_id
+        except TraceError as error:
+            # Nobody edits a file again because a disk was full, so it is tried until the change can be recorded.
+            if not watched.unrecorded:
+                _log.warning("%s: not reloaded yet, the change can't be recorded: %s", watched.name, error.message)
+            watched.refused = watched.unrecorded = True
+            return
         except CRAError as error:
             problems = error.problems[:_SHOWN] if isinstance(error, AtlasInvalidError) else (error.message,)
             said = "; ".join(map(str, problems))
             _log.warning("%s: not reloaded, the last good version stays: %s", watched.name, said)
-            watched.refused = True
+            watched.refused, watched.unrecorded = True, False
             return
-        watched.name, watched.refused = name, False
+        watched.name, watched.refused, watched.unrecorded = name, False, False
         if loaded.digest not in before:
             _log.info("%s: reloaded, version %s", name, loaded.version or f"sha256:{loaded.digest[:_DIGEST_SHOWN]}")
             self._try_again()

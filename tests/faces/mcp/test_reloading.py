@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,36 @@ def test_what_did_not_fit_the_last_version_is_tried_again_with_the_next(tmp_path
         with pytest.raises(CRAError) as refusal:
             runtime.replace_overlay("none", operator)
         assert refusal.value.code == "unknown_overlay"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit on the size of files")
+def test_an_edit_that_a_full_disk_kept_from_being_recorded_counts_once_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import resource  # noqa: PLC0415 - not on Windows
+
+    atlas, operator = write(tmp_path / "live.json", ATLAS), write(tmp_path / "ours.json", {"policies": []})
+    looks = {path: look_at(path) for path in (operator, atlas)}
+    config = RuntimeConfig(data_dir=tmp_path / "data", policy_files=(operator,), checkpoint_every=0)
+    with CRARuntime(config) as runtime:
+        runtime.load_atlas(atlas)
+        session = runtime.create_session("bot", "g").session_id
+        reloader = Reloader(runtime, {"com.example.live": atlas}, looks, overlays={"operator": operator})
+        write(operator, POLICIES)
+        keep = runtime.overlays()
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        full = (config.trace_path / f"{session}.trace.jsonl").stat().st_size
+        with caplog.at_level(logging.WARNING, "cra_mcp.atlas"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (full, unlimited[1]))
+            try:
+                for _ in range(4):
+                    reloader._look()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        assert runtime.overlays() == keep
+        assert caplog.text.count("operator: not reloaded yet") == 1
+        reloader._look()
+        assert [policy.policy_id for policy in runtime.overlays()[0].layer.policies] == ["no-read", "once"]
+        kinds = [event.event_type for event in runtime.get_trace(session)]
+        assert kinds.count("x.cra.overlay.loaded") == 1
+        assert runtime.verify_chain(session).ok
