@@ -21,7 +21,7 @@ from cra_mcp.trace.detect.detectors import MAX_VALUE_BYTES, Detectors, Found
 from cra_mcp.trace.detect.key import TokenKey
 from cra_mcp.trace.detect.own import load_patterns
 from cra_mcp.trace.detect.rules import BUILT_IN
-from cra_mcp.trace.detect.scan import MAX_TEXT
+from cra_mcp.trace.detect.scan import MAX_TEXT, Scanner
 
 KEY = b"k" * 32
 ALNUM = string.ascii_letters + string.digits
@@ -412,3 +412,13 @@ def test_patterns_that_cant_be_used_stop_the_start(tmp_path: Path, text: str) ->
     assert raised.value.code == "invalid_settings"
     with pytest.raises(SettingsError):
         load_patterns(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("text", ["01a1fe46-8721-7177-8952-d4c03bd636f6", "01a1fe4b-a3fc-763e-b2f4-598554582899"])
+def test_an_identifier_is_no_card_number_whatever_its_digits(text: str) -> None:
+    scanner = Scanner(frozenset({"card"}))
+    assert not scanner.spans(text)
+    assert not scanner.spans(f"approval {text} was settled")
+    assert [span.detector for span in scanner.spans(f"{text} 4111 1111 1111 1111")] == ["card"]
+    assert scanner.spans(f"0{text}"), "that is no identifier"
+    assert scanner.spans("41111111-1111-1111-8000-000000000000")
