@@ -151,10 +151,14 @@ _CARD_LENGTHS: tuple[tuple[range, range], ...] = (
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
-UUID_CHARS = 36
-UUID = re.compile(
-    "(?<![0-9A-Za-z-])[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[1-8][0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}(?![0-9A-Za-z-])"
+MAX_HEX = 128
+HEX_FORM = re.compile(
+    "(?<![0-9A-Za-z-])(?:"
+    "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[1-8][0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}"
+    f"|[0-9A-Fa-f]{{32,{MAX_HEX}}}"
+    ")(?![0-9A-Za-z-])"
 )
+"""UUIDs and digests."""
 
 
 def is_card(digits: str) -> bool:

@@ -178,7 +178,7 @@ def _cards(text: str) -> Iterator[Span]:
             if looked_at > _MAX_CANDIDATES:
                 raise _Dense
             last = _card_from(text, groups, position)
-            if last is not None and not _is_in_uuid(text, groups[position][0], groups[last][1]):
+            if last is not None and not _is_in_hex(text, groups[position][0], groups[last][1]):
                 yield Span(groups[position][0], groups[last][1], CARD)
                 position = last
             position += 1
@@ -187,9 +187,9 @@ def _cards(text: str) -> Iterator[Span]:
 _GROUP = re.compile("[0-9]+")
 
 
-def _is_in_uuid(text: str, start: int, end: int) -> bool:
-    """Whether digits are a part of a UUID: in one of 18,000 version 7 they look like a card. One without letters is no excuse."""
-    around = rules.UUID.finditer(text, max(0, start - rules.UUID_CHARS), end + rules.UUID_CHARS)
+def _is_in_hex(text: str, start: int, end: int) -> bool:
+    """Whether digits are a part of a UUID or a digest: one of some thousands looks like a card. Without letters it is no excuse."""
+    around = rules.HEX_FORM.finditer(text, max(0, start - rules.MAX_HEX), end + rules.MAX_HEX)
     return any(
         each.start() <= start and end <= each.end() and not each[0].replace("-", "").isdecimal() for each in around
     )
