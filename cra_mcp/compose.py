@@ -113,7 +113,7 @@ def open_backends(config: RuntimeConfig) -> dict[str, Backend]:
     backends: list[Backend] = [
         PythonBackend(max_threads=config.max_concurrency),
         CommandBackend(),
-        McpBackend(),
+        McpBackend(debug_log=config.debug_log),
         HttpBackend(allow_private_hosts=config.allow_private_hosts, ca_bundle=config.http_ca_bundle),
     ]
     return {backend.executor_type: backend for backend in backends}

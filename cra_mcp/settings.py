@@ -88,6 +88,7 @@ class RuntimeConfig:
         timestamp_interval_s: seconds between two requests to it; of a session's checkpoints made meanwhile, the last is dated.
         timestamp_ca: file of certificates (PEM) its answers must hold against before they are kept.
         checkpoint_key: ``file:PATH``, ``env:NAME`` or ``keyring:SERVICE/NAME``; None: a file in the data folder, made if needed.
+        debug_log: file, mode 0600, for what logs leave out because it can hold secrets; None: it is written nowhere.
         clock_ns: wall clock, nanoseconds since the epoch.
         new_id: source of identifiers.
     """
@@ -129,6 +130,7 @@ class RuntimeConfig:
     timestamp_authority: str | None = None
     timestamp_interval_s: float = 15.0
     timestamp_ca: Path | None = None
+    debug_log: Path | None = None
     clock_ns: Callable[[], int] = time.time_ns
     new_id: Callable[[], str] = new_uuid7
 
@@ -268,6 +270,7 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "timestamp_authority": str,
     "timestamp_interval_s": float,
     "timestamp_ca": Path,
+    "debug_log": Path,
 }
 
 

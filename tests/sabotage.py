@@ -26,6 +26,34 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "other code's words stay out of the log",
+        "cra_mcp/faces/logs.py",
+        "return super().format(_own_words(record))",
+        "return super().format(record)",
+        "tests/observability/test_logs.py",
+    ),
+    Guard(
+        "what the SDK logs about upstreams stays out of a program that embeds the runtime",
+        "cra_mcp/debug_log.py",
+        "return _wanted or not _ABOUT_UPSTREAM.get()",
+        "return True",
+        "tests/observability/test_logs.py",
+    ),
+    Guard(
+        "the debug log is no file that others read",
+        "cra_mcp/debug_log.py",
+        "if shared or not stat.S_ISREG(status.st_mode):",
+        "if not stat.S_ISREG(status.st_mode):",
+        "tests/observability/test_logs.py",
+    ),
+    Guard(
+        "an upstream's standard error stays out of the log",
+        "cra_mcp/execution/mcp_stdio.py",
+        "        return subprocess.DEVNULL\n",
+        "        return os.dup(2)\n",
+        "tests/execution/test_mcp_upstream.py",
+    ),
+    Guard(
         "a line taken in with many others is byte for byte what is written for its fields",
         "cra_mcp/trace/linked.py",
         'if list(map(b"".join, columns)) != lines:',

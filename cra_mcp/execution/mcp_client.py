@@ -22,6 +22,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
+from cra_mcp.debug_log import about_upstream, silence_about_upstreams
 from cra_mcp.errors import ExecutionError
 from cra_mcp.execution import mcp_http
 from cra_mcp.execution.backend import Progress
@@ -31,6 +32,9 @@ from cra_mcp.execution.values import NotJsonError, json_value
 
 _MAX_TOOL_PAGES = 100
 _MAX_MESSAGE = 500
+silence_about_upstreams(
+    ("mcp", "client", "httpx2", "httpcore2", "anyio")
+)  # their loggers print bodies, addresses and tracebacks
 _ANY_OBJECT: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 
 
@@ -44,6 +48,7 @@ async def connect(target: Target, era: Era, *, connect_timeout_s: float) -> Asyn
         Exception: whatever the SDK raises when a connection breaks while the context is entered.
     """
     async with AsyncExitStack() as stack:
+        stack.enter_context(about_upstream())
         if isinstance(target, HttpTarget):
             http = await stack.enter_async_context(mcp_http.BoundedClient(target.headers, connect_timeout_s))
             link: _Link = _HttpLink()
@@ -51,7 +56,9 @@ async def connect(target: Target, era: Era, *, connect_timeout_s: float) -> Asyn
                 target.url, http_client=http, max_sse_event_size=MAX_LINE_BYTES
             )
         else:
-            link = transport = StdioTransport(target.argv, environ=target.environ, cwd=target.cwd)
+            link = transport = StdioTransport(
+                target.argv, environ=target.environ, cwd=target.cwd, debug_log=target.debug_log
+            )
         client = Client(transport, mode=era, cache=None, client_info=_client_info())
         try:
             await stack.enter_async_context(client)
@@ -142,7 +149,8 @@ class _Connection:
             raise CallLostError(sent=False)
         progress = _Relay(on_progress) if on_progress is not None else None
         try:
-            raw = await self._send(tool, arguments, progress)
+            with about_upstream():  # the SDK sends in the context of whoever asks it to
+                raw = await self._send(tool, arguments, progress)
             if isinstance(self._link, _HttpLink):
                 json_value(raw)  # the SDK reads NaN and the like; our own transport does not let them in
         except NotSentError as error:

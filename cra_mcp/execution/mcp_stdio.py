@@ -2,7 +2,7 @@
 
 Rule: what the child does is bounded: the length of a line, what waits to be read or written, messages nobody asked
 for, and lines that are no messages. Beyond a bound the child is killed and the reason kept in ``fault``. Its standard
-error goes to ours.
+error goes to the debug log, if there is one: in ours it could pass for lines of our log.
 
 Imports ``mcp``: only ``mcp_client`` uses this, which is loaded when the first upstream is needed.
 Source: MCP specification, "Transports", stdio.
@@ -10,9 +10,11 @@ Source: MCP specification, "Transports", stdio.
 
 import asyncio
 import json
+import os
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -32,7 +34,8 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from cra_mcp.errors import ExecutionCode
+from cra_mcp.debug_log import open_debug_log
+from cra_mcp.errors import ExecutionCode, SettingsError
 from cra_mcp.execution.process import Child, start
 from cra_mcp.execution.upstream import Fault
 
@@ -57,10 +60,13 @@ class NotSentError(Exception):
 class StdioTransport:
     """Starts a child for the time it is entered; yields the streams ``mcp.Client`` reads and writes."""
 
-    def __init__(self, argv: Sequence[str], *, environ: Mapping[str, str], cwd: Path | None) -> None:
+    def __init__(
+        self, argv: Sequence[str], *, environ: Mapping[str, str], cwd: Path | None, debug_log: Path | None = None
+    ) -> None:
         self._argv = argv
         self._environ = environ
         self._cwd = cwd
+        self._debug_log = debug_log
         self.peer = _Peer()
 
     @property
@@ -87,8 +93,21 @@ class StdioTransport:
         Raises:
             ExecutionError: it can't be started.
         """
-        await start(self.peer, self._argv, environ=self._environ, cwd=self._cwd, stdin=subprocess.PIPE, stderr=None)
+        stderr = self._open_debug_log()
+        try:
+            await start(
+                self.peer, self._argv, environ=self._environ, cwd=self._cwd, stdin=subprocess.PIPE, stderr=stderr
+            )
+        finally:
+            if stderr >= 0:
+                os.close(stderr)
         return _Reader(self.peer), _Writer(self.peer)
+
+    def _open_debug_log(self) -> int:
+        if self._debug_log is not None:
+            with suppress(SettingsError):
+                return open_debug_log(self._debug_log)
+        return subprocess.DEVNULL
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, Self, cast
 
@@ -32,13 +33,21 @@ class McpBackend:
     Args:
         environ: where references and inherited variables are looked up; None means this process's environment.
         connect_timeout_s: for starting or reaching an upstream, up to its first answer.
+        debug_log: where programs' standard error goes; None: nowhere.
     """
 
     executor_type: ClassVar[str] = "mcp"
 
-    def __init__(self, *, environ: Mapping[str, str] | None = None, connect_timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str] | None = None,
+        connect_timeout_s: float = 30.0,
+        debug_log: Path | None = None,
+    ) -> None:
         self._environ = os.environ if environ is None else environ
         self._connect_timeout_s = connect_timeout_s
+        self._debug_log = debug_log
         self._upstreams: dict[tuple[str, str], _Supervised] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -115,7 +124,7 @@ class McpBackend:
         if found is None:
 
             def target() -> Target:
-                return target_of(spec, root=atlas.root, environ=self._environ)
+                return target_of(spec, root=atlas.root, environ=self._environ, debug_log=self._debug_log)
 
             found = _Supervised(spec.name, target, self._tasks, self._connect_timeout_s)
             self._upstreams[key] = found
@@ -303,5 +312,6 @@ def _unavailable(name: str, why: str, hint: str | None = None) -> ExecutionError
     return ExecutionError(
         "upstream_unavailable",
         f'the upstream "{name}" is not available: {why}',
-        hint=hint or "check its entry in the atlas, and what it writes to standard error",
+        hint=hint
+        or "check its entry in the atlas; what it writes to standard error goes to the debug log (CRA_DEBUG_LOG), if there is one",
     )

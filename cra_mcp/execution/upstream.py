@@ -20,11 +20,12 @@ Era = Literal["legacy", "auto"]
 
 @dataclass(frozen=True, slots=True)
 class StdioTarget:
-    """A program to start. ``environ`` is all it inherits."""
+    """A program to start. ``environ`` is all it inherits; ``debug_log`` gets its standard error."""
 
     argv: tuple[str, ...] = field(repr=False)
     environ: Mapping[str, str] = field(repr=False)
     cwd: Path | None
+    debug_log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,9 @@ class Connection(Protocol):
         ...
 
 
-def target_of(upstream: Upstream, *, root: Path | None, environ: Mapping[str, str]) -> Target:
+def target_of(
+    upstream: Upstream, *, root: Path | None, environ: Mapping[str, str], debug_log: Path | None = None
+) -> Target:
     """The program or endpoint of an upstream, references to the environment filled in.
 
     Raises:
@@ -113,4 +116,4 @@ def target_of(upstream: Upstream, *, root: Path | None, environ: Mapping[str, st
     cwd = None if upstream.cwd is None else expand(upstream.cwd, environ)
     program = find_program(upstream.command or "", environ=inherited, folder=root)
     arguments = tuple(expand(argument, environ) for argument in upstream.args)
-    return StdioTarget((program, *arguments), inherited, working_folder(cwd, folder=root))
+    return StdioTarget((program, *arguments), inherited, working_folder(cwd, folder=root), debug_log)

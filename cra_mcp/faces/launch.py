@@ -170,6 +170,14 @@ def serve(
         bool, typer.Option("--metrics", help="Over HTTP: answer /metrics, for Prometheus (cra-mcp[prometheus]).")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every call to stderr.")] = False,
+    debug_log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Append to FILE (mode 0600) what logs leave out: tracebacks, messages of other libraries, and what upstreams "
+            "write to standard error. It can hold parameters, results and secrets. Default: CRA_DEBUG_LOG, or nowhere.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Over HTTP: print the addresses on stdout as one line of JSON.")
     ] = False,
@@ -201,6 +209,7 @@ def serve(
         policy_files=policy,
         overlays=overlay,
         mode=mode,
+        debug_log=debug_log,
     )
     if config.mode == "shadow":
         say(
@@ -209,7 +218,7 @@ def serve(
     paths = [atlas_path(text) for text in atlas]
     if metrics and transport == "stdio":
         raise SettingsError("metrics are answered over HTTP", hint="add --transport streamable-http")
-    logs.to_stderr(verbose=verbose)
+    logs.to_stderr(verbose=verbose, debug=config.debug_log)
     if transport == "stdio" and sys.stdin.isatty():
         say("waiting for an MCP host on standard input; Ctrl-C ends")
 

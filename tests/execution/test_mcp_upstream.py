@@ -411,9 +411,10 @@ async def test_leaving_a_call_of_one_that_reads_no_more_takes_no_time(kit, backe
     assert time.monotonic() - before < 2
 
 
-async def test_what_it_writes_to_standard_error_goes_to_ours_and_never_to_standard_output(kit) -> None:
+async def test_what_it_writes_to_standard_error_goes_to_the_debug_log_alone(kit) -> None:
     script = (
         "import anyio, sys\n"
+        "from pathlib import Path\n"
         "from cra_mcp.atlas.model import *\n"
         "from cra_mcp.execution.backend import Invocation\n"
         "from cra_mcp.execution.mcp_upstream import McpBackend\n"
@@ -423,13 +424,16 @@ async def test_what_it_writes_to_standard_error_goes_to_ours_and_never_to_standa
         "policies = compile_policies([], [], 'allow')\n"
         "atlas = Atlas('a.b', '1.0.0', 'a', 'a', 'd' * 64, (action,), (), policies, upstreams={'up': up})\n"
         "async def main():\n"
-        "    async with McpBackend() as backend:\n"
+        "    async with McpBackend(debug_log=Path('debug.log')) as backend:\n"
         "        await backend.bind(action, atlas)(Invocation('a.b', 's', 'e', {}))\n"
         "anyio.run(main)\n"
     )
     server = kit.server("good")
     done = await anyio.run_process(
-        [sys.executable, "-c", script, server.command, *server.args], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", script, server.command, *server.args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=kit.folder,
     )
-    assert done.stdout == b""
-    assert b"noise" in done.stderr
+    assert (done.stdout, done.stderr) == (b"", b"")
+    assert (kit.folder / "debug.log").read_text() == "noise\n"

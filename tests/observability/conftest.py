@@ -68,10 +68,11 @@ def atlas(tmp_path: Path) -> Path:
 
 @dataclass
 class Served:
-    """A running server. ``lines`` is what it logged, once it has ended."""
+    """A running server. ``stderr`` is all it wrote there, ``lines`` what it logged, once it has ended."""
 
     port: int
     lines: list[dict[str, Any]] = field(default_factory=list)
+    stderr: str = ""
 
     @property
     def url(self) -> str:
@@ -107,4 +108,5 @@ async def served(atlas: Path, *more: str, program: tuple[str, ...] = ()) -> Asyn
         except TimeoutError:
             process.kill()
             raise
-    server.lines = [json.loads(text) for text in (await errors).decode().splitlines() if text.startswith("{")]
+    server.stderr = (await errors).decode()
+    server.lines = [json.loads(text) for text in server.stderr.splitlines() if text.startswith("{")]
