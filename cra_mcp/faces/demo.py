@@ -64,7 +64,7 @@ class _Story:
         self.steps.append({"step": what, "ok": ok})
         mark = paint("✓", "green") if ok else paint("✗ NOT AS EXPECTED:", "red")
         self.tell(f"  {mark} {what}")
-        for line in shown.splitlines():
+        for line in shown.split("\n") if shown else ():
             self.tell(f"      {paint(printable(line), 'dim')}")
 
     @property
@@ -169,7 +169,7 @@ def _inspect(story: _Story, work: Path, session_id: str) -> "Verification":
     """Read the trace as an auditor would. Returns what verification found."""
     story.chapter("5. The trace has all of it, linked by hashes")
     path = work / "traces" / f"{session_id}.trace.jsonl"
-    lines = path.read_bytes().splitlines()
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     if not story.quiet:
         table(HEAD, rows(lines), colours=COLOURS)
     check = verify_file(path)
@@ -224,7 +224,12 @@ def _log_of(work: Path) -> Path:
 
 def _last_words(work: Path) -> list[str]:
     try:
-        return _log_of(work).read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LOG_LINES:]
+        return (
+            _log_of(work)
+            .read_text(encoding="utf-8", errors="replace")
+            .removesuffix("\n")
+            .split("\n")[-_SHOWN_LOG_LINES:]
+        )
     except OSError:
         return []
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from cra_mcp.debug_log import open_debug_log, want_everything
+from cra_mcp.words import visible
 
 if TYPE_CHECKING:
     import structlog
@@ -71,7 +72,10 @@ def to_stderr(*, verbose: bool, debug: Path | None = None) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    text = sys.stderr.isatty()
+    if text:
+        shared.append(_legible)
+    last = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         OwnWords(
@@ -147,3 +151,8 @@ def _debug_handler(file: TextIO) -> logging.Handler:
     handler = logging.StreamHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     return handler
+
+
+def _legible(_logger: object, _method: str, event: "structlog.typing.EventDict") -> "structlog.typing.EventDict":
+    """On a terminal nothing is raw that steers the reader or that nobody sees; JSON escapes it by itself."""
+    return {name: visible(value) if isinstance(value, str) else value for name, value in event.items()}

@@ -180,8 +180,8 @@ def stamps_of(signed: SignedCheckpoint) -> tuple[Stamp, ...]:
 def without_stamps(signed: SignedCheckpoint) -> bytes:
     """The note that tokens are of: as it was signed, without lines of tokens."""
     head, separator, tail = signed.note.rpartition(b"\n\n")
-    lines = zip(tail.splitlines(keepends=True), signed.signatures, strict=True)
-    return head + separator + b"".join(line for line, each in lines if each.key_id != _key_id(each.name))
+    lines = zip(tail.removesuffix(b"\n").split(b"\n"), signed.signatures, strict=True)
+    return head + separator + b"".join(line + b"\n" for line, each in lines if each.key_id != _key_id(each.name))
 
 
 def verify_stamp(token: bytes, note: bytes, authorities: "Sequence[Certificate]") -> Timestamp:

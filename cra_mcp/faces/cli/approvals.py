@@ -11,7 +11,7 @@ import typer
 from cra_mcp.errors import ApprovalError
 from cra_mcp.faces.cli.exits import NO, USAGE
 from cra_mcp.faces.cli.options import AsJson, DataDir, config_of
-from cra_mcp.faces.cli.output import complain, emit_json, printable, say, table
+from cra_mcp.faces.cli.output import complain, emit_json, printable, say, say_text, table
 
 if TYPE_CHECKING:
     from cra_mcp.approval.ledger import ApprovalLedger
@@ -78,8 +78,8 @@ def show_approval(approval: "Approval") -> None:
     say(
         f"{printable(approval.agent_id)} wants to call {printable(approval.action_id)} (risk: {approval.risk_tier}) with"
     )
-    say(_arguments(approval, indent=True))
-    say(f"policy {approval.policy_id}: {printable(approval.reason or 'no reason given')}")
+    say_text(_arguments(approval, indent=True))
+    say(f"policy {printable(approval.policy_id)}: {printable(approval.reason or 'no reason given')}")
 
 
 def agrees() -> bool:
@@ -101,7 +101,7 @@ def _settle(ledger: "ApprovalLedger", approval: "Approval", *, granted: bool, as
     settled = ledger.settle(approval.approval_id, granted=granted, by=who(), channel="cli")
     if as_json:
         emit_json(settled.to_dict())
-    say(f"{settled.status}: {settled.action_id} for {printable(settled.agent_id)} ({settled.approval_id})")
+    say(f"{settled.status}: {printable(settled.action_id)} for {printable(settled.agent_id)} ({settled.approval_id})")
 
 
 def _find(ledger: "ApprovalLedger", identifier: str) -> "Approval":
@@ -152,4 +152,4 @@ def _arguments(approval: "Approval", *, indent: bool = False) -> str:
     if approval.parameters is None:  # a call's parameters are an object
         return f"(arguments that are not recorded; SHA-256 {approval.parameters_hash})"
     text = orjson.dumps(approval.parameters, option=orjson.OPT_INDENT_2 if indent else 0).decode()
-    return "\n".join(printable(line) for line in text.splitlines())
+    return "\n".join(printable(line) for line in text.split("\n"))

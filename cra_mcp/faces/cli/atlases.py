@@ -118,7 +118,8 @@ def show(
 
 def _show(atlas: "Atlas") -> None:
     emit(printable(f"{atlas.name}: {atlas.atlas_id} {atlas.version}"))
-    emit(f"digest {atlas.digest}\n")
+    emit(f"digest {atlas.digest}")
+    emit("")
     rows = [
         (action.action_id, action.risk_tier.value, action.executor.type if action.executor else "-", action.name)
         for action in atlas.actions

@@ -104,7 +104,7 @@ def keys_of(given: Sequence[str] | None, folder: Path) -> "list[VerifierKey]":
     keys: list[VerifierKey] = []
     for text in given:
         path = Path(text).expanduser()
-        lines = path.read_text("utf-8", "replace").splitlines() if _is_file(path) else [text]
+        lines = path.read_text("utf-8", "replace").split("\n") if _is_file(path) else [text]
         try:
             keys += [VerifierKey.decode(line) for line in lines if line.strip()]
         except TraceError as error:

@@ -17,7 +17,7 @@ from cra_mcp.errors import (
     TraceUnavailableError,
     UnknownTraceError,
 )
-from cra_mcp.faces.cli.output import complain, flush, printable, say
+from cra_mcp.faces.cli.output import complain, flush, printable, say, say_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def _tell_usage(error: typer.BadParameter) -> None:
         complain(error.format_message())
         return
     if error.message == context.get_help():  # a group without a command
-        say(error.message)
+        say_text(error.message)
         return
     message = error.format_message().rstrip(".")
     complain(printable(message[:1].lower() + message[1:]), f"see `{context.command_path} --help`")

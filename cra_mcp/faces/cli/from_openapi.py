@@ -7,8 +7,8 @@ import typer
 
 from cra_mcp.errors import AtlasInvalidError, SettingsError
 from cra_mcp.faces.cli.exits import NO, OK
-from cra_mcp.faces.cli.output import complain, emit, printable, say
-from cra_mcp.words import count_of
+from cra_mcp.faces.cli.output import complain, emit_text, printable, say
+from cra_mcp.words import count_of, visible_json
 
 if TYPE_CHECKING:
     from cra_mcp.atlas.openapi import Draft
@@ -61,7 +61,7 @@ def from_openapi(
         raise typer.Exit(NO)
     load_atlas_text(_text(draft.manifest()))  # what was drafted loads, or this says why not
     if output is None:
-        emit(_text(draft.manifest()))
+        emit_text(visible_json(_text(draft.manifest())))
     else:
         _write(draft, output)
     left_out = sum(finding.left_out is not None for finding in draft.findings)

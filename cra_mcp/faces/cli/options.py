@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from cra_mcp.faces.cli.output import emit
+from cra_mcp.faces.cli.output import emit_text
 
 if TYPE_CHECKING:
     from cra_mcp.compose import CRARuntime
@@ -56,7 +56,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def _show_help(context: typer.Context, wanted: bool) -> None:
     if wanted:
-        emit(context.get_help())
+        emit_text(context.get_help())
         raise typer.Exit
 
 

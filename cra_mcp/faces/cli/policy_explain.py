@@ -135,7 +135,8 @@ def _show(found: "CallExplanation") -> None:
     _show_decision(found)
     policies = found.policy.policies
     if policies:
-        emit("\nPOLICIES, as they are evaluated (* decides, + applies, ? waits for arguments, - does not apply)")
+        emit("")
+        emit("POLICIES, as they are evaluated (* decides, + applies, ? waits for arguments, - does not apply)")
     for each in policies:
         if each.glob is not None:
             _show_policy(each)
@@ -150,7 +151,8 @@ def _show(found: "CallExplanation") -> None:
         }
         emit(f"{printable(layer.overlay) or 'the atlas'}: default {layer.default_effect}{state[layer.closed]}")
     if found.event is not None:
-        emit("\nEVENT policy.evaluated")
+        emit("")
+        emit("EVENT policy.evaluated")
         emit_json(found.event)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from cra_mcp.faces.cli.exits import NO
 from cra_mcp.faces.cli.options import AsJson
-from cra_mcp.faces.cli.output import complain, emit, emit_json
+from cra_mcp.faces.cli.output import complain, emit_json, emit_text
 
 if TYPE_CHECKING:
     from cra_mcp.atlas.overlay import Overlay
@@ -62,7 +62,7 @@ def export(
     if as_json:
         emit_json({"ok": True, "to": to, "policy_digest": atlas.policy_set.digest, **written})
     else:
-        emit(written["schema" if schema else "policies"].removesuffix("\n"))
+        emit_text(written["schema" if schema else "policies"].removesuffix("\n"))
 
 
 def _written(form: "Form", language: str) -> Mapping[str, str]:

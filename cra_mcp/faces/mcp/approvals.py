@@ -20,6 +20,7 @@ from cra_mcp.faces.mcp.connection import RequestContext, can_fill_forms, is_mode
 from cra_mcp.faces.mcp.rounds import STATE_PREFIX, Request
 from cra_mcp.gate.attempt import in_thread
 from cra_mcp.runtime import Runtime
+from cra_mcp.words import visible, visible_lines
 
 _KEY = "approval"
 _MAX_SHOWN = 2_000
@@ -64,12 +65,13 @@ def asker_for(ctx: RequestContext) -> FormAsker | None:
 
 def question(approval: Approval) -> str:
     """What the person is asked: the action, its arguments as the trace keeps them, and which policy wants to know."""
-    shown = orjson.dumps(approval.parameters, option=orjson.OPT_INDENT_2).decode()
+    shown = visible_lines(orjson.dumps(approval.parameters, option=orjson.OPT_INDENT_2).decode())
     if len(shown) > _MAX_SHOWN:
         shown = shown[:_MAX_SHOWN] + f"\n… ({len(shown)} characters in all)"
     return (
-        f"The agent {approval.agent_id!r} wants to call {approval.action_id} (risk: {approval.risk_tier}) with\n{shown}\n\n"
-        f"Policy {approval.policy_id} asks for your approval: {approval.reason or 'no reason given'}"
+        f"The agent {visible(approval.agent_id)!r} wants to call {visible(approval.action_id)} (risk: {approval.risk_tier}) with\n"
+        f"{shown}\n\n"
+        f"Policy {visible(approval.policy_id)} asks for your approval: {visible(approval.reason or 'no reason given')}"
     )
 
 

@@ -7,7 +7,7 @@ Source: MCP specification 2025-11-25, "Elicitation", "Sampling", "Roots", "Loggi
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 import anyio
 import mcp_types as t
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from cra_mcp.actions.client import Answer, Capability, LogLevel, Question
 from cra_mcp.errors import AskError
 from cra_mcp.faces.mcp.connection import RequestContext, can_fill_forms, is_modern
+from cra_mcp.words import visible_lines
 
 _LEVELS: Final[tuple[str, ...]] = get_args(t.LoggingLevel)
 _DEFAULT_LEVEL: Final = "info"
@@ -157,7 +158,26 @@ def _state(ctx: RequestContext) -> dict[str, Any]:
 
 
 def _elicit(params: Mapping[str, object]) -> t.InputRequest:
-    return t.ElicitRequest(params=t.ElicitRequestFormParams.model_validate({**params, "mode": "form"}))
+    """A form as a person may be shown it: nothing in its texts is raw that steers the reader or that nobody sees."""
+    form = {**params, "mode": "form"}
+    if isinstance(message := params.get("message"), str):
+        form["message"] = visible_lines(message)
+    if "requestedSchema" in params:
+        form["requestedSchema"] = _legible(params["requestedSchema"])
+    return t.ElicitRequest(params=t.ElicitRequestFormParams.model_validate(form))
+
+
+def _legible(schema: object) -> object:
+    """The schema of a form, with its titles and descriptions made visible; values and names stay as they are."""
+    if isinstance(schema, list):
+        return [_legible(each) for each in cast("list[object]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    members = cast("dict[str, object]", schema)
+    return {
+        name: visible_lines(each) if name in _SHOWN and isinstance(each, str) else _legible(each)
+        for name, each in members.items()
+    }
 
 
 def _sample(params: Mapping[str, object]) -> t.InputRequest:
@@ -168,6 +188,7 @@ def _roots(_params: Mapping[str, object]) -> t.InputRequest:
     return t.ListRootsRequest()
 
 
+_SHOWN: Final = frozenset({"title", "description"})
 _REQUESTS: Final[Mapping[Capability, Callable[[Mapping[str, Any]], t.InputRequest]]] = {
     "elicitation": _elicit,
     "sampling": _sample,

@@ -24,6 +24,7 @@ from cra_mcp.faces.mcp.tools import refusal
 from cra_mcp.gate.attempt import in_thread
 from cra_mcp.runtime import Runtime
 from cra_mcp.schema_check import Validator, compile_schema, explain
+from cra_mcp.words import visible_json
 
 Which = Literal["none", "default", "all"]
 
@@ -100,5 +101,5 @@ class ControlTools:
 def _result(value: Value, meta: dict[str, Any] | None) -> t.CallToolResult:
     """The same twice: for programs, and for models whose host shows them text only."""
     structured = cast("dict[str, Any]", lossy(value))
-    text = orjson.dumps(structured, option=orjson.OPT_INDENT_2).decode()
+    text = visible_json(orjson.dumps(structured, option=orjson.OPT_INDENT_2).decode())
     return t.CallToolResult(content=[t.TextContent(type="text", text=text)], structured_content=structured, _meta=meta)

@@ -5,22 +5,16 @@ in which no Markdown, HTML or link exists; the characters that could leave one, 
 as escapes. Source: CommonMark 0.31, "Code spans"; GitHub Flavored Markdown, "Tables"; Unicode, general categories.
 """
 
-import unicodedata
 from collections.abc import Iterable
 
 from cra_mcp.trace.event import Verification
 from cra_mcp.trace.summary import Summary
-from cra_mcp.words import count_of
+from cra_mcp.words import count_of, visible
 
 _MAX_CELL = 80
 _CUT = "…"
 # The pipe ends a cell even in code, the backtick ends code, the backslash escapes either in some readers.
 _MARKUP = frozenset("|`\\")
-# Shown as nothing although their categories are those of letters, marks or symbols.
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"})
-_VARIATION = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
-_MAX_MARKS = 4  # on one letter; more are drawn over the lines around it
 
 Fault = tuple[int, str]
 """Position of the first bad event, and its code."""
@@ -51,33 +45,11 @@ def verdict(check: Verification) -> str:
 
 def code(text: str) -> str:
     """``text`` as a code span that fits a table cell; empty text stays empty."""
-    shown = visible(text)
+    shown = visible(text[: _MAX_CELL * 4], _MARKUP)
     if len(shown) > _MAX_CELL:
         shown = shown[: _MAX_CELL - 1] + _CUT
     # A code span gives up one space at each end; a text of spaces alone would vanish.
     return f"`{shown}`" if shown.strip() == shown else f"` {shown} `" if shown.strip() else ""
-
-
-def visible(text: str) -> str:
-    """``text`` with everything that steers a reader, or that nobody sees, written as an escape, ``u{…}`` after a backslash."""
-    parts: list[str] = []
-    marks = 0
-    for part in text[: _MAX_CELL * 4]:
-        category = unicodedata.category(part)
-        marks = marks + 1 if category.startswith("M") else 0
-        parts.append(f"\\u{{{ord(part):x}}}" if _is_hostile(part, category) or marks > _MAX_MARKS else part)
-    return "".join(parts)
-
-
-def _is_hostile(part: str, category: str) -> bool:
-    if part == " ":
-        return False
-    return (
-        part in _MARKUP
-        or part in _BLANK
-        or category in _UNSEEN
-        or any(ord(part) in variation for variation in _VARIATION)
-    )
 
 
 def _cells(row: Summary | str, position: int, bad: str | None) -> tuple[str, ...]:

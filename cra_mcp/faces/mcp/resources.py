@@ -24,6 +24,7 @@ from cra_mcp.faces.mcp import app, control_approvals, names, traces
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.runtime import Runtime
+from cra_mcp.words import visible_json
 
 _PAGE = 100
 _MAX_COMPLETIONS = 100
@@ -344,7 +345,7 @@ def _page(items: list[T], cursor: str | None) -> tuple[list[T], str | None]:
 
 
 def _json(uri: str, value: object, *, kind: str = names.JSON) -> t.ReadResourceResult:
-    text = orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode()
+    text = visible_json(orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode())
     return t.ReadResourceResult(contents=[t.TextResourceContents(uri=uri, mime_type=kind, text=text)])
 
 

@@ -22,11 +22,13 @@ pytestmark = pytest.mark.anyio
 LEGACY, MODERN = "legacy", "2026-07-28"
 BOTH = pytest.mark.parametrize("mode", [LEGACY, MODERN])
 FORM = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+EVIL = "a\u2028b\u202ec\u200bd\x85e"
 FUNCTIONS = f"""
 import asyncio
 from pathlib import Path
 from cra_mcp import ActionError, Content
 FORM = {FORM!r}
+EVIL = {EVIL!r}
 def mark():
     with (Path(MARKS_FOLDER) / "marks").open("a") as file:
         file.write("x")
@@ -43,6 +45,9 @@ async def slow(ctx):
     await ctx.elicit("Who are you?", FORM, key="who")
     mark()
     await asyncio.sleep(60)
+async def veiled(ctx):
+    schema = dict(FORM, properties={{"name": {{"type": "string", "title": EVIL, "description": EVIL}}}})
+    return (await ctx.elicit(EVIL, schema, key="who"))["action"]
 def model(ctx):
     return ctx.sample("hi", max_tokens=5)["content"]["text"]
 def folders(ctx):
@@ -97,6 +102,7 @@ MANIFEST = {
         action("greet_quickly", "greet", asks=("elicitation",), timeout_seconds=1),
         action("greet_limited", "greet", asks=("elicitation",)),
         action("greet_approved", "greet", asks=("elicitation",)),
+        action("veiled_form", "veiled", asks=("elicitation",)),
         action("twice", "twice", asks=("elicitation",)),
         action("slow", "slow", asks=("elicitation",)),
         action("model", "model", asks=("sampling",)),
@@ -145,10 +151,12 @@ class Person:
     name: str = "Ada"
     approve: bool = True
     asked: list[str] = field(default_factory=list)
+    forms: list[str] = field(default_factory=list)
     before: Callable[[], None] | None = None
 
     async def fill(self, _ctx: object, params: t.ElicitRequestParams) -> t.ElicitResult:
         self.asked.append(params.message.split("\n")[0])
+        self.forms.append(params.message + json.dumps(params.requested_schema, ensure_ascii=False))
         if self.before is not None:
             self.before()
         if "approve" in params.requested_schema["properties"]:
@@ -517,3 +525,15 @@ async def test_a_schema_is_listed_as_it_is_written_where_the_atlas_says_so(world
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
     assert tools["exact"].input_schema == MANIFEST["actions"][-1]["parameters_schema"]  # type: ignore[index]
     assert "$schema" not in tools["a_greet"].input_schema
+
+
+@BOTH
+@pytest.mark.parametrize(("tool", "arguments"), [("a_veiled_form", {}), ("a_greet_approved", {EVIL: EVIL})])
+async def test_a_form_shows_nothing_raw(world: World, mode: str, tool: str, arguments: dict[str, str]) -> None:
+    """A person must not be shown less than what runs, nor in another order."""
+    person = Person()
+    async with world.client(mode, person) as client:
+        await client.call_tool(tool, arguments)
+    form = person.forms[0]
+    assert "a\\u{2028}b\\u{202e}c\\u{200b}d\\u{85}e" in form.replace("\\\\", "\\")
+    assert [part for part in form if not part.isprintable() and part != "\n"] == []
