@@ -26,6 +26,27 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "an upstream's cookies are kept for nobody",
+        "cra_mcp/execution/mcp_http.py",
+        "            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),\n",
+        "",
+        "tests/execution/test_mcp_http.py",
+    ),
+    Guard(
+        "no block of a result carries a key of ours",
+        "cra_mcp/faces/mcp/content.py",
+        "return _OURS.match(plain.casefold()) is not None",
+        "return False",
+        "tests/faces/mcp/test_content.py",
+    ),
+    Guard(
+        "a published resource has the type its atlas names",
+        "cra_mcp/faces/mcp/content.py",
+        "return t.TextResourceContents(uri=uri, mime_type=mime_type, text=said)",
+        'return t.TextResourceContents(uri=uri, mime_type=str(body.get("mimeType") or mime_type), text=said)',
+        "tests/faces/mcp/test_content.py",
+    ),
+    Guard(
         "other code's words stay out of the log",
         "cra_mcp/faces/logs.py",
         "return super().format(_own_words(record))",

@@ -1,13 +1,14 @@
 """The HTTP client of Streamable HTTP upstreams: answers are bounded, and failures say whether a call was made.
 
 Rule: redirects leave no origin (the SDK sees to that), responses are not compressed (a small one could unpack without
-end), and what fails becomes a JSON-RPC error with a code of ours instead of an exception that would end the whole
-connection.
+end), cookies are kept for nobody (they would tie the calls of different callers together), and what fails becomes a
+JSON-RPC error with a code of ours instead of an exception that would end the whole connection.
 
 Imports ``httpx2``: only ``mcp_client`` uses this, which is loaded when the first upstream is needed.
 """
 
 from collections.abc import AsyncIterator, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import cast
 
 import httpx2
@@ -50,6 +51,7 @@ class BoundedClient(httpx2.AsyncClient):
         super().__init__(
             headers={"accept-encoding": "identity", **headers},
             timeout=httpx2.Timeout(connect_timeout_s, read=_READ_TIMEOUT_S),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
 
     async def send(self, request: httpx2.Request, **options: object) -> httpx2.Response:

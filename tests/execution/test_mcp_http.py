@@ -179,6 +179,18 @@ async def test_headers_and_url_are_filled_in_and_sent(kit, server) -> None:
     assert all(headers["Authorization"] == "Bearer t0ken" for headers, _ in server.seen)
 
 
+async def test_its_cookies_are_kept_for_nobody(kit, backend, server) -> None:
+    def answers(handler, body) -> None:
+        headers = {"set-cookie": "who=first; Path=/", "set-cookie2": "who=first"}
+        handler.answer(body, {"content": [{"type": "text", "text": "x"}]}, headers)
+
+    server.answers = answers
+    for _ in range(3):
+        await use(kit, backend, server.url)
+    assert server.sessions == 1
+    assert [headers for headers, _ in server.seen if "cookie" in {name.lower() for name in headers}] == []
+
+
 async def test_an_event_stream_with_progress_is_read(kit, backend, server) -> None:
     def stream(handler: Handler, body) -> None:
         handler.events()

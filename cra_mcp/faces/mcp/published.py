@@ -10,15 +10,14 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import mcp_types as t
-import orjson
 from mcp.shared.exceptions import MCPError
 
 from cra_mcp.atlas.model import Action
 from cra_mcp.atlas.publication import uri_pattern, uri_variables
-from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp.calls import Calls
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of
+from cra_mcp.faces.mcp.content import as_text, contents, readable
 from cra_mcp.faces.mcp.tools import receipt_meta
 from cra_mcp.gate.call import ExecutionOutcome, Result
 from cra_mcp.runtime import Runtime
@@ -56,7 +55,8 @@ class PublishedPrompts:
         if not isinstance(outcome, ExecutionOutcome):
             return outcome
         messages = [
-            t.PromptMessage.model_validate({"role": "user", "content": block}) for block in _blocks(_result(outcome))
+            t.PromptMessage.model_validate({"role": "user", "content": readable(block)})
+            for block in _blocks(_result(outcome))
         ]
         return t.GetPromptResult(description=action.description, messages=messages, _meta=receipt_meta(outcome))
 
@@ -127,8 +127,9 @@ class PublishedResources:
                     outcome = await _carried(self._calls, ctx, params, action, values)
                     if not isinstance(outcome, ExecutionOutcome):
                         return outcome
-                    contents = [_contents(uri, action, block) for block in _blocks(_result(outcome))]
-                    return t.ReadResourceResult(contents=contents, _meta=receipt_meta(outcome))
+                    kind = action.publication.mime_type or "text/plain"
+                    found = [contents(uri, kind, block) for block in _blocks(_result(outcome))]
+                    return t.ReadResourceResult(contents=found, _meta=receipt_meta(outcome))
         return None
 
     def _match(self, action: Action, uri: str) -> dict[str, str] | None:
@@ -168,7 +169,9 @@ async def _carried(
         return None
     code = t.INVALID_PARAMS if fault.code == "invalid_parameters" else REFUSED
     said = (
-        [str(block["text"]) for block in _blocks(outcome.result) if block["type"] == "text"] if outcome.result else []
+        [str(block.get("text", "")) for block in _blocks(outcome.result) if block.get("type") == "text"]
+        if outcome.result
+        else []
     )
     message = "\n".join(said) or fault.message
     raise MCPError(code=code, message=message, data={"hint": fault.hint, **receipt_meta(outcome)})
@@ -208,16 +211,4 @@ def _result(outcome: ExecutionOutcome) -> Result:
 def _blocks(result: Result) -> list[Mapping[str, Any]]:
     if result.content is not None:
         return list(result.content)
-    value = result.value
-    text = value if isinstance(value, str) else orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode()
-    return [{"type": "text", "text": text}]
-
-
-def _contents(uri: str, action: Action, block: Mapping[str, Any]) -> t.TextResourceContents | t.BlobResourceContents:
-    """A block as the content of a resource: a text as it is, an image or a sound as bytes, a document without its own URI."""
-    kind = action.publication.mime_type
-    body = block["resource"] if block["type"] == "resource" else block
-    kind = body.get("mimeType", kind)
-    if "text" in body:
-        return t.TextResourceContents(uri=uri, mime_type=kind, text=body["text"])
-    return t.BlobResourceContents(uri=uri, mime_type=kind, blob=body.get("blob") or body["data"])
+    return [{"type": "text", "text": as_text(result.value)}]

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import mcp_types as t
-import orjson
 from mcp.shared.exceptions import MCPError
 
 from cra_mcp.canonical import lossy
@@ -17,6 +16,7 @@ from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import names
 from cra_mcp.faces.mcp.calls import Calls
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of, text_result
+from cra_mcp.faces.mcp.content import as_text, without_ours
 from cra_mcp.faces.mcp.schemas import portable
 from cra_mcp.gate.call import ExecutionOutcome
 from cra_mcp.policy.model import MICRO, Waiting
@@ -185,7 +185,7 @@ def _result(ctx: RequestContext, outcome: ExecutionOutcome, returns: object, met
         content = _blocks(result.content)
         structured = result.value
     else:
-        content = [t.TextContent(type="text", text=_as_text(result.value))]
+        content = [t.TextContent(type="text", text=as_text(result.value))]
         if isinstance(returns, Mapping):
             structured = result.value
     if structured is not None and not is_modern(ctx) and not isinstance(structured, dict):
@@ -194,11 +194,7 @@ def _result(ctx: RequestContext, outcome: ExecutionOutcome, returns: object, met
 
 
 def _blocks(content: tuple[Mapping[str, object], ...]) -> list[t.ContentBlock]:
-    return t.CallToolResult.model_validate({"content": list(content)}).content
-
-
-def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else orjson.dumps(lossy(value), option=orjson.OPT_INDENT_2).decode()
+    return t.CallToolResult.model_validate({"content": without_ours(content)}).content
 
 
 def _sentence(text: str) -> str:
