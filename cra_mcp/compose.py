@@ -76,7 +76,10 @@ class CRARuntime(Runtime):
         def added(action_id: str | None) -> frozenset[str]:
             return gate.catalogue.detectors(action_id)
 
-        store = RedactingStore(stored, detectors, added)
+        def known(action_id: str) -> bool:
+            return gate.catalogue.find(action_id) is not None
+
+        store = RedactingStore(stored, detectors, added, known)
         ledger = open_ledger(config, detectors, added)
         gate = Gate(
             catalogue=Catalogue(shadow=config.mode == "shadow"),

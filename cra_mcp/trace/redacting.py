@@ -1,9 +1,9 @@
 """A trace store behind which nothing is stored that the detectors find.
 
 Rule: every event passes here on its way into a store, whoever recorded it; what others wrote (parameters, results, goals,
-messages, facts) is searched, what the runtime itself makes (ids, hashes, decisions) is not. What is hidden leaves a
-``context.redacted`` event just before the event it was hidden in; after it, where that
-begins the chain. Source: specs/trace.md, "What is recorded".
+messages, facts, names that no action has) is searched, what the runtime itself makes (ids, hashes, decisions) is not. What
+is hidden leaves a ``context.redacted`` event just before the event it was hidden in; after it, where that begins the chain.
+Source: specs/trace.md, "What is recorded".
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,28 +23,39 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "error.occurred": ("error_message",),
 }
 _WHOLE = frozenset(("input.received", "output.produced", "action.reported", "feedback.received"))
+_NAMING = frozenset(("action.requested", "policy.evaluated", "policy.violated", "action.denied"))
+"""What there is about a call of an action that doesn't exist, whose name may be anything."""
 _FIRST = "session.started"  # stays the first of its chain: it says whose the chain is
 _BY_SETTING = frozenset(("parameters", "result"))  # kept in full where the operator says so
 _MAX_FOUND = 64
 
 Added = Callable[[str | None], frozenset[str]]
 """What the atlas of an action has hidden besides what the operator hides; None: what any loaded one has."""
+Known = Callable[[str], bool]
+"""Whether an action has this name."""
 
 
 class RedactingStore:
     """Meets ``TraceStore``: hands everything on to ``store``, what is appended without what ``detectors`` find.
 
-    ``added`` can only add to them, by the action an event is about.
+    ``added`` can only add to them, by the action an event is about. ``known`` says which names are those of actions.
     """
 
     remote: ClassVar[bool] = False
 
-    def __init__(self, store: TraceStore, detectors: Detectors, added: Added = lambda _: frozenset()) -> None:
+    def __init__(
+        self,
+        store: TraceStore,
+        detectors: Detectors,
+        added: Added = lambda _: frozenset(),
+        known: Known = lambda _: False,
+    ) -> None:
         if store.remote:
             raise ValueError("a remote store needs a redacting one that says it is remote")
         self._store = store
         self._detectors = detectors
         self._added = added
+        self._known = known
 
     def append(self, session_id: str, drafts: Sequence[Draft], *, durable: bool = False) -> Head:
         """See ``TraceStore.append``. Where something was hidden, more events than ``drafts`` are stored.
@@ -56,7 +67,7 @@ class RedactingStore:
             clean, found = self._clean(draft)
             if found:
                 kept = list(drafts[:place]) if kept is None else kept
-                told = _marker(draft, found)
+                told = _marker(clean, found)
                 kept += (clean, told) if draft.event_type == _FIRST else (told, clean)
             elif kept is not None:
                 kept.append(draft)
@@ -64,19 +75,13 @@ class RedactingStore:
 
     def _clean(self, draft: Draft) -> tuple[Draft, Sequence[Found]]:
         """A draft without what is found in it. Most have nothing to be searched, and cost next to nothing here."""
-        event_type, payload = draft.event_type, draft.payload
-        fields, action_id = _FIELDS.get(event_type), None
+        payload = draft.payload
         if isinstance(payload, bytes):  # canonical already: made by the runtime of ids and digits
             return draft, ()
-        if fields is None:
-            if event_type not in _WHOLE and not event_type.startswith("x."):
-                return draft, ()
-            fields = tuple(
-                payload
-            )  # an action that is named in it was named by whoever wrote it, and counts for nothing
-        else:
-            action_id = payload.get("action_id")
-        detectors = self._detectors.adding(self._added(action_id if isinstance(action_id, str) else None))
+        fields, action_id = self._searched(draft.event_type, payload)
+        if not fields:
+            return draft, ()
+        detectors = self._detectors.adding(self._added(action_id))
         found: list[Found] = []
         clean: dict[str, object] = {}
         for field in fields:
@@ -88,6 +93,19 @@ class RedactingStore:
                 clean[field] = kept
                 found.extend(each._replace(pointer=f"/{field}{each.pointer}") for each in hidden)
         return (draft._replace(payload={**payload, **clean}), found) if found else (draft, found)
+
+    def _searched(self, event_type: str, payload: Mapping[str, object]) -> tuple[tuple[str, ...], str | None]:
+        """The fields of an event that are searched, and the action whose atlas may have more hidden in them."""
+        if event_type in _WHOLE or event_type.startswith("x."):
+            # An action that is named in it was named by whoever wrote it, and counts for nothing.
+            return tuple(payload), None
+        fields = _FIELDS.get(event_type, ())
+        action_id = payload.get("action_id")
+        if not isinstance(action_id, str):
+            return fields, None
+        if event_type in _NAMING and not self._known(action_id):
+            fields = (*fields, "action_id")
+        return fields, action_id
 
     # --- handed on -------------------------------------------------------------------------------------------------
 

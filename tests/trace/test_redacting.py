@@ -126,6 +126,50 @@ def test_what_is_kept_in_full_and_what_is_not_looked_for_stay(tmp_path: Path, at
         assert made.get_trace(session)[0].payload["goal"] == f"Write to {MAIL}"
 
 
+SECRETS = (
+    f"mail_{MAIL}",
+    "AKIAIOSFODNN7EXAMPLE",
+    "password=hunter2-hunter2",
+    "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
+    "https://ann:hunter2hunter2@example.com/x",
+    "4111111111111111",
+)
+
+
+@pytest.mark.parametrize("recording", ["redacted", "full", "hash"])
+def test_names_that_no_action_has_are_searched(tmp_path: Path, atlas: Path, recording: str) -> None:
+    with runtime(tmp_path, atlas, recording=recording) as made:
+        session = made.create_session("bot", "look").session_id
+        for name in SECRETS:
+            before = len(made.get_trace(session))
+            outcome = made.execute_blocking(session, name, {})
+            assert outcome.fault is not None
+            assert outcome.fault.code == "unknown_action"
+            kept = [event for event in made.get_trace(session)[before:] if "action_id" in event.payload]
+            assert [event.event_type for event in kept if event.event_type != "context.redacted"] == [
+                "action.requested",
+                "policy.evaluated",
+                "policy.violated",
+                "action.denied",
+            ]
+            assert all("[redacted:" in event.payload["action_id"] for event in kept), name
+    for path in (tmp_path / "data").rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        assert [name for name in SECRETS if name.encode() in data] == []
+
+
+def test_names_of_actions_stay_whatever_they_look_like(tmp_path: Path, atlas: Path) -> None:
+    manifest = json.loads((atlas / "atlas.json").read_text())
+    manifest["actions"][0]["action_id"] = "pay.4111111111111111"
+    manifest["policies"] = [{"policy_id": "no", "type": "deny", "reason": "never"}]
+    (atlas / "atlas.json").write_text(json.dumps(manifest))
+    with runtime(tmp_path, atlas) as made:
+        session = made.create_session("bot", "look").session_id
+        made.execute_blocking(session, "pay.4111111111111111", {})
+        named = [event.payload["action_id"] for event in made.get_trace(session) if "action_id" in event.payload]
+    assert set(named) == {"pay.4111111111111111"}
+
+
 def test_detectors_that_do_not_exist_are_refused() -> None:
     for names in ((), ("none", "email"), ("emails",)):
         with pytest.raises(SettingsError):
