@@ -6,10 +6,12 @@ Source: specs/trace.md, "Diff".
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from typing import Literal, cast
+from typing import Literal
 
 from cra_mcp.canonical import canonical_bytes
+from cra_mcp.errors import TraceError
+from cra_mcp.replay.alignment import align
+from cra_mcp.replay.fields import Fields
 from cra_mcp.trace.event import Event, parse
 
 Weight = Literal["breaking", "minor"]
@@ -108,27 +110,29 @@ def diff(old: Iterable[bytes], new: Iterable[bytes]) -> list[Difference]:
     """Compare two traces, given as their stored lines. Hashes are not checked.
 
     Raises:
-        TraceError: ``malformed_event``.
+        TraceError: ``malformed_event``; ``not_replayable``: an event has a payload that means nothing.
     """
     before, after = steps_of(old), steps_of(new)
-    matcher = SequenceMatcher(None, [step.key for step in before], [step.key for step in after], autojunk=False)
     found: list[Difference] = []
-    for tag, first, last, start, end in matcher.get_opcodes():
-        if tag == "equal":
-            for one, other in zip(before[first:last], after[start:end], strict=True):
-                found.extend(_changes(one, other))
-        else:
-            found.extend(_replaced(before[first:last], after[start:end]))
+    for first, second in align([step.key for step in before], [step.key for step in after]):
+        if first is not None and second is not None:
+            found.extend(_changes(before[first], after[second]))
+        elif first is not None:
+            step = before[first]
+            found.append(Difference(_weight_of(step), step.name, "removed", _shown(step), None, step.sequence, None))
+        elif second is not None:
+            step = after[second]
+            found.append(Difference(_weight_of(step), step.name, "added", None, _shown(step), None, step.sequence))
     return found
 
 
 def steps_of(lines: Iterable[bytes]) -> list[Step]:
     """A trace as steps, in the order they began."""
     calls: dict[str, _Call] = {}
-    requests: dict[object, Event] = {}
+    requests: dict[str, Event] = {}
     found: list[Step | _Call] = []
-    for line in lines:
-        event = parse(line)
+    for position, line in enumerate(lines):
+        event = _event(line, position)
         if event.event_type == "action.requested":
             calls[event.span_id] = call = _Call(event)
             found.append(call)
@@ -143,11 +147,21 @@ def steps_of(lines: Iterable[bytes]) -> list[Step]:
     return [step.step() if isinstance(step, _Call) else step for step in found]
 
 
+def _event(line: bytes, position: int) -> Event:
+    try:
+        return parse(line)
+    except TraceError as error:
+        raise TraceError(
+            f"event {position}: {error.message}", code=error.code, hint="verify the trace first"
+        ) from error
+
+
 class _Call:
     """A call, put together from the events of its span."""
 
     def __init__(self, requested: Event) -> None:
         payload = requested.payload
+        Fields(payload, requested.sequence).text("action_id")
         self._sequence = requested.sequence
         self._facts: dict[str, object] = {
             "action_id": payload.get("action_id"),
@@ -174,9 +188,9 @@ class _Call:
         return Step("call", ("call", str(self._facts["action_id"])), self._sequence, self._facts)
 
 
-def _request(event: Event, requests: dict[object, Event]) -> Step | None:
+def _request(event: Event, requests: dict[str, Event]) -> Step | None:
     """The step of a request once it is answered. A repeated answer says no more than that it was given."""
-    request_id = cast("Hashable", event.payload.get("request_id"))
+    request_id = Fields(event.payload, event.sequence).text("request_id")
     if event.event_type == "carp.request.received":
         requests[request_id] = event
         return None
@@ -193,13 +207,6 @@ def _alone(event: Event) -> Step:
 
 def _kept(payload: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in payload.items() if name not in _IGNORED}
-
-
-def _replaced(before: list[Step], after: list[Step]) -> Iterator[Difference]:
-    for step in before:
-        yield Difference(_weight_of(step), step.name, "removed", _shown(step), None, step.sequence, None)
-    for step in after:
-        yield Difference(_weight_of(step), step.name, "added", None, _shown(step), None, step.sequence)
 
 
 def _changes(old: Step, new: Step) -> Iterator[Difference]:

@@ -1,12 +1,14 @@
 """What differs between two traces."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cra_mcp.compose import CRARuntime
+from cra_mcp.errors import TraceError
 from cra_mcp.replay.diff import Difference, diff
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import parse
@@ -113,3 +115,49 @@ def test_calls_under_way_at_once_are_told_apart(tmp_path: Path) -> None:
     ]
     interleaved = [line for turn in range(9) for span in spans for line in span[turn : turn + 1]]
     assert diff([*others[:-1], *interleaved, others[-1]], lines) == []
+
+
+ODD = [None, True, 1, -1.5, "", "x", "\u202e", [], [[]], {}, {"x": [1]}, [{"x": None}], 10**15, "y" * 5_000]
+
+
+def test_any_trace_is_compared_or_refused_with_its_event(tmp_path: Path) -> None:
+    """A trace comes from outside: whatever its payloads hold is a difference or a located fault."""
+    lines = _trace(tmp_path, _plain)
+    faults = set()
+    for position, line in enumerate(lines):
+        event = json.loads(line)
+        for name in event["payload"]:
+            for value in ODD:
+                odd = {**event, "payload": {**event["payload"], name: value}}
+                changed = [*lines[:position], json.dumps(odd).encode(), *lines[position + 1 :]]
+                try:
+                    diff(lines, changed)
+                    diff(changed, lines)
+                except TraceError as error:
+                    faults.add((error.code, name, error.message.startswith(f"event {position}: ")))
+    assert faults == {("not_replayable", "action_id", True), ("not_replayable", "request_id", True)}
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"[]", b"\xff", b'{"a":1e999}', b"[" * 100_000])
+def test_what_is_no_event_is_located(tmp_path: Path, line: bytes) -> None:
+    lines = _trace(tmp_path, _plain)
+    with pytest.raises(TraceError, match=r"^event 2: ") as caught:
+        diff(lines, [*lines[:2], line, *lines[2:]])
+    assert caught.value.code == "malformed_event"
+
+
+def test_long_traces_are_compared_in_bounded_time(tmp_path: Path) -> None:
+    """60,000 events of one action, half of them gone from the front: the same steps in every order are the worst case."""
+    lines = _trace(tmp_path, lambda runtime, session: [runtime.execute_blocking(session, "doc.read", {"n": 1})])
+    call = [line for line in lines if b'"action.' in line or b'"policy.evaluated"' in line]
+    spans = [json.loads(line)["span_id"] for line in call]
+    assert len(set(spans)) == 1
+    many = [
+        line.replace(spans[0].encode(), f"{spans[0][:-12]}{number:012x}".encode())
+        for number in range(15_000)
+        for line in call
+    ]
+    assert len(many) >= 45_000
+    began = time.process_time()
+    assert len(diff(many, many[len(call) * 100 :])) == 100
+    assert time.process_time() - began < 60

@@ -10,6 +10,7 @@ from cra_mcp.errors import SettingsError, TraceError, UnknownTraceError
 from cra_mcp.faces.cli.evidence import keys_of
 from cra_mcp.faces.cli.exits import NO, epilog
 from cra_mcp.faces.cli.finding import find_event
+from cra_mcp.faces.cli.new_files import new_file
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, paint, say
 from cra_mcp.faces.cli.stores import find_session, open_traces
@@ -109,7 +110,7 @@ def prove(
         typer.Option(metavar="FILE", help="Use these checkpoints, not those beside the trace. Can be repeated."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the proof there instead of printing it.")
+        Path | None, typer.Option(metavar="FILE", help="Write the proof to this new file instead of printing it.")
     ] = None,
     data_dir: DataDir = None,
     trace_dir: TraceDir = None,
@@ -142,7 +143,8 @@ def prove(
     if out is None:
         emit_line(proof.removesuffix(b"\n"))
     else:
-        out.write_bytes(proof)
+        with new_file(out) as write:
+            write(proof)
 
 
 def _event_alone(config: "RuntimeConfig", traces: "TraceStore", what: str) -> tuple[str, int, list[bytes]]:

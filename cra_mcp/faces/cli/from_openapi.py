@@ -7,6 +7,7 @@ import typer
 
 from cra_mcp.errors import AtlasInvalidError, SettingsError
 from cra_mcp.faces.cli.exits import NO, OK
+from cra_mcp.faces.cli.new_files import new_file
 from cra_mcp.faces.cli.output import complain, emit_text, printable, say
 from cra_mcp.words import count_of, visible_json
 
@@ -93,7 +94,8 @@ def _write(draft: "Draft", folder: Path) -> None:
     for name, value in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_text(value) + "\n", encoding="utf-8", newline="\n")
+        with new_file(path) as write:
+            write(f"{_text(value)}\n".encode())
 
 
 def _text(value: object) -> str:

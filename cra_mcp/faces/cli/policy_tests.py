@@ -8,6 +8,7 @@ import typer
 
 from cra_mcp.errors import AtlasConflictError, AtlasInvalidError
 from cra_mcp.faces.cli.exits import NO, OK
+from cra_mcp.faces.cli.new_files import check_new, new_file
 from cra_mcp.faces.cli.options import AsJson, Overlays, PolicyFiles
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say
 from cra_mcp.words import count_of
@@ -80,7 +81,9 @@ def run_tests(
     min_coverage: Annotated[
         float, typer.Option(metavar="PERCENT", min=0, max=100, help="Coverage that each atlas must reach.")
     ] = 0,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML, too.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML to this new file, too.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the policy tests of atlases, or of your own policies.
@@ -91,6 +94,8 @@ def run_tests(
     Coverage counts each policy that has decided a test, and each condition seen true, false and, where it can be, in error. Exit
     code 1 if a test fails, there is none, or coverage is too low.
     """
+    if junit is not None:
+        check_new(junit.expanduser())
     overlays = _overlays(policy, overlay)
     if cases:
         if not overlays:
@@ -101,7 +106,8 @@ def run_tests(
     if junit is not None:
         from cra_mcp.faces.cli.junit import document  # noqa: PLC0415 - only where asked for
 
-        junit.expanduser().write_bytes(document([_suite(report) for report in reports]))
+        with new_file(junit) as write:
+            write(document([_suite(report) for report in reports]))
     if as_json:
         shown = [_to_dict(report) for report in reports]
         ok = all(report.ok for report in reports)

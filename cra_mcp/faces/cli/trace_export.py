@@ -1,17 +1,17 @@
 """``trace export``: traces of the past in the forms other systems take in."""
 
-import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cra_mcp.errors import SettingsError, TraceError, UnknownTraceError
+from cra_mcp.errors import TraceError, UnknownTraceError
 from cra_mcp.faces.cli.exits import NO
 from cra_mcp.faces.cli.moments import moment_of
+from cra_mcp.faces.cli.new_files import new_file
 from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir
 from cra_mcp.faces.cli.output import complain, emit_bytes, emit_json, flush, say
 from cra_mcp.faces.cli.stores import find_session, open_traces
@@ -156,17 +156,5 @@ def opened_output(output: Path | None) -> "Generator[Callable[[bytes], object]]"
         yield emit_bytes
         flush()
         return
-    if output.exists():
-        raise SettingsError(f"{output} is there already", hint="give another name, or delete it first")
-    draft = output.with_name(f".{output.name}.{os.getpid()}.part")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            yield _writer(file)
-        draft.replace(output)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _writer(file: BinaryIO) -> "Callable[[bytes], object]":
-    return file.write
+    with new_file(output) as write:
+        yield write

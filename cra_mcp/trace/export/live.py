@@ -16,8 +16,8 @@ from typing import Final
 
 from cra_mcp.errors import TraceError
 from cra_mcp.trace.event import Head
+from cra_mcp.trace.export.delivering import TIMEOUT_S, DeliveryError, Sink
 from cra_mcp.trace.export.record import Record, Recorder
-from cra_mcp.trace.export.sinks import TIMEOUT_S, DeliveryError, Sink
 
 _log = logging.getLogger("cra_mcp.export")
 

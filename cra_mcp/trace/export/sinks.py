@@ -5,70 +5,29 @@ says of itself has no credential. Source: specs/export.md, "Live export"; OTLP 1
 """
 
 import os
-import shlex
 import socket
 import stat
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from cra_mcp.errors import SettingsError
 from cra_mcp.trace.export import otlp, syslog
-from cra_mcp.trace.export.format import FORMATS, Format, format_of
+from cra_mcp.trace.export.delivering import TIMEOUT_S, DeliveryError, Sink, invalid_export, joined
+from cra_mcp.trace.export.format import FORMATS, format_of
 from cra_mcp.trace.export.otlp_spans import Spans, request_of_spans
+from cra_mcp.trace.export.program import CommandSink
 from cra_mcp.trace.export.record import PRODUCT, Record
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
     from ssl import SSLContext
 
-TIMEOUT_S = 5.0
 _MAX_DATAGRAM = 8_192
 _PORTS = {"syslog": 514, "syslog+tcp": 601, "syslog+tls": 6514, "otlp+http": 4318, "otlp+https": 4318}
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 _OK = range(200, 300)
-_END_WAIT_S = 2.0
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
-
-
-class DeliveryError(Exception):
-    """A payload did not arrive. ``lasting``: it never will, so trying again is no use."""
-
-    def __init__(self, why: str, *, lasting: bool = False) -> None:
-        super().__init__(why)
-        self.lasting = lasting
-
-
-class Sink(Protocol):
-    """One receiver. Used by one thread."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in logs and metrics; without credentials."""
-        ...
-
-    def payloads(self, records: Sequence[Record]) -> Iterable[bytes]:
-        """What is to be delivered for records. Called once for each, in order."""
-        ...
-
-    def rest(self) -> Iterable[bytes]:
-        """What is to be delivered at the end."""
-        ...
-
-    def deliver(self, payload: bytes) -> None:
-        """Deliver one payload; may wait for ``TIMEOUT_S``.
-
-        Raises:
-            DeliveryError: it did not arrive.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of the receiver."""
-        ...
 
 
 def sink_of(spec: str, environ: Mapping[str, str]) -> Sink:
@@ -83,13 +42,15 @@ def sink_of(spec: str, environ: Mapping[str, str]) -> Sink:
         return OtlpSink(_address(where), form or "otlp-logs", _headers(environ.get("CRA_EXPORT_HEADERS", "")))
     if scheme in {"syslog", "syslog+udp", "syslog+tcp", "syslog+tls"}:
         if form not in {None, "syslog"}:
-            raise _invalid("syslog has a format of its own")
+            raise invalid_export("syslog has a format of its own")
         return SyslogSink(_address(where))
     if scheme == "file":
         return FileSink(_path(where), form or "jsonl")
     if scheme == "command":
         return CommandSink(where.partition(":")[2], form or "jsonl")
-    raise _invalid("it begins with none of otlp+http:, otlp+https:, syslog:, syslog+tcp:, syslog+tls:, file:, command:")
+    raise invalid_export(
+        "it begins with none of otlp+http:, otlp+https:, syslog:, syslog+tcp:, syslog+tls:, file:, command:"
+    )
 
 
 class OtlpSink:
@@ -97,7 +58,7 @@ class OtlpSink:
 
     def __init__(self, address: SplitResult, form: str, headers: Mapping[str, str]) -> None:
         if form not in {"otlp-logs", "otlp-spans"}:
-            raise _invalid("a collector takes otlp-logs or otlp-spans")
+            raise invalid_export("a collector takes otlp-logs or otlp-spans")
         self._host, self._port = address.hostname or "", address.port or _PORTS[address.scheme]
         signal = "logs" if form == "otlp-logs" else "traces"
         self._path = address.path if address.path not in {"", "/"} else f"/v1/{signal}"
@@ -105,7 +66,7 @@ class OtlpSink:
         self._headers = {"content-type": "application/json", "user-agent": PRODUCT, **headers}
         self._context = _tls() if address.scheme == "otlp+https" else None
         if headers and self._context is None and self._host not in _LOCAL:
-            raise _invalid("headers of CRA_EXPORT_HEADERS go to another machine over otlp+https only")
+            raise invalid_export("headers of CRA_EXPORT_HEADERS go to another machine over otlp+https only")
         self._connection: HTTPConnection | None = None
         self.name = f"{address.scheme}://{self._host}:{self._port}"
 
@@ -210,7 +171,7 @@ class FileSink:
 
     def payloads(self, records: Sequence[Record]) -> Iterable[bytes]:
         """See ``Sink.payloads``."""
-        return _joined(self._format, records)
+        return joined(self._format, records)
 
     def rest(self) -> Iterable[bytes]:
         """See ``Sink.rest``."""
@@ -244,73 +205,6 @@ class FileSink:
         return fd
 
 
-class CommandSink:
-    """A program that reads records from its standard input; started again when it has ended. No shell is involved."""
-
-    def __init__(self, command: str, form: str) -> None:
-        try:
-            self._argv = shlex.split(command)
-        except ValueError:
-            raise _invalid("the command's quotation marks don't match") from None
-        if not self._argv:
-            raise _invalid("the command is empty")
-        self._format = format_of(form)
-        self._process: subprocess.Popen[bytes] | None = None
-        self.name = f"command:{Path(self._argv[0]).name}"
-
-    def payloads(self, records: Sequence[Record]) -> Iterable[bytes]:
-        """See ``Sink.payloads``."""
-        return _joined(self._format, records)
-
-    def rest(self) -> Iterable[bytes]:
-        """See ``Sink.rest``."""
-        return [b"".join(self._format.finish())]
-
-    def deliver(self, payload: bytes) -> None:
-        """See ``Sink.deliver``. What a program took before it ended is not known to have been dealt with."""
-        try:
-            process = self._process
-            if process is None or process.poll() is not None:
-                self.close()
-                process = self._process = self._start()
-                payload = self._format.begin() + payload
-            if process.stdin is None:
-                raise BrokenPipeError
-            process.stdin.write(payload)
-            process.stdin.flush()
-        except OSError as error:
-            self.close()
-            raise DeliveryError(type(error).__name__) from None
-
-    def close(self) -> None:
-        """See ``Sink.close``: the program is given a moment to end by itself."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.stdin is not None:
-            with suppress(OSError):  # it had ended already
-                process.stdin.close()
-        try:
-            process.wait(_END_WAIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(  # noqa: S603 - the operator's own program, without a shell
-            self._argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if not name.startswith("CRA_")},
-        )
-
-
-def _joined(form: Format, records: Sequence[Record]) -> list[bytes]:
-    data = b"".join(piece for record in records for piece in form.feed(record))
-    return [data] if data else []
-
-
 def _has_ended(connection: socket.socket) -> bool:
     """Whether the other side has closed: the first write after that would be lost without an error."""
     connection.settimeout(0)
@@ -339,7 +233,7 @@ def _split(spec: str) -> tuple[str, str | None]:
     if mark and form in FORMATS:
         return where, form
     if mark and not spec.startswith(("command:", "file:")):
-        raise _invalid(f"there is no format {form[:40]!r}; there are {', '.join(FORMATS)}")
+        raise invalid_export(f"there is no format {form[:40]!r}; there are {', '.join(FORMATS)}")
     return spec, None
 
 
@@ -350,14 +244,14 @@ def _address(where: str) -> SplitResult:
     except ValueError:
         good, parts = False, urlsplit("")
     if not good or parts.username is not None or parts.query or parts.fragment:
-        raise _invalid("it must be SCHEME://HOST:PORT, without user, password or query")
+        raise invalid_export("it must be SCHEME://HOST:PORT, without user, password or query")
     return parts
 
 
 def _path(where: str) -> Path:
     path = Path(where.removeprefix("file:").removeprefix("//")).expanduser()
     if not path.name:
-        raise _invalid("the file has no name")
+        raise invalid_export("the file has no name")
     return path
 
 
@@ -366,13 +260,5 @@ def _headers(text: str) -> dict[str, str]:
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     for name, value in headers.items():
         if not name.replace("-", "").isalnum() or not name.isascii() or not value.isprintable():
-            raise _invalid("CRA_EXPORT_HEADERS must be name=value pairs between commas")
+            raise invalid_export("CRA_EXPORT_HEADERS must be name=value pairs between commas")
     return headers
-
-
-def _invalid(why: str) -> SettingsError:
-    return SettingsError(
-        f"an export can't be used: {why}",
-        code="invalid_export",
-        hint="give otlp+http://HOST:4318, syslog+tcp://HOST:PORT, file:PATH or command:PROGRAM, and #FORMAT where needed",
-    )

@@ -20,9 +20,10 @@ import pytest
 from cra_mcp import CRARuntime, RuntimeConfig
 from cra_mcp.errors import SettingsError
 from cra_mcp.trace.event import Head
-from cra_mcp.trace.export import live, sinks
+from cra_mcp.trace.export import live, program
+from cra_mcp.trace.export.delivering import DeliveryError
 from cra_mcp.trace.export.live import LiveExport
-from cra_mcp.trace.export.sinks import DeliveryError, sink_of
+from cra_mcp.trace.export.sinks import sink_of
 from tests.trace.export.test_json_formats import read_logs, read_spans
 from tests.trace.export.test_text_formats import _SYSLOG
 
@@ -320,7 +321,7 @@ def test_a_program_that_has_ended_is_started_again(lines: list[bytes], tmp_path:
 def test_a_program_that_does_not_end_is_ended(
     lines: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks, "_END_WAIT_S", 0.2)
+    monkeypatch.setattr(program, "_END_WAIT_S", 0.2)
     sink = sink_of(f"command:{sys.executable} -c 'import time; time.sleep(60)'", {})
     sink.deliver(b"x\n")
     process = sink._process
@@ -328,6 +329,33 @@ def test_a_program_that_does_not_end_is_ended(
     assert process.returncode is not None
     with pytest.raises(DeliveryError):
         sink_of("command:/does/not/exist", {}).deliver(b"x")
+
+
+def test_a_program_that_does_not_read_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended with what it has started, and what it did not take is not delivered."""
+    monkeypatch.setattr(program, "TIMEOUT_S", 0.5)
+    script = tmp_path / "stuck.py"
+    script.write_text(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(tmp_path / 'pids')!r}, 'w').write(f'{{child.pid}}')\n"
+        "time.sleep(600)\n"
+    )
+    sink = sink_of(f"command:{sys.executable} {script}", {})
+    sink.deliver(b"x\n")  # fits the pipe
+    until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
+    child = int((tmp_path / "pids").read_text())
+    with pytest.raises(DeliveryError):
+        sink.deliver(b"x" * 1_000_000)
+    until(lambda: not alive(child), "what a stuck program had started lives on")
+    sink.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize(
