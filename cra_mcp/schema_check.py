@@ -5,11 +5,11 @@ Source: JSON Schema 2020-12.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-_MAX_FAULTS = 5
-_MAX_MESSAGE = 300
+from cra_mcp.schema_faults import MASK, Compile, Schema, SchemaFault, find_faults
+
+__all__ = ["SchemaFault", "Validator", "compile_schema", "explain"]
 
 
 class Validator(Protocol):
@@ -20,33 +20,29 @@ class Validator(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaFault:
-    """One way in which a value breaks its schema. ``pointer`` is an RFC 6901 JSON pointer into the value."""
-
-    pointer: str
-    keyword: str
-    message: str
-
-
 def compile_schema(schema: Mapping[str, object]) -> Validator:
     """Compile a schema the loader has accepted."""
     return _compile(schema, masked=False)
 
 
 def explain(schema: Mapping[str, object], instance: object, *, masked: bool) -> list[SchemaFault]:
-    """What is wrong with ``instance``, at most five faults. ``masked`` keeps its values out of the messages."""
-    faults: list[SchemaFault] = []
-    for error in _compile(schema, masked=masked).iter_errors(instance):
-        message = error.message if len(error.message) <= _MAX_MESSAGE else error.message[:_MAX_MESSAGE] + "…"
-        pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
-        faults.append(SchemaFault(pointer, error.kind.name, message))
-        if len(faults) == _MAX_FAULTS:
-            break
-    return faults
+    """What is wrong with ``instance``: up to five faults, found in bounded work; none if it is valid.
+
+    ``masked`` keeps its values out of the messages.
+    """
+    if compile_schema(schema).is_valid(instance):
+        return []
+
+    def compiler_for(uri: str, root: Schema) -> Compile:
+        import jsonschema_rs  # noqa: PLC0415 - as below
+
+        registry = jsonschema_rs.Registry([(uri, dict(root))])
+        return lambda part: _compile(part, masked=masked, registry=registry)
+
+    return find_faults(schema, instance, compiler_for)
 
 
-def _compile(schema: Mapping[str, object], *, masked: bool) -> Any:
+def _compile(schema: Mapping[str, object], *, masked: bool, registry: Any = None) -> Any:
     import jsonschema_rs  # noqa: PLC0415 - 90 ms that only the first call needs
 
     return jsonschema_rs.Draft202012Validator(
@@ -54,5 +50,6 @@ def _compile(schema: Mapping[str, object], *, masked: bool) -> Any:
         pattern_options=jsonschema_rs.RegexOptions(),
         validate_formats=True,
         offline=True,
-        mask="the value" if masked else None,
+        mask=MASK if masked else None,
+        registry=registry,
     )

@@ -82,6 +82,20 @@ GUARDS = (
         "tests/execution/test_mcp_upstream.py",
     ),
     Guard(
+        "the faults of a value are looked for in bounded work",
+        "cra_mcp/schema_faults.py",
+        "if self._work <= 0:",
+        "if False:",
+        "tests/gate/test_schema_faults.py",
+    ),
+    Guard(
+        "no errors of nested schemas are collected",
+        "cra_mcp/schema_faults.py",
+        "[True, True] if fitting else [False]",
+        "node[keyword]",
+        "tests/gate/test_schema_faults.py",
+    ),
+    Guard(
         "a line taken in with many others is byte for byte what is written for its fields",
         "cra_mcp/trace/linked.py",
         'if list(map(b"".join, columns)) != lines:',

@@ -54,21 +54,6 @@ def check_schema(schema: Mapping[str, object], place: Place, *, object_root: boo
         _check_build(schema, place)
 
 
-def is_explainable(schema: Mapping[str, object], value: object) -> bool:
-    """Whether every fault of ``value`` can be listed in reasonable time.
-
-    Telling valid from invalid is always quick. Collecting the faults of a deeply nested value against a schema that
-    applies itself in several ways is not: their number multiplies with each level.
-
-    Args:
-        schema: one that ``check_schema`` found nothing wrong with.
-        value: what is to be checked against it.
-    """
-    graph = Graph(schema)
-    graph.link(Place("", "", []))
-    return not _is_deeper(value, graph.reportable_depth())
-
-
 def _build(schema: Mapping[str, object]) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(
         dict(schema),
@@ -133,19 +118,3 @@ def _check_build(schema: Mapping[str, object], place: Place) -> None:
         _build(schema)
     except ValueError:
         place.add("invalid_schema", "no validator can be made of the schema")
-
-
-def _is_deeper(value: object, limit: int) -> bool:
-    """Whether containers nest deeper than ``limit`` levels."""
-    level: list[object] = [value]
-    for _ in range(limit + 1):
-        inner: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(cast("dict[str, object]", item).values())
-            elif isinstance(item, list):
-                inner.extend(cast("list[object]", item))
-        if not inner:
-            return False
-        level = inner
-    return True

@@ -16,9 +16,6 @@ MAX_SUBSCHEMAS = 2_000
 MAX_EVALUATIONS = 100_000
 """How many times subschemas may be applied to any one value inside a document."""
 
-MAX_REPORTED_EVALUATIONS = 256
-"""The same, where each evaluation may also yield a message."""
-
 MAX_DEPTH = 64
 
 _SAME_ONE = ("not", "if", "then", "else")
@@ -116,13 +113,6 @@ class Graph:
         component = _components(self.nodes)
         counts = self._count(lambda one, other: component[one] != component[other], MAX_EVALUATIONS)
         return counts[-1] <= MAX_EVALUATIONS
-
-    def reportable_depth(self) -> int:
-        """How deep a document may nest for every error in it to be listed in reasonable time."""
-        if not self.has_references:
-            return MAX_DEPTH
-        counts = self._count(lambda _a, _b: True, MAX_REPORTED_EVALUATIONS)
-        return MAX_DEPTH if counts[-1] <= MAX_REPORTED_EVALUATIONS else len(counts) - 2
 
     def _enter(self, at: tuple[str | int, ...], schema: Mapping[str, object], edges: list[int] | None) -> None:
         if len(self.nodes) >= MAX_SUBSCHEMAS:

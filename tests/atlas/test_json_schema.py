@@ -5,7 +5,7 @@ import time
 import jsonschema_rs
 import pytest
 
-from cra_mcp.atlas.json_schema import check_schema, is_explainable
+from cra_mcp.atlas.json_schema import check_schema
 from cra_mcp.atlas.shape import Place
 from cra_mcp.errors import Problem
 
@@ -142,24 +142,10 @@ FILTER = {
 }
 
 
-def test_faults_of_deep_values_are_not_listed_where_their_number_multiplies() -> None:
+def test_deep_values_are_told_from_valid_ones_at_once() -> None:
     assert faults(FILTER) == []
-    assert is_explainable(FILTER, nested(1))
-    assert not is_explainable(FILTER, nested(20))
     validator = jsonschema_rs.Draft202012Validator(FILTER, offline=True)
     started = time.process_time()
-    for depth in range(30):
+    for depth in range(60):
         assert not validator.is_valid(nested(depth))
-        if is_explainable(FILTER, nested(depth)):
-            list(validator.iter_errors(nested(depth)))
     assert time.process_time() - started < 5
-
-
-def test_faults_are_always_listed_where_they_cannot_multiply() -> None:
-    tree = {"properties": {"child": {"$ref": "#"}}}
-    deep: object = 5
-    for _ in range(60):
-        deep = {"child": deep}
-    assert is_explainable(tree, deep)
-    assert is_explainable({"type": "object"}, deep)
-    assert is_explainable(FILTER, 5)
