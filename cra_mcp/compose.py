@@ -39,7 +39,7 @@ from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.index import TraceIndex
 from cra_mcp.trace.index_source import FileSource, SqliteSource
 from cra_mcp.trace.keeping import STAMPED, KeptCheckpoints
-from cra_mcp.trace.keyfile import load_key
+from cra_mcp.trace.keyfile import is_kept, load_key
 from cra_mcp.trace.memory import MemoryStore
 from cra_mcp.trace.redacting import Added, RedactingStore
 from cra_mcp.trace.sqlite import SqliteStore
@@ -160,6 +160,7 @@ def open_checkpointer(config: RuntimeConfig, store: TraceStore) -> Checkpointer 
     checkpointer = Checkpointer(
         store=store,
         key=lambda: load_key(source, config.data_path, os.environ),
+        is_kept=lambda key: is_kept(source, config.data_path, key),
         kept=KeptCheckpoints(config.trace_path),
         sinks=open_sinks(config) if config.checkpoint_to else (),
         timestamps=open_timestamps(config) if config.timestamp_authority else None,

@@ -116,9 +116,20 @@ class TraceError(CRAError):
 
 
 class TraceUnavailableError(TraceError):
-    """The store can't take or give events now (full disk, no permission). The call that needed it is refused."""
+    """The store can't take or give events now (full disk, no permission). The call that needed it is refused.
+
+    Attributes:
+        reason: what became of what was recorded, where it is not where it was put: ``missing``, ``replaced``, ``cut``,
+            ``grown``, ``changed``; None for whatever else is in the way.
+    """
 
     default_code = "trace_unavailable"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, hint: str | None = None, reason: str | None = None
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.reason: str | None = reason
 
 
 class TraceLockedError(TraceError):

@@ -2,7 +2,8 @@
 
 Rule: what a failed write left behind is taken back before anything else is written. After a failed flush the system may have
 dropped what it had not written yet, and says so once: so all that was written since the last good flush is kept in memory, and
-is written again, flushed and read back before the chain takes another event. Source: specs/trace.md, "Files".
+is written again, flushed and read back before the chain takes another event. Nothing is acknowledged unless the file is the one
+that was opened, where it was opened, and holds what was written. Source: specs/trace.md, "Files".
 """
 
 import errno
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
+from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
 from cra_mcp.trace.event import Head, parse
 from cra_mcp.trace.recovery import recover
 from cra_mcp.trace.segments import Segment, check_regular, first_segment, later_segment, lines_of, segments_of
+from cra_mcp.trace.standing import TAIL_BYTES, Identity, check_end, check_place, identity_of, lost
 
 _READ_BYTES = 1_048_576
 _NS = 1_000_000_000
@@ -38,19 +42,33 @@ class Bounds:
     unflushed_bytes: int = 4_194_304
 
 
+class _Left(NamedTuple):
+    """A file that takes no more events, as it was left."""
+
+    place: str
+    identity: Identity
+    size: int
+
+    @classmethod
+    def of(cls, segment: Segment) -> "_Left":
+        status = os.stat(segment.path, follow_symlinks=False)
+        return cls(os.path.abspath(segment.path), identity_of(status), status.st_size)
+
+
 class _Opened:
-    """The file events go to now. ``segments`` are all files of the chain, this one last."""
+    """The file events go to now. ``segments`` are all files of the chain, this one last; ``earlier``: how others were left."""
 
-    __slots__ = ("fd", "identity", "named", "path", "segments", "until_ns")
+    __slots__ = ("earlier", "fd", "identity", "named", "path", "place", "segments", "until_ns")
 
-    def __init__(self, fd: int, segments: tuple[Segment, ...], until_ns: int) -> None:
+    def __init__(self, fd: int, segments: tuple[Segment, ...], earlier: "tuple[_Left, ...]", until_ns: int) -> None:
         self.fd = fd
         self.segments = segments
+        self.earlier = earlier
         self.path = segments[-1].path
+        self.place = os.path.abspath(self.path)  # as text, and wherever the process goes
         self.until_ns = until_ns  # when it is old
         self.named = False  # its folder's entry for it is on disk
-        status = os.fstat(fd)
-        self.identity = (status.st_dev, status.st_ino)
+        self.identity = identity_of(os.fstat(fd))
 
 
 class ChainFile:
@@ -82,18 +100,22 @@ class ChainFile:
         # Where each write began that no flush has covered, and what was written; those beyond the tip don't count.
         self._unflushed: list[tuple[int, bytes]] = []
         self._fault: str | None = None
+        self._lost = False  # found while flushing: all is looked at before the next event
         self.dirty = False
         """Written since the last flush began."""
         self.recovery, head, segments = recover(segments_of(directory, session_id), session_id, disk)
-        opened = self._open(tuple(segments) or (first_segment(directory, session_id),), now_ns)
-        self.tip: tuple[Head | None, int, _Opened] = (head, os.fstat(opened.fd).st_size, opened)
-        """The last event written, the bytes up to its end, and the file they are in. One value, so that an interrupt can't
-        split it."""
+        earlier = tuple(_Left.of(segment) for segment in segments[:-1])
+        opened = self._open(tuple(segments) or (first_segment(directory, session_id),), earlier, now_ns)
+        size = os.fstat(opened.fd).st_size
+        tail = disk.read_at(opened.fd, TAIL_BYTES, max(0, size - TAIL_BYTES))
+        self.tip: tuple[Head | None, int, _Opened, bytes] = (head, size, opened, tail)
+        """The last event written, the bytes up to its end, the file they are in, and how that ends. One value, so that an
+        interrupt can't split it."""
 
     @property
     def extent(self) -> tuple[tuple[Segment, ...], int]:
         """Its files in order, and how many bytes of the last are acknowledged: what follows is being written, or taken back."""
-        _, end, opened = self.tip
+        _, end, opened, _ = self.tip
         return opened.segments, end
 
     def append(self, data: bytes, head: Head, *, durable: bool) -> None:
@@ -104,7 +126,11 @@ class ChainFile:
         """
         if self._fault is not None:
             self.heal()
-        _, size, opened = self.tip
+        if self._lost:
+            self.check()
+            self._lost = False
+        _, size, opened, _ = self.tip
+        self._check_end(more=1)  # before writing, so that a file that was cut or written to is left as it is
         try:
             written = self._write(opened.fd, data)
             if written < len(data):
@@ -113,17 +139,30 @@ class ChainFile:
             self._unflushed.append((size, data))
             if durable or end - self._unflushed[0][0] > self._bounds.unflushed_bytes:
                 self._flush()
+                self._check_earlier(opened)
+            check_place(opened.place, opened.identity, end)
             # One assignment: an interrupt falls before it, and the write is taken back, or after it, and it counts.
-            self.tip = (head, end, opened)
+            self.tip = (head, end, opened, data[-TAIL_BYTES:])
         except BaseException as error:
-            self._take_back()
+            self._take_back(size + len(data))
             if isinstance(error, OSError):
                 raise unavailable("record an event", error) from error
             raise
 
+    def check(self, *, exactly: bool = True) -> None:
+        """Look whether all of it is where it was put, and ends as it was left. Not ``exactly``: something may be written now.
+
+        Raises:
+            TraceUnavailableError: it is not; ``reason`` says what became of it.
+        """
+        _, size, opened, _ = self.tip
+        check_place(opened.place, opened.identity, size, exactly=exactly)
+        self._check_end(more=exactly)
+        self._check_earlier(opened)
+
     def is_full(self, now_ns: int) -> bool:
         """Whether the next event belongs in another file."""
-        _, size, opened = self.tip
+        _, size, opened, _ = self.tip
         return size >= self._bounds.segment_bytes or (now_ns >= opened.until_ns and size > 0)
 
     def roll(self, now_ns: int) -> None:
@@ -134,31 +173,44 @@ class ChainFile:
         """
         if self._fault is not None:
             self.heal()
-        head, _, opened = self.tip
+        head, _, opened, _ = self.tip
         segment = later_segment(self._directory, self._session_id, head.sequence + 1 if head is not None else 0)
         try:
             self._flush()
+            self.check()
             with suppress(FileExistsError):
                 self._disk.mkdir(segment.path.parent, 0o700)
             self._disk.sync_folder(self._directory)
-            fresh = self._open((*opened.segments, segment), now_ns)
+            earlier = (*opened.earlier, _Left.of(opened.segments[-1]))
+            fresh = self._open((*opened.segments, segment), earlier, now_ns)
             if os.fstat(fresh.fd).st_size:
                 self._disk.close(fresh.fd)
                 raise OSError(errno.ESTALE, f"{segment.path.name} is there already")
         except OSError as error:
             raise unavailable("begin another file of a trace", error) from error
         with self._sync_lock:
-            self.tip = (head, 0, fresh)
+            self.tip = (head, 0, fresh, b"")
         with suppress(OSError):  # all of it is on disk
             self._disk.close(opened.fd)
 
     def flush(self) -> bool:
-        """Flush what was written to disk. False if that failed, now or before: ``heal`` is what helps then."""
+        """Flush what was written to disk. False if that failed, now or before: ``heal`` is what helps then.
+
+        Raises:
+            TraceUnavailableError: what was flushed is not where it was put.
+        """
         self.dirty = False
         try:
             self._flush()
         except OSError:
             return False
+        with self._sync_lock:  # or else it may go on in another file meanwhile
+            if not self._closed:
+                try:
+                    self.check(exactly=False)
+                except TraceUnavailableError:
+                    self._lost = True
+                    raise
         return True
 
     def heal(self) -> None:
@@ -194,14 +246,14 @@ class ChainFile:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _open(self, segments: tuple[Segment, ...], now_ns: int) -> _Opened:
+    def _open(self, segments: tuple[Segment, ...], earlier: tuple[_Left, ...], now_ns: int) -> _Opened:
         fd = self._disk.open(segments[-1].path, os.O_RDWR | os.O_APPEND | os.O_CREAT | PLAIN, 0o600)
         try:
             check_regular(fd)
             born_ns = now_ns
             for line in islice(lines_of(segments[-1:]), 1):
                 born_ns = _timestamp_ns(line, now_ns)
-            return _Opened(fd, segments, born_ns + int(self._bounds.segment_age_s * _NS))
+            return _Opened(fd, segments, earlier, born_ns + int(self._bounds.segment_age_s * _NS))
         except BaseException:
             self._disk.close(fd)
             raise
@@ -219,24 +271,45 @@ class ChainFile:
             except OSError as error:
                 self._fault = f"a flush to disk failed ({error.strerror or error})"
                 raise
-            del self._unflushed[:covered]
+            written, self._unflushed[:covered] = self._unflushed[:covered], ()
+            self._check_written(written, opened)
+
+    def _check_written(self, written: list[tuple[int, bytes]], opened: _Opened) -> None:
+        """Read back what was flushed just now. The caller holds the lock."""
+        data = b"".join(data for _, data in written)
+        if data and self._disk.read_at(opened.fd, len(data), written[0][0]) != data:
+            self._lost = True
+            raise lost("changed", opened.path.name)
+
+    def _check_end(self, *, more: int) -> None:
+        """See that the file ends as it was left, and that no more follows. Raises as ``check``."""
+        _, size, opened, tail = self.tip
+        try:
+            found = self._disk.read_at(opened.fd, len(tail) + more, size - len(tail))
+        except OSError as error:
+            raise unavailable("look at the trace file", error) from error
+        check_end(found, tail, opened.place)
+
+    def _check_earlier(self, opened: _Opened) -> None:
+        for left in opened.earlier:
+            check_place(*left)
 
     def _sync(self, fd: int, opened: _Opened) -> None:
         self._disk.sync(fd)
         if not opened.named:
             self._disk.sync_folder(opened.path.parent)
             opened.named = True
-        if os.fstat(fd).st_nlink == 0:
-            raise OSError(errno.ENOENT, "the trace file was deleted")
 
-    def _take_back(self) -> None:
+    def _take_back(self, written_to: int) -> None:
+        """Cut off what an append left, which is no further than ``written_to``. What is not from here is left alone."""
         before = self._fault
         self._fault = "a write could not be taken back"
         with self._sync_lock:
-            _, end, opened = self.tip
+            _, end, opened, _ = self.tip
             self._forget_beyond(end)
             with suppress(OSError):
-                self._disk.truncate(opened.fd, end)
+                if end < os.fstat(opened.fd).st_size <= written_to:
+                    self._disk.truncate(opened.fd, end)
                 self._fault = before
 
     def _forget_beyond(self, end: int) -> None:
@@ -244,7 +317,7 @@ class ChainFile:
             self._unflushed.pop()
 
     def _rewrite(self) -> None:
-        head, end, opened = self.tip
+        head, end, opened, tail = self.tip
         self._forget_beyond(end)
         start = self._unflushed[0][0] if self._unflushed else end
         data = b"".join(data for _, data in self._unflushed)
@@ -252,7 +325,7 @@ class ChainFile:
         fd = self._disk.open(opened.path, os.O_RDWR | PLAIN)
         try:
             status = os.fstat(fd)
-            if (status.st_dev, status.st_ino) != opened.identity or status.st_size < start:
+            if identity_of(status) != opened.identity or status.st_size < start:
                 raise OSError(errno.ESTALE, "the trace file was replaced or cut")
             self._disk.seek(fd, start, os.SEEK_SET)
             if data:
@@ -265,11 +338,12 @@ class ChainFile:
                 raise OSError(errno.EIO, "the disk does not give back what was written")
         finally:
             self._disk.close(fd)
-        fresh = _Opened(self._disk.open(opened.path, os.O_RDWR | os.O_APPEND | PLAIN), opened.segments, opened.until_ns)
+        again = self._disk.open(opened.path, os.O_RDWR | os.O_APPEND | PLAIN)
+        fresh = _Opened(again, opened.segments, opened.earlier, opened.until_ns)
         if fresh.identity != opened.identity:
             self._disk.close(fresh.fd)
             raise OSError(errno.ESTALE, "the trace file was replaced")
-        self.tip = (head, end, fresh)
+        self.tip = (head, end, fresh, tail)
         self._unflushed.clear()
         with suppress(OSError):
             self._disk.close(opened.fd)

@@ -1,8 +1,8 @@
 """Making checkpoints of the chains that are being written: every so many events, after some time, and when a session ends.
 
 Rule: what a call waits for is one reference put in a queue; hashing, signing and writing happen on a thread of their own. What is
-signed is what was recorded, not what the file says by then; nothing is signed that is not on disk, or that contradicts what was
-signed before. A checkpoint that can't be made is told, tried again, and stops no call.
+signed is what was recorded, not what the file says by then; nothing is signed that is not on disk, where it was put, or that
+contradicts what was signed before. A checkpoint that can't be made is told, tried again, and stops no call.
 Source: specs/trace.md, "Checkpoints".
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cra_mcp.errors import CRAError, UnknownTraceError
+from cra_mcp.errors import CRAError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.checkpoint import Checkpoint, SignerKey, origin_of, parse_checkpoint
 from cra_mcp.trace.delivery import Delivery, DeliveryCounts, Sink
-from cra_mcp.trace.event import Head
+from cra_mcp.trace.event import Head, parse
 from cra_mcp.trace.keeping import KeptCheckpoints
 from cra_mcp.trace.merkle import Frontier, leaf_hash
 from cra_mcp.trace.store import TraceStore
@@ -46,7 +46,7 @@ class CheckpointCounts:
 class _Log:
     """One chain: ``lock`` guards the tree, of which ``waiting`` holds what is to be added."""
 
-    __slots__ = ("due", "ended", "fault", "lock", "ready", "session_id", "signed_size", "tree", "waiting")
+    __slots__ = ("due", "ended", "fault", "head", "lock", "ready", "session_id", "signed_size", "tree", "waiting")
 
     def __init__(self, session_id: str, due: int) -> None:
         self.session_id = session_id
@@ -56,6 +56,7 @@ class _Log:
         self.fault = False
         self.signed_size = 0
         self.tree = Frontier()
+        self.head: Head | None = None  # of what is in the tree
         self.waiting: deque[tuple[Head, Sequence[bytes]]] = deque()
         self.lock = threading.Lock()
 
@@ -63,7 +64,8 @@ class _Log:
         """Add what is waiting to the tree, or so many batches of it; whether anything is left. The caller holds ``lock``."""
         append, waiting = self.tree.append, self.waiting
         while waiting and batches != 0:
-            for line in waiting.popleft()[1]:
+            self.head, lines = waiting.popleft()
+            for line in lines:
                 append(leaf_hash(line))
             batches = None if batches is None else batches - 1
         return bool(waiting)
@@ -75,6 +77,8 @@ class Checkpointer:
     Args:
         store: asked for what a continued chain already has, and to bring a chain to disk.
         key: the key, asked for when the first checkpoint is due.
+        is_kept: whether the key is still where it came from. One that is not signs on, which is told: else whoever can delete
+            it could stop checkpoints.
         kept: where they are kept beside the traces.
         sinks: where copies go.
         timestamps: who is asked for timestamps; None for nobody.
@@ -92,10 +96,13 @@ class Checkpointer:
         timestamps: Delivery | None = None,
         every: int,
         interval_s: float,
+        is_kept: Callable[[SignerKey], bool] = lambda _: True,
     ) -> None:
         self._store = store
         self._load_key = key
+        self._is_kept = is_kept
         self._key: SignerKey | None = None
+        self._key_is_gone = False
         self._kept = kept
         self._copies = [Delivery(sink) for sink in sinks]
         self._timestamps = timestamps
@@ -208,13 +215,14 @@ class Checkpointer:
         while True:
             with log.lock:
                 more = log.take_in(_SLICE)
-                size, root = log.tree.size, log.tree.root()
+                size, root, head = log.tree.size, log.tree.root(), log.head
             if not more:
                 break
             time.sleep(0)  # others first
-        if size == log.signed_size or not (ended or self._is_on_disk(log)):
+        if size == log.signed_size or head is None or not self._is_on_disk(log, head, ended=ended):
             return
         signer = self._signer()
+        self._look_for(signer)
         note = signer.sign(Checkpoint(origin_of(signer.verifier.name, log.session_id), size, root))
         self._kept.append(log.session_id, note)
         log.signed_size = size
@@ -222,12 +230,27 @@ class Checkpointer:
         for delivery in self._deliveries:
             delivery.offer(log.session_id, size, note)
 
-    def _is_on_disk(self, log: _Log) -> bool:
-        """Bring the chain to disk: else a power cut could take what a checkpoint then says was there."""
-        try:
-            self._store.flush(log.session_id)
-        except UnknownTraceError:
-            return False  # it is being released: that flushes it too, and is told if it succeeds
+    def _is_on_disk(self, log: _Log, head: Head, *, ended: bool) -> bool:
+        """Bring the chain to disk, and see that it is there: else a checkpoint would speak of what is not.
+
+        Raises:
+            CRAError: it is not there, or can't be brought there.
+        """
+        if not ended:
+            try:
+                self._store.flush(log.session_id)
+            except UnknownTraceError:
+                return False  # it is being released: that flushes it too, and is told if it succeeds
+            return True
+        found = self._store.head(log.session_id)
+        if found is not None and found.sequence > head.sequence:  # it goes on by now
+            line = self._store.read(log.session_id, after=head.sequence - 1, limit=1)[0]
+            found = Head(head.sequence, parse(line).event_hash, head.timestamp)
+        if found is None or (found.sequence, found.event_hash) != (head.sequence, head.event_hash):
+            raise TraceUnavailableError(
+                "the trace does not end as it was recorded: it was moved, cut or replaced",
+                hint="`cra-mcp trace verify` says what is left of it.",
+            )
         return True
 
     def _catch_up(self, log: _Log) -> None:
@@ -263,6 +286,16 @@ class Checkpointer:
                 continue  # another key's, or changed: copies elsewhere tell
             return signed.checkpoint
         return None
+
+    def _look_for(self, key: SignerKey) -> None:
+        is_gone = not self._is_kept(key)
+        if is_gone and not self._key_is_gone:
+            _log.error(
+                "the key of checkpoints, %s, was removed or replaced: it signs until this process ends. Put it back: without it "
+                "the next start signs with another key",
+                key.verifier.name,
+            )
+        self._key_is_gone = is_gone
 
     def _signer(self) -> SignerKey:
         if self._key is None:

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,7 @@ class Claim:
     def __init__(self, fd: int, path: Path) -> None:
         self._fd = fd
         self._path = path
+        self._renewing = threading.Lock()
 
     @classmethod
     def take(cls, path: Path, what: str, hint: str) -> "Claim":
@@ -105,13 +107,33 @@ class Claim:
         finally:
             os.close(fd)
 
+    def holds(self) -> bool:
+        """Whether others can see it. One whose file was removed is made again, unless another process was quicker."""
+        with self._renewing:
+            if self._fd < 0 or _is_at(self._fd, self._path):
+                return self._fd >= 0
+            try:
+                self._path.parent.mkdir(mode=0o700, exist_ok=True)
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+            except OSError:
+                return False
+            if not (_lock(fd) and _is_at(fd, self._path)):
+                os.close(fd)
+                return False
+            _sign(fd)
+            os.close(self._fd)
+            self._fd = fd
+            return True
+
     def give_up(self) -> None:
-        """Give it up, and leave no file behind. Safe to call twice."""
-        fd, self._fd = self._fd, -1
+        """Give it up, and leave no file behind, but for another's. Safe to call twice."""
+        with self._renewing:
+            fd, self._fd = self._fd, -1
         if fd < 0:
             return
         with suppress(OSError):  # Windows keeps open files
-            self._path.unlink()
+            if _is_at(fd, self._path):
+                self._path.unlink()
         os.close(fd)
         if sys.platform == "win32":  # pragma: no cover - if another has it open by now, it stays
             with suppress(OSError):
@@ -131,7 +153,7 @@ def _is_at(fd: int, path: Path) -> bool:
     """Whether ``path`` still names this file: its last owner may have removed it since it was opened."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

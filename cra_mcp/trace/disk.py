@@ -30,6 +30,11 @@ _HINTS = {
 }
 
 
+def _read_at(fd: int, size: int, place: int) -> bytes:  # pragma: no cover - Windows
+    os.lseek(fd, place, os.SEEK_SET)
+    return os.read(fd, size)
+
+
 class Disk:
     """The real calls. Each raises ``OSError`` as the one of its name in ``os`` does."""
 
@@ -37,6 +42,7 @@ class Disk:
     close = staticmethod(os.close)
     read = staticmethod(os.read)
     write = staticmethod(os.write)
+    read_at = staticmethod(getattr(os, "pread", _read_at))
     seek = staticmethod(os.lseek)
     truncate = staticmethod(os.ftruncate)
     sync = staticmethod(getattr(os, "fdatasync", os.fsync))

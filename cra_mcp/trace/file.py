@@ -20,22 +20,11 @@ from cra_mcp.trace.claim import Claim, claim_chain, is_chain_claimed
 from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
 from cra_mcp.trace.segments import FOLDER, SUFFIX, Segment, lines_of, open_to_read, segments_of, statement_path
+from cra_mcp.trace.standing import Identity, identity_of, lost
 from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
+from cra_mcp.trace.writing import Chain, Flusher
 
 _TAIL_BYTES = 65_536
-
-
-class _Chain:
-    """A chain this store is writing; ``lock`` guards all of it."""
-
-    __slots__ = ("claim", "file", "lock", "released", "trace_id")
-
-    def __init__(self, file: ChainFile, trace_id: str, claim: Claim) -> None:
-        self.file = file
-        self.trace_id = trace_id
-        self.claim = claim
-        self.lock = threading.Lock()
-        self.released = False
 
 
 class FileStore:
@@ -67,8 +56,9 @@ class FileStore:
         self._new_id = new_id
         self._bounds = bounds or Bounds()
         self._disk = disk or Disk()
-        self._flusher = _Flusher(flush_interval_s)
-        self._chains: dict[str, _Chain] = {}
+        self._flusher = Flusher(flush_interval_s)
+        self._chains: dict[str, Chain] = {}
+        self._folder: Identity | None = None  # where the chains are that are being written
         self._lock = threading.Lock()  # over the set of chains
         self._closed = False
         self.tap: Tap | None = None
@@ -86,7 +76,7 @@ class FileStore:
                 known.trace_id = trace_id
                 return
             try:
-                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._enter()
                 claim = self._claim(session_id)
                 try:
                     file = self._open(session_id)
@@ -95,7 +85,7 @@ class FileStore:
                     raise
             except OSError as error:
                 raise unavailable("begin a trace", error) from error
-            self._chains[session_id] = _Chain(file, trace_id, claim)
+            self._chains[session_id] = Chain(session_id, file, trace_id, claim)
 
     def append(self, session_id: str, drafts: Sequence[Draft], *, durable: bool = False) -> Head:
         """See ``TraceStore.append``."""
@@ -108,7 +98,8 @@ class FileStore:
                 raise _not_written(session_id)
             now_ns = self._clock_ns()
             if file.is_full(now_ns):
-                file.roll(now_ns)
+                with chain.told():
+                    file.roll(now_ns)
             head, lines = link_all(
                 file.tip[0],
                 drafts,
@@ -118,7 +109,13 @@ class FileStore:
                 new_id=self._new_id,
             )
             lines.append(b"")
-            file.append(b"\n".join(lines), head, durable=durable)
+            try:
+                file.append(b"\n".join(lines), head, durable=durable)
+            except TraceUnavailableError as error:
+                chain.tell(error)
+                raise
+            if chain.trouble is not None:
+                chain.tell(None)
             if self.tap is not None:
                 del lines[-1]
                 self.tap.grown(session_id, head, lines)
@@ -144,8 +141,13 @@ class FileStore:
         """See ``TraceStore.check``."""
         if self._closed:
             raise TraceUnavailableError("the trace store is closed")
+        for chain in list(self._chains.values()):
+            if not chain.released:
+                with chain.told():
+                    chain.check()
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._lock:
+                self._enter()
             probe = self._directory / f".probe-{os.getpid()}"
             fd = self._disk.open(probe, os.O_WRONLY | os.O_CREAT | PLAIN, 0o600)
             try:
@@ -176,8 +178,10 @@ class FileStore:
         chain = self._chains.get(session_id)
         if chain is None:
             raise _not_written(session_id)
-        if not chain.file.flush():
-            raise TraceUnavailableError("a flush to disk failed", hint="Free space, or check the disk.")
+        with chain.told():
+            if not chain.file.flush():
+                raise TraceUnavailableError("a flush to disk failed", hint="Free space, or check the disk.")
+            chain.check()
 
     # --- read ------------------------------------------------------------------------------------------------------
 
@@ -265,6 +269,23 @@ class FileStore:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
+    def _enter(self) -> None:
+        """Make the folder; but not anew, nor another one, while chains are written in the one there was. The caller holds the lock.
+
+        Raises:
+            OSError: it can't be made.
+            TraceUnavailableError: it is not the one there was.
+        """
+        if not self._chains:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            found = identity_of(os.stat(self._directory))
+        except FileNotFoundError:
+            raise lost("missing", "the trace folder") from None
+        if self._chains and found != self._folder:
+            raise lost("replaced", "the trace folder")
+        self._folder = found
+
     def _claim(self, session_id: str) -> Claim:
         """The right to write a chain. Raises as ``claim_chain``, and ``TraceUnavailableError`` for one that was pruned."""
         claim = claim_chain(self._directory, session_id)
@@ -312,63 +333,6 @@ def _statuses(entry: "os.DirEntry[str]", *, is_folder: bool) -> Iterator[os.stat
                     yield from _statuses(each, is_folder=False)
     elif entry.is_file(follow_symlinks=False):
         yield entry.stat(follow_symlinks=False)
-
-
-class _Flusher:
-    """Flushes dirty chains to disk, ``interval_s`` after the first write since the last time. Asleep while none is.
-
-    One thread for all of them. A chain whose flush fails is tried again after every interval until it succeeds.
-    """
-
-    def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
-        self._dirty: list[_Chain] = []
-        self._lock = threading.Lock()
-        self._work = threading.Event()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def mark(self, chain: _Chain) -> None:
-        """Have ``chain`` flushed. What was written before this call is; so a clean one is marked after each write."""
-        with self._lock:
-            if chain.file.dirty:
-                return
-            chain.file.dirty = True
-            self._dirty.append(chain)
-            if self._thread is None and not self._stopping.is_set():
-                self._thread = threading.Thread(target=self._run, name="cra-trace-flush", daemon=True)
-                self._thread.start()
-        self._work.set()
-
-    def stop(self) -> None:
-        """End the thread. Safe to call twice."""
-        self._stopping.set()
-        self._work.set()
-        with self._lock:
-            thread = self._thread
-        if thread is not None:
-            thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self._work.wait()
-            if self._stopping.wait(self._interval_s):
-                return
-            self._work.clear()
-            with self._lock:
-                chains, self._dirty = self._dirty, []
-            for chain in chains:
-                if not chain.file.flush() and not self._heal(chain):
-                    self.mark(chain)
-
-    @staticmethod
-    def _heal(chain: _Chain) -> bool:
-        with chain.lock:
-            try:
-                chain.file.heal()
-            except TraceUnavailableError:
-                return False
-        return True
 
 
 def _last_head(file: BinaryIO) -> Head | None:

@@ -16,7 +16,8 @@ from typing import Protocol
 from cra_mcp.trace.claim import Claim, is_chain_claimed
 from cra_mcp.trace.event import is_identifier
 from cra_mcp.trace.segments import FOLDER, SUFFIX, open_to_read
-from cra_mcp.trace.sqlite import lock_of, open_to_query
+from cra_mcp.trace.sqlite import open_to_query
+from cra_mcp.trace.sqlite_writer import lock_of
 
 NAME = "index.sqlite3"
 

@@ -52,6 +52,17 @@ def load_key(source: str | None, folder: Path, environ: Mapping[str, str]) -> Si
     return _decoded(source, text)
 
 
+def is_kept(source: str | None, folder: Path, key: SignerKey) -> bool:
+    """Whether ``key``, which came from there, is still in its file; True of what is not kept in a file. Makes none."""
+    kind, _, name = (source or f"file:{folder / KEY_FILE}").partition(":")
+    if kind != "file":
+        return True
+    try:
+        return _from_file(Path(name).expanduser()).encode() == key.encode()
+    except (FileNotFoundError, SettingsError):
+        return False
+
+
 def make_key(path: Path, name: str | None = None) -> SignerKey:
     """A new key in ``path``, its public part beside it; the one that is there, if there is one or another process was quicker.
 

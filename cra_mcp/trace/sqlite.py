@@ -2,11 +2,10 @@
 
 Rule: one process writes, over one connection, which also does the checkpoints (before SQLite 3.51.3, several writers could
 corrupt a database with a write-ahead log); all others only read. A commit reaches the kernel before ``append`` returns; a durable
-one the disk. After an error of the disk the file is opened anew, and must still hold every event it acknowledged.
+one the disk. What is acknowledged is in the file of that name (``sqlite_writer``).
 Source: ``store.TraceStore``; specs/trace.md, "SQLite".
 """
 
-import os
 import sqlite3
 import threading
 import time
@@ -18,25 +17,10 @@ from typing import ClassVar
 
 from cra_mcp.errors import TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.claim import Claim
-from cra_mcp.trace.disk import Disk
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
+from cra_mcp.trace.sqlite_writer import Writer, lock_of
 from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS chains (
-  session_id TEXT PRIMARY KEY, modified TEXT NOT NULL, size_bytes INTEGER NOT NULL, writing INTEGER NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS events (
-  session_id TEXT NOT NULL REFERENCES chains,
-  sequence INTEGER NOT NULL CHECK (sequence >= 0),
-  line BLOB NOT NULL,
-  PRIMARY KEY (session_id, sequence)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS set_aside (
-  session_id TEXT NOT NULL, number INTEGER NOT NULL, line BLOB NOT NULL, PRIMARY KEY (session_id, number)
-) STRICT;
-CREATE TABLE IF NOT EXISTS pruned (session_id TEXT PRIMARY KEY, statement BLOB NOT NULL) STRICT;
-"""
 _BUSY_S = 5.0
 _PRUNED = "The table `pruned` of the database says what went."
 _FREE = "Free some disk space, or look at the disk; recording goes on by itself."
@@ -73,10 +57,8 @@ class SqliteStore:
         self._new_id = new_id
         self._lock = threading.RLock()  # over the chains and the connection that writes
         self._read_lock = threading.RLock()  # over the one that reads
-        self._claim: Claim | None = None
-        self._writer: sqlite3.Connection | None = None
+        self._writer = Writer(path)
         self._reader: sqlite3.Connection | None = None
-        self._is_full: bool | None = None  # the writer's setting
         self._chains: dict[str, _Chain] = {}
         self._closed = False
         self.tap: Tap | None = None
@@ -93,7 +75,7 @@ class SqliteStore:
             if known is not None:
                 known.trace_id = trace_id
                 return
-            with self._transaction("begin a trace") as writer:
+            with self._writer.transaction(self._chains, "begin a trace") as writer:
                 if _was_pruned(writer, session_id):
                     raise TraceUnavailableError(
                         f"the trace of session {session_id} was pruned and can't be continued",
@@ -123,7 +105,7 @@ class SqliteStore:
                 new_id=self._new_id,
             )
             first = head.sequence - len(lines) + 1
-            with self._transaction("record an event", durable=durable) as writer:
+            with self._writer.transaction(self._chains, "record an event", durable=durable) as writer:
                 writer.executemany(
                     "INSERT INTO events VALUES (?, ?, ?)",
                     [(session_id, first + number, line) for number, line in enumerate(lines)],
@@ -141,7 +123,7 @@ class SqliteStore:
         """See ``TraceStore.release``."""
         with self._lock:
             if self._chains.pop(session_id, None) is not None:
-                with self._transaction("end a trace", durable=True) as writer:
+                with self._writer.transaction(self._chains, "end a trace", durable=True) as writer:
                     writer.execute("UPDATE chains SET writing = 0 WHERE session_id = ?", (session_id,))
                 if self.tap is not None:
                     self.tap.released(session_id)
@@ -151,17 +133,19 @@ class SqliteStore:
         with self._lock:
             if session_id not in self._chains:
                 raise _not_written(session_id)
-            with self._transaction("flush a trace", durable=True) as writer:
+            with self._writer.transaction(self._chains, "flush a trace", durable=True) as writer:
                 # A transaction that writes nothing flushes nothing.
                 writer.execute("UPDATE chains SET writing = 1 WHERE session_id = ?", (session_id,))
+            self._writer.check()
 
     def check(self) -> None:
         """See ``TraceStore.check``. Takes the file for this process, as ``begin`` does."""
         with self._lock:
             if self._closed:
                 raise TraceUnavailableError("the trace store is closed")
-            with self._transaction("record events") as writer:
+            with self._writer.transaction(self._chains, "record events") as writer:
                 writer.execute("PRAGMA user_version = 1")  # the least that is written
+            self._writer.check()
 
     def close(self) -> None:
         """See ``TraceStore.close``."""
@@ -177,10 +161,7 @@ class SqliteStore:
                 if self._reader is not None:
                     self._reader.close()
                 self._reader = None
-            self._drop_writer()
-            if self._claim is not None:
-                self._claim.give_up()
-                self._claim = None
+            self._writer.close()
             if failed is not None:
                 raise failed
 
@@ -226,7 +207,7 @@ class SqliteStore:
                 ).fetchall()
         except UnknownTraceError:  # there is no file yet
             return []
-        if self._claim is not None:
+        if self._writer.is_ours:
             return [TraceInfo(name, size, modified, live=name in self._chains) for name, size, modified, _ in rows]
         is_written = Claim.is_taken(lock_of(self._path))
         return [TraceInfo(name, size, modified, live=is_written and writing) for name, size, modified, writing in rows]
@@ -240,69 +221,13 @@ class SqliteStore:
                 raise TraceLockedError(
                     f"session {session_id} is being written by this process", hint="End the session first."
                 )
-            with self._transaction("recover a trace", durable=True) as writer:
+            with self._writer.transaction(self._chains, "recover a trace", durable=True) as writer:
                 recovery, _ = _recover(writer, session_id)
                 if recovery.code is not None:
                     _measure(writer, session_id)
                 return recovery
 
     # --- inside ----------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _transaction(self, what: str, *, durable: bool = False) -> Generator[sqlite3.Connection]:
-        """All of it is stored, or nothing; durable: and on disk.
-
-        Raises:
-            TraceLockedError: another process writes the file.
-            TraceUnavailableError: nothing was stored.
-        """
-        try:
-            writer = self._open_writer()
-            if durable != self._is_full:
-                # A commit leaves the log with the kernel; FULL flushes the log as well, and with it all that came before.
-                writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._is_full = durable
-            writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield writer
-                writer.execute("COMMIT")
-            except BaseException:
-                if writer.in_transaction:
-                    writer.execute("ROLLBACK")
-                raise
-        except (sqlite3.Error, OSError) as error:
-            self._drop_writer()
-            raise TraceUnavailableError(f"can't {what}: {error}", hint=_FREE) from error
-
-    def _open_writer(self) -> sqlite3.Connection:
-        if self._writer is None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._claim is None:
-                self._claim = claim_database(self._path)
-            with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-                Disk().sync_folder(self._path.parent)
-            writer = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            try:
-                writer.execute("PRAGMA journal_mode = WAL")
-                writer.executescript(SCHEMA)
-                # Whatever the last process that wrote it did not get to say.
-                writer.execute("UPDATE chains SET writing = 0")
-                for session_id, chain in self._chains.items():
-                    _check(writer, session_id, chain.head)
-                    writer.execute("UPDATE chains SET writing = 1 WHERE session_id = ?", (session_id,))
-            except BaseException:
-                writer.close()
-                raise
-            self._writer = writer
-        return self._writer
-
-    def _drop_writer(self) -> None:
-        """Forget what the connection believes; the claim stays."""
-        writer, self._writer, self._is_full = self._writer, None, None
-        if writer is not None:
-            with suppress(sqlite3.Error):
-                writer.close()
 
     @contextmanager
     def _reading(self, session_id: str | None) -> Generator[sqlite3.Connection]:
@@ -319,20 +244,6 @@ class SqliteStore:
                 yield reader
             except sqlite3.Error as error:
                 raise TraceUnavailableError(f"can't read a trace: {error}", hint=_FREE) from error
-
-
-def claim_database(path: Path) -> Claim:
-    """The right to write a database. Raises as ``Claim.take``."""
-    return Claim.take(
-        lock_of(path),
-        "the trace database is being written",
-        "One process writes it at a time: end that one, or give this one another file.",
-    )
-
-
-def lock_of(path: Path) -> Path:
-    """The lock of the process that writes a database."""
-    return path.with_name(f"{path.name}.lock")
 
 
 def open_to_query(path: Path) -> sqlite3.Connection:
@@ -360,15 +271,6 @@ def _last_line(connection: sqlite3.Connection, session_id: str) -> bytes | None:
     query = "SELECT line FROM events WHERE session_id = ? ORDER BY sequence DESC LIMIT 1"
     row = connection.execute(query, (session_id,)).fetchone()
     return row[0] if row is not None else None
-
-
-def _check(connection: sqlite3.Connection, session_id: str, head: Head | None) -> None:
-    """Refuse to go on with a chain whose end is not the one that was acknowledged."""
-    line = _last_line(connection, session_id)
-    if (parse(line).event_hash if line is not None else None) != (head.event_hash if head is not None else None):
-        raise TraceUnavailableError(
-            f"the database lost events of session {session_id}", hint="End the session and start another."
-        )
 
 
 def _recover(writer: sqlite3.Connection, session_id: str) -> tuple[Recovery, Head | None]:

@@ -17,7 +17,8 @@ from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.event import format_timestamp, is_identifier
 from cra_mcp.trace.keeping import STAMPED, SUFFIX, KeptCheckpoints
-from cra_mcp.trace.sqlite import SCHEMA, claim_database, lock_of, open_to_query
+from cra_mcp.trace.sqlite import open_to_query
+from cra_mcp.trace.sqlite_writer import SCHEMA, claim_database, lock_of
 from cra_mcp.trace.statement import Beside, Pruning, Rule, Sign, fingerprint, fingerprint_of, judge, with_signature
 
 _BUSY_S = 5.0

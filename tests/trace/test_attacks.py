@@ -6,6 +6,7 @@ The store writes the chain; checkpoints are signed and kept in a folder elsewher
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -168,6 +169,31 @@ def delete(place: Place, lines: Lines) -> None:
     assert place.verify_all() == (OK, [])
     found = [(OTHER, "checkpoint_missing", None), (SESSION, "truncated", 0)]  # nothing was signed of the other
     assert place.verify_all(place.copies) == (NO, found)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["our key", "another's key"])
+def test_a_trace_of_which_only_the_checkpoints_beside_it_are_left_is_truncated(
+    place: Place, lines: Lines, is_known: bool
+) -> None:
+    beside = place.folder / f"{SESSION}.checkpoints"
+    key = place.key if is_known else SignerKey.generate("someone.example/else")
+    beside.write_bytes(place.sign(lines, 8, key=key, name="-beside").read_bytes() + b"\n")
+    assert place.verify_all()[0] == (OK if is_known else NO)
+    place.delete()
+    assert place.verify_all() == (NO, [(SESSION, "truncated", 0)])
+    beside.rename(beside.with_suffix(".timestamps"))
+    assert place.verify_all() == (NO, [(SESSION, "truncated", 0)])
+
+
+def test_checkpoints_of_another_store_in_the_same_folder_are_no_loss(place: Place, lines: Lines) -> None:
+    (place.folder / f"{SESSION}.checkpoints").write_bytes(place.sign(lines, 8).read_bytes() + b"\n")
+    names = place.folder / ".atlases" / ".databases"
+    names.mkdir(parents=True)
+    (names / "one").write_bytes(os.fsencode(place.database) + b"\n")
+    other = Place("file" if place.kind == "sqlite" else "sqlite", place.folder, place.copies, place.key)
+    assert other.verify_all() == (OK, [])
+    place.delete()
+    assert other.verify_all() == (NO, [(SESSION, "truncated", 0)])
 
 
 def fork(place: Place, lines: Lines) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints made while chains are written: when, of what, and never of what contradicts an earlier one."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -114,12 +115,45 @@ def test_each_session_has_its_own(tmp_path, draft):
 def test_what_is_signed_is_what_was_recorded_though_the_file_was_changed_meanwhile(tmp_path, draft):
     written = Written(tmp_path)
     written.store.append(SESSION, [draft("paid 100")])
+    written.store.append(SESSION, [draft("thanked")], durable=True)
     path = tmp_path / f"{SESSION}.trace.jsonl"
     before = path.read_bytes()
     path.write_bytes(before.replace(b"paid 100", b"paid 900"))
     written.close()
     checkpoint = parse_checkpoint(written.kept.read(SESSION)[0]).checkpoint
-    assert checkpoint.root == leaf_hash(before[:-1])
+    assert checkpoint.root == root_of([leaf_hash(line) for line in before.splitlines()])
+
+
+def test_what_was_changed_before_it_was_flushed_is_not_signed(tmp_path, draft, errors):
+    written = Written(tmp_path)
+    written.store.append(SESSION, [draft("paid 100")])
+    written.store.append(SESSION, [draft("thanked")])
+    path = tmp_path / f"{SESSION}.trace.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"paid 100", b"paid 900"))
+    with pytest.raises(TraceUnavailableError) as caught:
+        written.close()
+    assert caught.value.reason == "changed"
+    written.checkpointer.close()
+    assert written.kept.read(SESSION) == []
+
+
+def test_a_trace_that_went_once_it_ended_is_not_signed(tmp_path, draft, errors):
+    """Between its last flush and its last checkpoint."""
+    path = tmp_path / f"{SESSION}.trace.jsonl"
+
+    def key() -> SignerKey:
+        pytest.fail("it is signed")
+
+    written = Written(tmp_path, key=key)
+    written.store.append(SESSION, [draft()])
+    written.store.append(SESSION, [draft()])
+    log = written.checkpointer._logs[SESSION]
+    with log.lock:  # the thread that signs waits
+        written.store.close()
+        os.truncate(path, path.read_bytes().index(b"\n") + 1)
+    written.checkpointer.close()
+    assert "does not end as it was recorded" in errors.text
+    assert written.kept.read(SESSION) == []
 
 
 def test_events_are_on_disk_before_they_are_signed(tmp_path, draft):

@@ -116,12 +116,12 @@ def test_after_an_error_the_file_is_opened_anew_and_must_hold_what_was_acknowled
     store.begin(SESSION, TRACE)
     store.append(SESSION, [draft()])
     before = store.append(SESSION, [draft()])
-    store._writer.execute("PRAGMA query_only = 1")  # as if the disk were read-only for a while
+    store._writer.connection.execute("PRAGMA query_only = 1")  # as if the disk were read-only for a while
     with pytest.raises(TraceUnavailableError):
         store.append(SESSION, [draft()])
     assert store.append(SESSION, [draft()]).sequence == before.sequence + 1
-    store._writer.execute("DELETE FROM events WHERE sequence = 2")
-    store._writer.execute("PRAGMA query_only = 1")
+    store._writer.connection.execute("DELETE FROM events WHERE sequence = 2")
+    store._writer.connection.execute("PRAGMA query_only = 1")
     for _ in range(3):
         with pytest.raises(TraceUnavailableError):
             store.append(SESSION, [draft()])

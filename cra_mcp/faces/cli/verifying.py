@@ -155,7 +155,11 @@ def verify(
         found = [checker.examine(name, head) for name in names]
     evidence = checker.look.pool
     if all_traces and evidence is not None:
-        found += [checker.gone(session_id, evidence) for session_id in sorted(evidence.checkpoints.keys() - set(names))]
+        gone = sorted(evidence.checkpoints.keys() - set(names))
+        found += [checker.gone(session_id, evidence.of(session_id, "outside")) for session_id in gone]
+        names += gone
+    if all_traces:
+        found += checker.unaccounted(names)
     ok = all(each.ok for each in found)
     if as_json:
         emit_json({"ok": ok, "traces": [each.to_dict() for each in found]})
@@ -229,23 +233,37 @@ class _Checker:
         """One trace, without its lines: of all traces at once they are too many to keep."""
         return replace(examine(self.store, name, head, self.look, self._config.trace_path), lines=())
 
-    def gone(self, session_id: str, pool: Pool) -> Found:
+    def unaccounted(self, names: Sequence[str]) -> list[Found]:
+        """The sessions besides ``names`` whose checkpoints are beside where their traces should be."""
+        from cra_mcp.faces.cli.missing import signed_and_gone  # noqa: PLC0415 - not for --help
+        from cra_mcp.trace.keeping import SUFFIX  # noqa: PLC0415 - as said
+
+        folder, look = self._config.trace_path, self.look
+        return [
+            self.gone(session_id, beside(folder / f"{session_id}{SUFFIX}", session_id, look.keys, sure=look.sure))
+            for session_id in signed_and_gone(self._config, names)
+        ]
+
+    def gone(self, session_id: str, evidence: Evidence) -> Found:
         """A session that was signed, and of which there is no trace here: a statement may account for it."""
         from cra_mcp.faces.cli.pruned import accounted, shown  # noqa: PLC0415 - only where a trace is gone
         from cra_mcp.trace.diagnosis import Diagnosis, diagnose  # noqa: PLC0415 - not for --help
         from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
         from cra_mcp.trace.statement import Statement  # noqa: PLC0415 - as said
 
-        check, evidence = verify_lines(()), pool.of(session_id, "outside")
+        check = verify_lines(())
         statement = accounted(self._config, session_id, evidence.checkpoints, self.look.keys)
         if isinstance(statement, Statement):
-            covered = max(checkpoint.size for checkpoint in evidence.checkpoints)
+            covered = max((checkpoint.size for checkpoint in evidence.checkpoints), default=0)
             found = Diagnosis(ok=True, events=0, covered=0, checkpoints=0)
             return Found(session_id, check, found, evidence, shown(statement, covered), pruned=statement)
         found = diagnose((), check, evidence.checkpoints)
         if statement is not None:
             message = "a statement says that it was pruned, and a checkpoint contradicts it"
             found = replace(found, code=statement, message=message)
+        elif found.ok:  # checkpoints that can't be checked
+            message = "there are checkpoints of it, and none of its events"
+            found = replace(found, ok=False, bad_index=0, code="truncated", kind="truncated", message=message)
         return Found(session_id, check, found, evidence, None)
 
 

@@ -9,7 +9,7 @@ import pytest
 from cra_mcp import CRARuntime, RuntimeConfig
 from cra_mcp.faces.mcp.http.readiness import Readiness
 from tests.faces.http.conftest import Servers
-from tests.faces.http.test_front_door import request
+from tests.faces.http.test_front_door import modern, request
 
 
 class Clock:
@@ -57,3 +57,27 @@ def test_a_server_that_can_write_no_trace_says_that_it_is_not_ready(servers: Ser
     assert (status, headers["cache-control"]) == (503, "no-store")
     assert json.loads(body) == {"status": "not_ready", "error": "trace_unavailable"}
     assert request(server, "GET", "/healthz")[0] == 200
+
+
+def test_a_trace_moved_under_a_server_stops_its_calls_and_readiness_until_it_is_back(servers: Servers) -> None:
+    server = servers.start()
+    call = {"name": "tool_mark", "arguments": {"marks": str(servers.place.marks), "text": "m"}}
+    assert modern(server, "tools/call", call)[1]["result"]["isError"] is False
+    (path,) = servers.place.traces()
+    moved = path.rename(path.with_name("rotated"))
+    for _ in range(3):
+        result = modern(server, "tools/call", call)[1]["result"]
+        assert result["isError"]
+        assert result["_meta"]["dev.cra/receipt"]["error"] == "trace_unavailable"
+        assert "was moved, renamed or deleted" in result["content"][0]["text"]
+        assert "Put it back" in result["content"][0]["text"]
+    assert servers.place.marked() == ["m"]
+    status, _, body = request(server, "GET", "/readyz")
+    assert (status, json.loads(body)) == (
+        503,
+        {"status": "not_ready", "error": "trace_unavailable", "reason": "missing"},
+    )
+    assert "was moved, renamed or deleted" in servers.errors()
+    moved.rename(path)
+    assert modern(server, "tools/call", call)[1]["result"]["isError"] is False
+    assert servers.place.marked() == ["m", "m"]

@@ -142,7 +142,8 @@ class HttpApp:
         if self._under_way.stopping:
             said = {"status": "stopping"}
         elif (code := await self._readiness.problem()) is not None:
-            said = {"status": "not_ready", "error": code}
+            reason = self._readiness.reason
+            said = {"status": "not_ready", "error": code, **({"reason": reason} if reason is not None else {})}
         return JSONResponse(said, 200 if said["status"] == "ready" else 503, headers={"cache-control": "no-store"})
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from cra_mcp.errors import CRAError
+from cra_mcp.errors import CRAError, TraceUnavailableError
 from cra_mcp.runtime import Runtime
 
 _HOLDS_S: Final = 5.0
@@ -28,6 +28,8 @@ class Readiness:
         self._limiter = anyio.CapacityLimiter(1)  # of a disk that hangs, one thread waits
         self._until: float | None = None
         self._code: str | None = None
+        self.reason: str | None = None
+        """What became of the traces, where they are not where they were put; None for any other problem."""
 
     async def problem(self) -> str | None:
         """The code of what keeps calls from being recorded; None if nothing does."""
@@ -42,8 +44,12 @@ class Readiness:
             return self._code
 
     def _look(self) -> str | None:
+        self.reason = None
         try:
             self._runtime.check()
+        except TraceUnavailableError as error:
+            self.reason = error.reason
+            return error.code
         except CRAError as error:
             return error.code
         return None

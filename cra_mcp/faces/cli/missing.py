@@ -1,0 +1,55 @@
+"""Traces that should be there: signed, by the checkpoints beside them, and without a line.
+
+Rule: several stores may keep their checkpoints in one folder; what any of them has is there.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cra_mcp.errors import TraceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cra_mcp.settings import RuntimeConfig
+    from cra_mcp.trace.store import TraceStore
+
+
+def signed_and_gone(config: "RuntimeConfig", there: Collection[str]) -> list[str]:
+    """The sessions of which there are checkpoints in the trace folder, and events neither in ``there`` nor in another store."""
+    from cra_mcp.trace.event import is_identifier  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.keeping import STAMPED, SUFFIX  # noqa: PLC0415 - as said
+
+    try:
+        names = os.listdir(config.trace_path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    signed = {name[:36] for name in names if name[36:] in {SUFFIX, STAMPED} and is_identifier(name[:36])}
+    missing = signed.difference(there)
+    return sorted(missing - set(_elsewhere(config))) if missing else []
+
+
+def _elsewhere(config: "RuntimeConfig") -> Iterator[str]:
+    """The sessions of the stores that keep their checkpoints in this folder: of files in it, and of databases it knows."""
+    from cra_mcp.atlas import archive_upkeep  # noqa: PLC0415 - only where something is missing
+    from cra_mcp.atlas.archive import FOLDER  # noqa: PLC0415 - as said
+    from cra_mcp.trace.file import FileStore  # noqa: PLC0415 - as said
+    from cra_mcp.trace.sqlite import SqliteStore  # noqa: PLC0415 - as said
+
+    yield from _of(FileStore(config.trace_path))
+    databases: list[Path] = []
+    with suppress(OSError):
+        databases = archive_upkeep.databases(config.trace_path / FOLDER)
+    for path in databases:
+        yield from _of(SqliteStore(path))
+
+
+def _of(store: "TraceStore") -> list[str]:
+    try:
+        return [info.session_id for info in store.sessions()]
+    except TraceError:  # one that can't be read has nothing to show
+        return []
+    finally:
+        store.close()
