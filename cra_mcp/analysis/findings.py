@@ -22,6 +22,10 @@ CODES: Final[dict[str, Level]] = {
     "unmatched_glob": "warning",
     "uncovered_risk": "warning",
     "long_name": "warning",
+    "rejected_property": "warning",
+    "ignored_keyword": "warning",
+    "translated_schema": "note",
+    "rewritten_pattern": "note",
     "loosened_schema": "note",
     "returns_not_object": "note",
 }

@@ -9,8 +9,11 @@ from typing import cast
 
 from cra_mcp.analysis.findings import Finding, found
 from cra_mcp.analysis.subject import Source, Subject, Written
+from cra_mcp.atlas.dialects import Translation, translate
+from cra_mcp.atlas.json_pointer import pointer
 from cra_mcp.atlas.model import Action
 from cra_mcp.atlas.names import MAX_LENGTH
+from cra_mcp.atlas.portable import PROPERTY_NAME, portable
 from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.detect.rules import BUILT_IN, EMAIL, NAMED
 
@@ -22,12 +25,19 @@ _BY_VALUE = Detectors([name for name in BUILT_IN if name not in {EMAIL, NAMED}])
 _BY_NAME = Detectors([name for name in BUILT_IN if name != EMAIL])
 
 
+def lint_schemas(subject: Subject) -> Iterator[Finding]:
+    """What is read and published otherwise than it is written."""
+    for source in subject.sources:
+        for action in source.atlas.actions if source.atlas is not None else ():
+            yield from _schemas(action, source.actions[action.action_id])
+
+
 def lint_hosts(subject: Subject) -> Iterator[Finding]:
     """What hosts make of the published names and schemas."""
     for source in subject.sources:
         for action in source.atlas.actions if source.atlas is not None else ():
             yield from _names(action, source.actions[action.action_id])
-            yield from _schemas(action, source.actions[action.action_id])
+    yield from lint_schemas(subject)
 
 
 def _names(action: Action, where: Written) -> Iterator[Finding]:
@@ -38,26 +48,47 @@ def _names(action: Action, where: Written) -> Iterator[Finding]:
 
 
 def _schemas(action: Action, where: Written) -> Iterator[Finding]:
-    publication = action.publication
-    if publication.kind != "tool":
-        return
-    for keyword in _ROOT_KEYWORDS:
-        if keyword in action.parameters_schema:
-            at = f"/parameters_schema/{keyword}"
-            if publication.exact_schema:
-                message = (
-                    f"hosts refuse {keyword} at the root, some of them the whole server for it: publish it portable"
-                )
-                yield found("rejected_schema", where, at, message)
-            else:
-                message = (
-                    f"hosts are not told of {keyword} at the root; say it in the description. Calls are checked for it"
-                )
-                yield found("loosened_schema", where, at, message)
-    returns = action.returns_schema
-    if returns is not None and returns.get("type") != "object":
+    for key in ("parameters_schema", "returns_schema"):
+        written = where.raw.get(key)
+        if isinstance(written, dict):
+            translation = translate(cast("dict[str, object]", written))
+            yield from _translated(translation, where, f"/{key}")
+            if action.publication.kind == "tool":
+                yield from _published(action, translation, where, key)
+
+
+def _translated(translation: Translation, where: Written, at: str) -> Iterator[Finding]:
+    if translation.is_changed:
+        message = "is of an older dialect: it is read, checked and published as 2020-12"
+        yield found("translated_schema", where, at, message)
+    for below, message in translation.dropped.items():
+        yield found("ignored_keyword", where, at + below, message)
+
+
+def _published(action: Action, translation: Translation, where: Written, key: str) -> Iterator[Finding]:
+    if key == "parameters_schema":
+        properties = cast("Mapping[str, object]", translation.schema.get("properties", {}))
+        for name in properties:
+            if not PROPERTY_NAME.fullmatch(name):
+                message = "a name has at most 64 letters, digits, _, . and -: for any other some hosts refuse all tools"
+                yield found("rejected_property", where, f"/{key}{pointer('properties', name)}", message)
+        if action.publication.exact_schema:
+            yield from _exact(translation, where)
+            return
+    elif translation.schema.get("type") != "object":
         message = "is not published: hosts take an output schema of an object only"
-        yield found("returns_not_object", where, "/returns_schema", message)
+        yield found("returns_not_object", where, f"/{key}", message)
+        return
+    for change in portable(translation.schema, "returns" if key == "returns_schema" else "parameters").changes:
+        code = "rewritten_pattern" if change.is_same else "loosened_schema"
+        yield found(code, where, f"/{key}{translation.origin(change.pointer)}", change.what)
+
+
+def _exact(translation: Translation, where: Written) -> Iterator[Finding]:
+    for keyword in _ROOT_KEYWORDS:
+        if keyword in translation.schema:
+            message = f"hosts refuse {keyword} at the root, some of them the whole server for it: publish it portable"
+            yield found("rejected_schema", where, f"/parameters_schema/{keyword}", message)
 
 
 # --- secrets -----------------------------------------------------------------------------------------------------------
@@ -68,11 +99,11 @@ def lint_secrets(subject: Subject) -> Iterator[Finding]:
     for source in subject.sources:
         for where in _written(source):
             seen: set[str] = set()
-            for pointer, detector in (*_in_schemas(where.raw), *_in_texts(where.raw)):
-                if pointer not in seen:
-                    seen.add(pointer)
+            for at, detector in (*_in_schemas(where.raw), *_in_texts(where.raw)):
+                if at not in seen:
+                    seen.add(at)
                     message = f"holds what looks like a secret ({detector}): it would be told to every host and model"
-                    yield found("secret", where, pointer, message)
+                    yield found("secret", where, at, message)
 
 
 def _written(source: Source) -> Iterator[Written]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cra_mcp.atlas.fields import Absent, ActionId, Amount, JsonObject, Line, Part, Tier, Whole
+from cra_mcp.atlas.fields import Absent, ActionId, Amount, AnySchema, JsonObject, Line, Part, Tier, Whole
 
 _Id = Annotated[str, Field(min_length=1, max_length=256)]
 _Ids = Annotated[list[_Id], Field(max_length=1_000)]
@@ -47,7 +47,7 @@ class CaseAction(Part):
     action_id: ActionId
     risk_tier: Tier = "low"
     capabilities: list[_Id] = Field(default_factory=list[str], max_length=100)
-    parameters_schema: JsonObject = Field(default_factory=lambda: {"type": "object"})
+    parameters_schema: AnySchema = Field(default_factory=lambda: {"type": "object"})
     cost: Absent[Amount] = None
 
 

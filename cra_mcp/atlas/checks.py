@@ -5,12 +5,14 @@ Source: specs/atlas.md, "Problems".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import cast
 
 from cra_mcp.atlas.assembly import Item, Parts, is_utf8
 from cra_mcp.atlas.case_form import TestFile
+from cra_mcp.atlas.dialects import translate
 from cra_mcp.atlas.executor_form import CommandExecutorPart, HttpExecutorPart, McpExecutorPart
 from cra_mcp.atlas.http_checks import check_http
 from cra_mcp.atlas.json_schema import check_schema
@@ -95,9 +97,9 @@ def _check_published_names(parts: Parts) -> None:
 
 def _check_action(item: Item[ActionPart], parts: Parts) -> None:
     action = item.part
-    check_schema(action.parameters_schema, item.place.below("parameters_schema"), object_root=True)
+    _check_written(item.raw["parameters_schema"], item.place.below("parameters_schema"), object_root=True)
     if action.returns_schema is not None:
-        check_schema(action.returns_schema, item.place.below("returns_schema"))
+        _check_written(item.raw["returns_schema"], item.place.below("returns_schema"))
     check_publication(action, item.place)
     place = item.place.below("executor")
     match action.executor:
@@ -110,6 +112,14 @@ def _check_action(item: Item[ActionPart], parts: Parts) -> None:
             check_http(executor, action, place)
         case _:
             pass
+
+
+def _check_written(schema: object, place: Place, *, object_root: bool = False) -> None:
+    """Check a schema of any dialect; what is wrong with it is reported where it is written."""
+    translation = translate(cast("Mapping[str, object]", schema))
+    found = Place(place.file, "", [])
+    check_schema(translation.schema, found, object_root=object_root)
+    place.problems.extend(replace(each, pointer=place.at + translation.origin(each.pointer)) for each in found.problems)
 
 
 def _check_command(executor: CommandExecutorPart, schema: Mapping[str, object], parts: Parts, place: Place) -> None:
@@ -287,7 +297,9 @@ def check_test(item: Item[TestFile], tried: set[str]) -> None:
             place.below("action_id").add("duplicate_id", f"action_id {action.action_id!r} is taken already")
         tried.add(action.action_id)
         schema = place if "parameters_schema" not in action.model_fields_set else place.below("parameters_schema")
-        check_schema(action.parameters_schema, schema, object_root=True)
+        raw = cast("Sequence[Mapping[str, object]]", item.raw["actions"])[index]
+        written = raw.get("parameters_schema", action.parameters_schema)
+        _check_written(written, schema, object_root=True)
 
 
 def instant_us(text: str | None) -> int:

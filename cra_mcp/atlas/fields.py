@@ -5,8 +5,10 @@ Rule: unknown fields are errors and nothing is coerced; null never stands for "l
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from cra_mcp.atlas.dialects import translate
 
 ATLAS_VERSION = "1.0"
 
@@ -40,6 +42,10 @@ def _not_null(value: object) -> object:
     return value
 
 
+def _of_2020(schema: dict[str, object]) -> dict[str, object]:
+    return dict(translate(schema).schema)
+
+
 Whole = BeforeValidator(_whole)
 Absent = Annotated[T | None, BeforeValidator(_not_null)]
 """A field that may be left out; None says so, and never stands in the file."""
@@ -68,6 +74,9 @@ Constant = Annotated[str, Field(max_length=4_096)] | int | float | bool
 """What a field is sent with; in a text, ``{name}`` is a parameter."""
 
 JsonObject = dict[str, object]
+AnySchema = Annotated[JsonObject, AfterValidator(_of_2020)]
+"""A JSON Schema of any dialect that is known, read as 2020-12."""
+
 Count = Annotated[int, Field(ge=1, le=1_000_000), Whole]
 WindowSeconds = Annotated[int, Field(ge=1, le=31_536_000), Whole]
 Amount = Annotated[float, Field(ge=0, le=1_000_000_000)]

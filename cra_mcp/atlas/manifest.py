@@ -14,6 +14,7 @@ from cra_mcp.atlas.fields import (
     ActionGlob,
     ActionId,
     Address,
+    AnySchema,
     Argument,
     AtlasId,
     Count,
@@ -128,13 +129,15 @@ class ActionPart(Part):
     name: Line
     description: Lines
     parameters_schema: Annotated[
-        JsonObject,
+        AnySchema,
         Field(
-            description="JSON Schema 2020-12 of the parameters; its root has type object.",
+            description="JSON Schema of the parameters, 2020-12 or older; its root has type object.",
             json_schema_extra={"required": ["type"], "properties": {"type": {"const": "object"}}},
         ),
     ]
-    returns_schema: Absent[Annotated[JsonObject, Field(description="JSON Schema 2020-12 of the result.")]] = None
+    returns_schema: Absent[Annotated[AnySchema, Field(description="JSON Schema of the result, 2020-12 or older.")]] = (
+        None
+    )
     risk_tier: Tier = "low"
     idempotent: Annotated[bool, Field(description="Doing it twice is as good as once.")] = False
     requires_confirmation: Annotated[bool, Field(description="A person approves each call.")] = False

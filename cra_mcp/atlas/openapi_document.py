@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import unquote
 
-from cra_mcp.atlas.shape import pointer
+from cra_mcp.atlas.json_pointer import pointer
 from cra_mcp.errors import AtlasInvalidError, Problem
 
 MAX_BYTES = 10_485_760

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import unquote_to_bytes
 
-from cra_mcp.atlas.shape import Place, pointer
+from cra_mcp.atlas.json_pointer import pointer
+from cra_mcp.atlas.shape import Place
 
 MAX_SUBSCHEMAS = 2_000
 MAX_EVALUATIONS = 100_000

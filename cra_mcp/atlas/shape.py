@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from cra_mcp.atlas.fields import ATLAS_VERSION
+from cra_mcp.atlas.json_pointer import pointer
 from cra_mcp.atlas.policy_form import AllowPart, ApprovalPart, BudgetPart, DenyPart, PolicyPart, RateLimitPart
 from cra_mcp.errors import Problem
 
@@ -42,11 +43,6 @@ _POLICY_MODELS: Mapping[object, type[PolicyPart]] = {
     "rate_limit": RateLimitPart,
     "budget": BudgetPart,
 }
-
-
-def pointer(*steps: str | int) -> str:
-    """The RFC 6901 pointer of these steps."""
-    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
 
 
 class Place:

@@ -256,6 +256,51 @@ FOUND = [
         [action("do.read", returns_schema={"type": "array"})],
         [("returns_not_object", "/actions/0/returns_schema")],
     ),
+    (
+        "what hosts are told less of, or otherwise",
+        [],
+        [
+            action(
+                "do.read",
+                parameters_schema={
+                    "type": "object",
+                    "properties": {
+                        "a": {"pattern": r"^\_$"},
+                        "b": {"pattern": r"\p{L}"},
+                        "c": {"not": {"format": "date"}},
+                    },
+                },
+                returns_schema={"type": "object", "properties": {"d": {"multipleOf": 2}}},
+            )
+        ],
+        [
+            ("rewritten_pattern", "/actions/0/parameters_schema/properties/a/pattern"),
+            ("loosened_schema", "/actions/0/parameters_schema/properties/b/pattern"),
+            ("loosened_schema", "/actions/0/parameters_schema/properties/c/not"),
+            ("loosened_schema", "/actions/0/returns_schema/properties/d/multipleOf"),
+        ],
+    ),
+    (
+        "an older dialect",
+        [],
+        [
+            with_schema(
+                **{"$schema": "http://json-schema.org/draft-07/schema#"},
+                properties={"a": {"items": [{"prefixItems": [True], "format": "date"}]}},
+            )
+        ],
+        [
+            ("translated_schema", "/actions/0/parameters_schema"),
+            ("loosened_schema", "/actions/0/parameters_schema/properties/a/items/0/format"),
+            ("ignored_keyword", "/actions/0/parameters_schema/properties/a/items/0/prefixItems"),
+        ],
+    ),
+    (
+        "a name of a property that some hosts refuse",
+        [],
+        [with_schema(properties={"filter[id]": {}, "fil.ter-i_d": {}})],
+        [("rejected_property", "/actions/0/parameters_schema/properties/filter[id]")],
+    ),
     ("results that are objects", [], [action("do.read", returns_schema={"type": "object"})], []),
     (
         "a prompt, whose schema no host gets",

@@ -38,6 +38,7 @@ class _Report:
     problems: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     tests: int = 0
     failures: list[str] = field(default_factory=list[str])
+    notes: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
 
 
 @app.command(
@@ -63,6 +64,8 @@ def validate(
 
 
 def _validate(text: str, *, test: bool) -> _Report:
+    from cra_mcp.analysis.host_lint import lint_schemas  # noqa: PLC0415 - as above
+    from cra_mcp.analysis.subject import load_subject  # noqa: PLC0415 - as above
     from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - pydantic and schemas only where atlases are read
     from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - not for --help
 
@@ -73,6 +76,7 @@ def _validate(text: str, *, test: bool) -> _Report:
         report.problems = [asdict(problem) for problem in error.problems]
         return report
     report.atlas_id, report.version, report.digest = atlas.atlas_id, atlas.version, atlas.digest
+    report.notes = [each.to_dict() for each in lint_schemas(load_subject([(text, atlas_path(text))]))]
     if test:
         from cra_mcp.atlas.cases import run_cases  # noqa: PLC0415 - only where asked for
 
@@ -88,6 +92,8 @@ def _tell(report: _Report) -> None:
         emit(printable(f"{problem['file']}:{problem['pointer']}: {problem['message']}"))
     for line in report.failures:
         emit(printable(line))
+    for note in report.notes:
+        say(printable(f"{note['file']}:{note['pointer']}: note: {note['message']}"))
     if report.problems:
         many = "s" if len(report.problems) != 1 else ""
         complain(

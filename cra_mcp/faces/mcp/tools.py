@@ -6,18 +6,20 @@ which refuses and records it. Source: specs/mcp.md, "Tools".
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
 
+from cra_mcp.atlas.model import Action
+from cra_mcp.atlas.portable import portable, reshaped
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import names
 from cra_mcp.faces.mcp.calls import Calls
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of, text_result
 from cra_mcp.faces.mcp.content import as_text, without_ours
-from cra_mcp.faces.mcp.schemas import portable
 from cra_mcp.gate.call import ExecutionOutcome
 from cra_mcp.policy.model import MICRO, Waiting
 from cra_mcp.resolution.model import Permission
@@ -26,6 +28,7 @@ from cra_mcp.words import count_of
 
 _DESTRUCTIVE = {"high", "critical"}
 _MAX_LISTINGS = 64
+_MAX_SCHEMAS = 4_096
 _REMOTE_EXECUTORS = {"mcp", "http"}
 
 
@@ -36,6 +39,7 @@ class ActionTools:
         self._runtime = runtime
         self._calls = calls
         self._listed: OrderedDict[tuple[int, bool], tuple[tuple[Permission, ...], list[t.Tool]]] = OrderedDict()
+        self._schemas: OrderedDict[int, _Schemas] = OrderedDict()
 
     def listing(self, ctx: RequestContext) -> list[t.Tool]:
         """Tools for every action that could be allowed now, sorted by name."""
@@ -47,7 +51,11 @@ class ActionTools:
         found = self._listed.get(key)
         if found is None:
             tools = sorted(
-                (_tool(each, modern=modern) for each in permissions if each.action.publication.kind == "tool"),
+                (
+                    _tool(each, self._schemas_of(each.action), modern=modern)
+                    for each in permissions
+                    if each.action.publication.kind == "tool"
+                ),
                 key=lambda tool: tool.name,
             )
             found = self._listed[key] = (permissions, tools)
@@ -78,6 +86,14 @@ class ActionTools:
             return outcome
         return self._translate(ctx, params.name, outcome)
 
+    def _schemas_of(self, action: Action) -> "_Schemas":
+        found = self._schemas.get(id(action))
+        if found is None:
+            found = self._schemas[id(action)] = _Schemas.of(action)
+            if len(self._schemas) > _MAX_SCHEMAS:
+                self._schemas.popitem(last=False)
+        return found
+
     def _translate(self, ctx: RequestContext, name: str, outcome: ExecutionOutcome) -> t.CallToolResult:
         fault = outcome.fault
         if fault is not None and fault.code == "unknown_action":
@@ -99,6 +115,27 @@ class ActionTools:
         return found.returns_schema if found is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Schemas:
+    """The schemas of an action as they are listed. ``action`` keeps it alive: its identity is nobody else's."""
+
+    action: Action
+    parameters: Mapping[str, Any]
+    returns: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, action: Action) -> "_Schemas":
+        schema, returns = action.parameters_schema, action.returns_schema
+        parameters = reshaped(schema) if action.publication.exact_schema else portable(schema, "parameters").schema
+        return cls(action, parameters or {}, None if returns is None else portable(returns, "returns").schema)
+
+    def output(self, *, modern: bool) -> dict[str, Any] | None:
+        """Before 2026-07-28 an output must be an object; one other root would hide the whole list."""
+        if self.returns is None or not (modern or self.returns.get("type") == "object"):
+            return None
+        return dict(self.returns)
+
+
 def refusal(error: CRAError) -> t.CallToolResult:
     """A tool result for what kept a call from being taken at all."""
     text = _sentence(error.message) + (f"\nWhat can be done: {_sentence(error.hint)}" if error.hint else "")
@@ -118,19 +155,16 @@ def receipt_meta(outcome: ExecutionOutcome) -> dict[str, Any]:
     return {names.RECEIPT_META: receipt}
 
 
-def _tool(permission: Permission, *, modern: bool) -> t.Tool:
+def _tool(permission: Permission, published: "_Schemas", *, modern: bool) -> t.Tool:
     action = permission.action
     tier = action.risk_tier.value
     executor = action.executor.type if action.executor is not None else ""
-    returns = action.returns_schema
     return t.Tool(
         name=action.published_name,
         title=action.name,
         description=describe(permission),
-        input_schema=dict(action.parameters_schema)
-        if action.publication.exact_schema
-        else portable(action.parameters_schema),
-        output_schema=dict(returns) if returns is not None and _can_be_output(returns, modern=modern) else None,
+        input_schema=dict(published.parameters),
+        output_schema=published.output(modern=modern),
         annotations=t.ToolAnnotations(
             title=action.name,
             read_only_hint=tier == "low" and action.idempotent,
@@ -169,11 +203,6 @@ def _waiting_line(waiting: Waiting) -> str:
     line = what.get(waiting.type, "Limited")
     line += f" if {waiting.expression}" if waiting.expression else " by what its arguments are"
     return _sentence(f"{line}: {waiting.reason}" if waiting.reason else line)
-
-
-def _can_be_output(returns: Mapping[str, object], *, modern: bool) -> bool:
-    """Before 2026-07-28 an output must be an object; one other root would hide the whole list."""
-    return modern or returns.get("type") == "object"
 
 
 def _result(ctx: RequestContext, outcome: ExecutionOutcome, returns: object, meta: dict[str, Any]) -> t.CallToolResult:

@@ -131,6 +131,18 @@ def test_every_problem_of_an_atlas_is_told_with_its_place(place: Place) -> None:
     assert cra("serve", "--atlas", str(place.atlas)).returncode == 1
 
 
+def test_validate_says_what_of_a_schema_hosts_are_told_otherwise(place: Place) -> None:
+    given = {"type": "object", "properties": {"a": {"pattern": "(?i)^a$"}}}
+    actions = [{**MANIFEST["actions"][0], "parameters_schema": given}]
+    (place.atlas / "atlas.json").write_text(json.dumps({**MANIFEST, "actions": actions, "policies": []}))
+    done = cra("atlas", "validate", str(place.atlas))
+    where = f"{place.atlas}/atlas.json:/actions/0/parameters_schema/properties/a/pattern: note: is published as ^[aA]$"
+    assert (done.returncode, done.stdout) == (0, "")
+    assert where in done.stderr
+    notes = json.loads(cra("atlas", "validate", str(place.atlas), "--json").stdout)["atlases"][0]["notes"]
+    assert [each["code"] for each in notes] == ["rewritten_pattern"]
+
+
 def test_a_reader_that_goes_away_is_no_error(place: Place) -> None:
     common = ["--data-dir", str(place.data)]
     cra("resolve", "--atlas", str(place.atlas), "--goal", "g", *common)
