@@ -26,6 +26,27 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "a secret in the definition of an upstream is a load error",
+        "cra_mcp/atlas/checks.py",
+        "    check_upstream_secrets(part, item.place)\n",
+        "",
+        "tests/atlas/test_literal_secrets.py",
+    ),
+    Guard(
+        "what has the form of a key can't be declared public",
+        "cra_mcp/atlas/literal_secrets.py",
+        "if wrong is not None or name in public:\n        return wrong",
+        "if wrong is not None or name in public:\n        return None",
+        "tests/atlas/test_literal_secrets.py",
+    ),
+    Guard(
+        "no file with a key in it is kept for replay",
+        "cra_mcp/atlas/archive.py",
+        "if any(map(has_certain, files.values())):",
+        "if False:",
+        "tests/atlas/test_literal_secrets.py",
+    ),
+    Guard(
         "names that no action has are searched for secrets",
         "cra_mcp/trace/redacting.py",
         "if event_type in _NAMING and not self._known(action_id):",

@@ -20,6 +20,7 @@ from cra_mcp.atlas.overlay_loading import load_overlay_atlas, load_policy_file
 from cra_mcp.atlas.package import MANIFEST, Package
 from cra_mcp.canonical import sha256_hex
 from cra_mcp.errors import AtlasInvalidError
+from cra_mcp.secret_forms import has_certain
 
 FOLDER = ".atlases"
 """Name of the archive in a folder of traces."""
@@ -89,6 +90,9 @@ class AtlasArchive:
                 _write(self._root / DATABASES / sha256_hex(text)[:16], text + b"\n")
 
     def _keep(self, digest: str, files: Mapping[str, bytes]) -> None:
+        if any(map(has_certain, files.values())):
+            _log.warning("an atlas is not kept for replay: one of its files holds what has the form of a secret")
+            return
         self._held = {**self._held, digest: files}
         target, draft = self._root / digest, self._root / f".{uuid4()}"
         try:

@@ -16,6 +16,7 @@ from cra_mcp.atlas.dialects import translate
 from cra_mcp.atlas.executor_form import CommandExecutorPart, HttpExecutorPart, McpExecutorPart
 from cra_mcp.atlas.http_checks import check_http
 from cra_mcp.atlas.json_schema import check_schema
+from cra_mcp.atlas.literal_secrets import check_command_secrets, check_http_secrets, check_upstream_secrets
 from cra_mcp.atlas.manifest import ActionPart, CapabilityPart, ContextPackPart, UpstreamPart
 from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, published_name
 from cra_mcp.atlas.placeholders import is_scalar, placeholders
@@ -108,8 +109,10 @@ def _check_action(item: Item[ActionPart], parts: Parts) -> None:
                 place.below("upstream").add("unknown_upstream", f"no upstream is called {upstream}")
         case CommandExecutorPart() as executor:
             _check_command(executor, action.parameters_schema, parts, place)
+            check_command_secrets(executor, place)
         case HttpExecutorPart() as executor:
             check_http(executor, action, place)
+            check_http_secrets(executor, place)
         case _:
             pass
 
@@ -281,6 +284,7 @@ def _check_upstream(item: Item[UpstreamPart]) -> None:
         if name in item.raw:
             message = f"{name} goes with {'command' if part.command is None else 'url'} only"
             item.place.below(name).add("invalid_value", message)
+    check_upstream_secrets(part, item.place)
 
 
 def check_test(item: Item[TestFile], tried: set[str]) -> None:

@@ -109,6 +109,10 @@ class HttpExecutorPart(Part):
         dict[HeaderName, SecretPart],
         Field(max_length=20, description="Headers or query fields by name, and where their values are kept."),
     ] = {}
+    public: Annotated[
+        list[FieldName],
+        Field(max_length=100, description="Headers and query fields that look like secrets and are none."),
+    ] = []
     result: Absent[
         Annotated[
             str,

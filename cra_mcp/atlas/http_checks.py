@@ -105,19 +105,20 @@ def _check_body(executor: HttpExecutorPart, known: Mapping[str, object], place: 
         place.add("invalid_value", "a body is either json or form")
     for name, value in (body.form or {}).items():
         _check_text(value, known, place.below("form", name))
-    for text, at in _texts(body.json_value, place.below("json")):
+    for text, at in texts(body.json_value, place.below("json")):
         _check_text(text, known, at)
 
 
-def _texts(value: object, place: Place) -> Iterator[tuple[str, Place]]:
+def texts(value: object, place: Place) -> Iterator[tuple[str, Place]]:
+    """The texts in a JSON value, each with its place."""
     if isinstance(value, str):
         yield value, place
     elif isinstance(value, dict):
         for name, member in cast("dict[str, object]", value).items():
-            yield from _texts(member, place.below(name))
+            yield from texts(member, place.below(name))
     elif isinstance(value, list):
         for index, item in enumerate(cast("list[object]", value)):
-            yield from _texts(item, place.below(index))
+            yield from texts(item, place.below(index))
 
 
 def _check_text(value: object, known: Mapping[str, object], place: Place, *, scalar: bool = False) -> None:

@@ -21,6 +21,7 @@ from cra_mcp.atlas.fields import (
     DottedId,
     Durability,
     EnvironmentName,
+    FieldName,
     HeaderName,
     HeaderValue,
     JsonObject,
@@ -168,6 +169,10 @@ class UpstreamPart(Part):
     cwd: Absent[Annotated[Argument, Field(min_length=1)]] = None
     url: Absent[WebAddress] = None
     headers: dict[HeaderName, HeaderValue] = {}
+    public: Annotated[
+        list[FieldName],
+        Field(max_length=100, description="Variables, headers and query fields that look like secrets and are none."),
+    ] = []
 
 
 class RedactionPart(Part):

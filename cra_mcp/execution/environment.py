@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from cra_mcp.errors import ExecutionError
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_REFERENCE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 _INHERITED = frozenset(
     {
@@ -24,7 +24,7 @@ _INHERITED = frozenset(
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
-    """Fill in every ``${NAME}`` and ``${NAME:-default}`` of ``text``.
+    """Fill in every ``${NAME}`` and ``${NAME:-default}`` of ``text``, also written ``${env:NAME}``.
 
     The default stands in for a variable that is unset or empty. Values are taken as they are: a reference inside one
     is not followed. Anything else, a lone ``$`` included, is plain text.

@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 import orjson
 
 from cra_mcp.canonical import lossy
+from cra_mcp.secret_forms import has_secret_name, hides_numbers, secret_name
 from cra_mcp.trace.detect.rules import (
     BUILT_IN,
     CARD,
@@ -18,10 +19,7 @@ from cra_mcp.trace.detect.rules import (
     CARD_MIN_DIGITS,
     EMAIL,
     NAMED,
-    has_secret_name,
-    hides_numbers,
     is_card,
-    secret_name,
 )
 from cra_mcp.trace.detect.scan import UNSEARCHED, Finder, Scanner
 

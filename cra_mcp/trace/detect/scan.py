@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
+from cra_mcp import secret_forms
 from cra_mcp.trace.detect import rules
 from cra_mcp.trace.detect.rules import CARD, EMAIL, ENTROPY, NAMED, PRIVATE_KEY, SECRET
 
@@ -103,12 +104,12 @@ class Scanner:
             if not data[start:end].strip(rules.HEX):
                 continue
             if SECRET in self.detectors:
-                for match in rules.PREFIXED.finditer(text, start, end):
+                for match in secret_forms.PREFIXED.finditer(text, start, end):
                     if not (match.start() > start and text[match.start() - 1].isalnum()):
                         yield Span(*match.span(), SECRET)
             if ENTROPY in self.detectors:
-                for match in _few(rules.ENTROPIC.finditer(text, start, end)):
-                    if rules.is_random(match[0]):
+                for match in _few(secret_forms.ENTROPIC.finditer(text, start, end)):
+                    if secret_forms.is_random(match[0]):
                         yield Span(*match.span(), ENTROPY)
 
 
@@ -146,18 +147,18 @@ def _may_assign(data: bytes, *, in_json: bool) -> bool:
 
 def _named(text: str, data: bytes) -> Iterator[Span]:
     if rules.HINTS.search(data.lower()) is not None:
-        yield from _values_of(rules.ASSIGNED, text)
+        yield from _values_of(secret_forms.ASSIGNED, text)
     if _has_run(data):
-        yield from _values_of(rules.BEARER, text)
+        yield from _values_of(secret_forms.BEARER, text)
     if "@" in text and "://" in text:
-        yield from _values_of(rules.URL_PASSWORD, text)
+        yield from _values_of(secret_forms.URL_PASSWORD, text)
 
 
 def _private_keys(text: str) -> Iterator[Span]:
     """From the first line to the last; to the end of the text where there is no last one."""
     position = 0
-    while begin := rules.PEM_BEGIN.search(text, position):
-        end = rules.PEM_END.search(text, begin.end())
+    while begin := secret_forms.PEM_BEGIN.search(text, position):
+        end = secret_forms.PEM_END.search(text, begin.end())
         position = end.end() if end is not None else len(text)
         yield Span(begin.start(), position, PRIVATE_KEY)
 
