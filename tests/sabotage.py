@@ -751,7 +751,7 @@ GUARDS = (
     Guard(
         "a request whose seal is broken is recorded",
         "cra_mcp/faces/mcp/server.py",
-        "if not opened and ctx.method in _CALLS:",
+        "if not opened and self._is_call(ctx):",
         "if False:",
         "tests/faces/mcp/test_talking_back.py",
     ),
@@ -1146,6 +1146,34 @@ GUARDS = (
         "while await _authenticated(authenticator, scope) == principal:",
         "while True:",
         "tests/faces/http/test_listening.py",
+    ),
+    Guard(
+        "where only the id tells requests apart, the second is refused",
+        "cra_mcp/faces/mcp/request_ids.py",
+        "duplicate=self._alone and wire in self._keys",
+        "duplicate=False",
+        "tests/faces/mcp/test_request_ids.py",
+    ),
+    Guard(
+        "requests of one id have keys of their own",
+        "cra_mcp/faces/mcp/request_ids.py",
+        "RequestKey(next(self._numbers), wire",
+        "RequestKey(1, wire",
+        "tests/faces/http/test_request_ids.py",
+    ),
+    Guard(
+        "a progress token is one request's only, where nothing else tells reports apart",
+        "cra_mcp/faces/mcp/request_ids.py",
+        "if token in self._tokens:",
+        "if False:",
+        "tests/faces/mcp/test_request_ids.py",
+    ),
+    Guard(
+        "a cancellation that could mean several requests cancels none",
+        "cra_mcp/faces/mcp/http/posts.py",
+        "if len(keys) > 1:",
+        "if False:",
+        "tests/faces/http/test_request_ids.py",
     ),
 )
 

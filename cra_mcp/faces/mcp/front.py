@@ -17,13 +17,13 @@ from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.dispatcher import CallOptions, DispatchContext
 from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp.shared.inbound import InboundLadderRejection, classify_inbound_request
-from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import MessageMetadata, SessionMessage
 from mcp.shared.transport_context import TransportContext
 from mcp_types.version import LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
 from cra_mcp.auth.principal import Principal
+from cra_mcp.faces.mcp.dispatcher import KeyedDispatcher
 
 Params = Mapping[str, Any] | None
 
@@ -71,9 +71,7 @@ async def serve(
     principal: Principal,
 ) -> None:
     """Serve one connection of ``principal`` until its input ends. Calls under way are then cancelled."""
-    dispatcher: JSONRPCDispatcher[TransportContext] = JSONRPCDispatcher(
-        read, write, inline_methods=frozenset({"initialize"})
-    )
+    dispatcher = KeyedDispatcher(read, write)
     connection = Connection.for_loop(dispatcher)
     handshake = ServerRunner(server, connection, principal, init_options=server.create_initialization_options())
     outbound = NotifyOnlyOutbound(dispatcher)

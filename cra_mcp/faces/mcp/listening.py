@@ -24,6 +24,7 @@ from mcp.shared.subscriptions import (
 
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of
 from cra_mcp.faces.mcp.news import CATALOGUE, News, Post
+from cra_mcp.faces.mcp.request_ids import wire_id
 from cra_mcp.faces.mcp.sessions import bound_to
 from cra_mcp.faces.mcp.watchable import MAX_WATCHED, Watchable
 
@@ -108,12 +109,12 @@ class Listening:
     async def _serve(
         self,
         ctx: RequestContext,
-        subscription_id: t.RequestId,
+        request_id: t.RequestId,
         post: Post,
         asked: t.SubscriptionFilter,
         topics: dict[str, str],
     ) -> t.SubscriptionsListenResult:
-        meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: subscription_id}
+        meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: wire_id(request_id)}
         honoured = t.SubscriptionFilter(
             tools_list_changed=asked.tools_list_changed or None,
             prompts_list_changed=asked.prompts_list_changed or None,
@@ -128,11 +129,11 @@ class Listening:
             t.SubscriptionsAcknowledgedNotification(
                 params=t.SubscriptionsAcknowledgedNotificationParams(notifications=honoured, _meta=meta)
             ),
-            related_request_id=subscription_id,
+            related_request_id=request_id,
         )
         async for item in post:
             event = _LISTS.get(item) or ResourceUpdated(uri=item)
-            await ctx.session.send_notification(event_to_notification(event, meta), related_request_id=subscription_id)
+            await ctx.session.send_notification(event_to_notification(event, meta), related_request_id=request_id)
         return t.SubscriptionsListenResult(_meta=meta)
 
 

@@ -132,6 +132,12 @@ class PublishedResources:
                     return t.ReadResourceResult(contents=found, _meta=receipt_meta(outcome))
         return None
 
+    def has(self, uri: str) -> bool:
+        """Whether reading this is a call, which policy decides."""
+        return any(
+            self._match(action, uri) is not None for atlas in self._runtime.atlases() for action in atlas.actions
+        )
+
     def _match(self, action: Action, uri: str) -> dict[str, str] | None:
         if action.publication.kind != "resource":
             return None

@@ -31,10 +31,12 @@ from cra_mcp.faces.mcp.control import ControlTools, Which
 from cra_mcp.faces.mcp.listening import Listening
 from cra_mcp.faces.mcp.news import News
 from cra_mcp.faces.mcp.published import REFUSED, PublishedPrompts, PublishedResources
+from cra_mcp.faces.mcp.request_ids import DUPLICATE, is_duplicate
 from cra_mcp.faces.mcp.resources import Resources, completion
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.faces.mcp.subscriptions import Subscriptions
 from cra_mcp.faces.mcp.tools import ActionTools
+from cra_mcp.faces.mcp.tracing import name_request
 from cra_mcp.faces.mcp.watchable import Watchable
 from cra_mcp.runtime import Runtime
 from cra_mcp.runtime.watching import Change
@@ -132,6 +134,7 @@ class GovernedServer(Server[Principal]):
         self.add_request_handler("logging/setLevel", t.SetLevelRequestParams, set_level)
         ttl = float(runtime.config.approval_ttl_s)
         self._seal = RequestStateBoundary(RequestStateSecurity.ephemeral(ttl=ttl), default_audience=self.name)
+        self.middleware.append(self._refuse_duplicate)
         self.middleware.append(self._unsealed)
         self.middleware.append(self._record_rejected)
         self.middleware.insert(0, _keep_text_in)
@@ -218,6 +221,20 @@ class GovernedServer(Server[Principal]):
             return t.CompleteResult(completion=completion(values, params.argument.value))
         return t.CompleteResult(completion=self._resources.complete(ctx, params))
 
+    async def _refuse_duplicate(self, ctx: RequestContext, call_next: Next) -> Any:
+        """A request that nothing tells from another one under way is not carried out; a call leaves an event."""
+        name_request(ctx.request_id)
+        if not is_duplicate(ctx.request_id):
+            return await call_next(ctx)
+        if self._is_call(ctx):
+            self._record_error(ctx, DUPLICATE, f"a {ctx.method} had the id of a request that is under way")
+        hint = "give each request an id of its own, and send this one again"
+        raise MCPError(
+            code=t.INVALID_REQUEST,
+            message="this connection has a request with this id under way",
+            data={"error": DUPLICATE, "hint": hint},
+        )
+
     async def _unsealed(self, ctx: RequestContext, call_next: Next) -> Any:
         """Open the sealed state of a repeated request; a call whose seal is broken leaves an event."""
         opened = False
@@ -230,7 +247,7 @@ class GovernedServer(Server[Principal]):
         try:
             return await self._seal(ctx, within)
         except MCPError:
-            if not opened and ctx.method in _CALLS:
+            if not opened and self._is_call(ctx):
                 self._record_error(ctx, "invalid_request", f"the requestState of {ctx.method} is not one of ours")
             raise
 
@@ -239,7 +256,7 @@ class GovernedServer(Server[Principal]):
         try:
             return await call_next(ctx)
         except ValidationError:
-            if ctx.method in _CALLS:
+            if self._is_call(ctx):
                 self._record_error(ctx, "invalid_request", f"the parameters of {ctx.method} do not fit the protocol")
             raise
         except MCPError:
@@ -248,6 +265,12 @@ class GovernedServer(Server[Principal]):
             _log.exception("handler failed", extra={"method": ctx.method})
             self._record_error(ctx, "internal_error", f"handler of {ctx.method} failed ({type(error).__name__})")
             raise MCPError(code=t.INTERNAL_ERROR, message="Internal server error") from error
+
+    def _is_call(self, ctx: RequestContext) -> bool:
+        uri = (ctx.params or {}).get("uri")
+        return ctx.method in _CALLS or (
+            ctx.method == "resources/read" and isinstance(uri, str) and self._published.has(uri)
+        )
 
     def _record_error(self, ctx: RequestContext, code: str, message: str) -> None:
         try:

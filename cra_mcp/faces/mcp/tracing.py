@@ -6,8 +6,10 @@ this is a no-op, but the trace id that a caller sent is still kept. Source: spec
 
 from collections.abc import Mapping
 
+from mcp_types import RequestId
 from opentelemetry import trace
 
+from cra_mcp.faces.mcp.request_ids import RequestKey
 from cra_mcp.gate.call import ExecutionOutcome
 
 
@@ -17,6 +19,12 @@ def span_ids() -> Mapping[str, str] | None:
     if not context.is_valid:
         return None
     return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
+
+
+def name_request(request_id: RequestId | None) -> None:
+    """Give the span the id that the client gave its request, not our key for it."""
+    if isinstance(request_id, RequestKey):
+        trace.get_current_span().set_attribute("jsonrpc.request.id", str(request_id.wire))
 
 
 def describe(outcome: ExecutionOutcome) -> None:

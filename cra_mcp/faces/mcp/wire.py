@@ -158,7 +158,7 @@ class LineReader:
     async def _reject(self, request_id: str | int | None, code: int, message: str) -> None:
         reply = {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
         with suppress(anyio.ClosedResourceError):
-            await self._writer.send_bytes(orjson.dumps(reply))
+            await self._writer.send_bytes(json.dumps(reply, separators=(",", ":")).encode())
 
     async def _reject_long(self) -> None:
         await self._reject(None, t.INVALID_REQUEST, f"a message may have {self._max} bytes at most")

@@ -11,8 +11,6 @@ from types import TracebackType
 from typing import Final, Self
 
 import anyio
-import mcp_types as t
-import orjson
 from mcp.server.streamable_http import check_accept_headers
 from mcp.shared._context_streams import ContextSendStream, create_context_streams
 from mcp.shared.message import ServerMessageMetadata, SessionMessage
@@ -24,6 +22,7 @@ from cra_mcp.auth.principal import Principal
 from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE
 from cra_mcp.faces.mcp.front import serve
 from cra_mcp.faces.mcp.http.answers import Refusal, RefusedError
+from cra_mcp.faces.mcp.http.messages import posted
 from cra_mcp.faces.mcp.http.sessions import CONNECTION_SCOPE, HttpSessions, Owner
 from cra_mcp.faces.mcp.server import GovernedServer
 from cra_mcp.faces.mcp.sessions import bound_to
@@ -36,11 +35,7 @@ _HEADERS: Final = [
     (b"x-accel-buffering", b"no"),
 ]
 _NOT_ACCEPTABLE: Final = Refusal(406, "not_acceptable", "the answer is a stream of events", "accept text/event-stream")
-_WRONG_TYPE: Final = Refusal(415, "wrong_content_type", "a message is JSON", "send application/json")
 _NO_STREAM: Final = Refusal(404, "unknown_session", "there is no such session here", "open a stream at /sse")
-_NOT_A_MESSAGE: Final = Refusal(
-    400, "not_a_message", "the body is not one JSON-RPC 2.0 message of plain JSON", "send one message a request"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +88,11 @@ class SseTransport:
             RefusedError: it can't be taken.
         """
         request = Request(scope, receive)
-        if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-            raise RefusedError(_WRONG_TYPE)
+        message = await posted(request)
         connection = request.query_params.get("session_id", "")
         stream = self._streams.get(connection)
         if stream is None or stream.owner != bound_to(scope[PRINCIPAL_SCOPE]):
             raise RefusedError(_NO_STREAM)
-        message = _message(await request.body())
         scope[CONNECTION_SCOPE] = connection
         metadata = ServerMessageMetadata(request_context=request)
         try:
@@ -148,14 +141,3 @@ async def _watch(receive: Receive, scope: anyio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()
-
-
-def _message(body: bytes) -> t.JSONRPCMessage:
-    try:
-        message = t.jsonrpc_message_adapter.validate_json(body, by_name=False)
-        # A request whose id has a wrong type reads as a notification, which nobody would ever answer.
-        if isinstance(message, t.JSONRPCNotification) and b'"id"' in body and "id" in orjson.loads(body):
-            raise RefusedError(_NOT_A_MESSAGE)
-    except ValueError:
-        raise RefusedError(_NOT_A_MESSAGE) from None
-    return message

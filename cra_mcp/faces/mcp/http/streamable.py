@@ -5,15 +5,16 @@ Source: MCP specification 2025-11-25 and 2026-07-28, "Streamable HTTP".
 """
 
 from http import HTTPStatus
+from uuid import uuid4
 
 from mcp.server.auth.middleware.bearer_auth import AuthorizationContext
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import Message, Receive, Scope, Send
 
-from cra_mcp.faces.mcp.http.answers import RefusedError
 from cra_mcp.faces.mcp.http.identity import owner_of
 from cra_mcp.faces.mcp.http.options import Limits
+from cra_mcp.faces.mcp.http.posts import PostedSession
 from cra_mcp.faces.mcp.http.sessions import CONNECTION_SCOPE, HttpSessions
 from cra_mcp.faces.mcp.server import GovernedServer
 
@@ -66,14 +67,12 @@ class StreamableHttp(StreamableHTTPSessionManager):
         return ended_first
 
     def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
-        transport = super()._admit_session(requestor)
-        if transport is not None and transport.mcp_session_id is not None and requestor is not None:
-            try:
-                self._sessions.open(transport.mcp_session_id, owner_of(requestor))
-            except RefusedError:
-                self._server_instances.pop(transport.mcp_session_id, None)
-                self._session_owners.pop(transport.mcp_session_id, None)
-                raise
+        session_id = uuid4().hex
+        if requestor is not None:
+            self._sessions.open(session_id, owner_of(requestor))
+            self._session_owners[session_id] = requestor
+        transport = PostedSession(session_id, idle_timeout=self.session_idle_timeout)
+        self._server_instances[session_id] = transport
         return transport
 
     async def _discard_session(self, session_id: str, transport: StreamableHTTPServerTransport) -> None:
