@@ -63,6 +63,9 @@ class CRARuntime(Runtime):
     """
 
     def __init__(self, config: RuntimeConfig | None = None, *, backends: Mapping[str, Backend] | None = None) -> None:
+        if config is not None and not isinstance(config, RuntimeConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+            message = f"config must be a RuntimeConfig, not {type(config).__name__}"
+            raise SettingsError(message, hint='CRARuntime(RuntimeConfig(store="memory"))')
         config = config or RuntimeConfig()
         stored = open_store(config)
         self.checkpointer = open_checkpointer(config, stored)

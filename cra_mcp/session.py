@@ -52,6 +52,14 @@ class Session:
     active_calls: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
+    @property
+    def id(self) -> str:
+        """The same as ``session_id``."""
+        return self.session_id
+
+    def __repr__(self) -> str:
+        return f"Session(session_id={self.session_id!r}, agent_id={self.agent_id!r}, status={self.status!r})"
+
     def keep(self, resolution: Resolution) -> None:
         """Make ``resolution`` the current one; the oldest beyond a bound are forgotten (and so answer as unknown)."""
         self.resolution = resolution

@@ -4,8 +4,8 @@ Rule: the environment is read here and nowhere else below the faces. Names begin
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, fields
 from pathlib import Path
 from typing import Literal, cast
 
@@ -91,6 +91,9 @@ class RuntimeConfig:
         debug_log: file, mode 0600, for what logs leave out because it can hold secrets; None: it is written nowhere.
         clock_ns: wall clock, nanoseconds since the epoch.
         new_id: source of identifiers.
+        storage: another name of ``store``, when a configuration is made.
+
+    Paths may be given as texts, and lists for tuples.
     """
 
     data_dir: Path | None = None
@@ -133,13 +136,21 @@ class RuntimeConfig:
     debug_log: Path | None = None
     clock_ns: Callable[[], int] = time.time_ns
     new_id: Callable[[], str] = new_uuid7
+    storage: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
-        """Refuse values that can't work.
+    def __post_init__(self, storage: str | None) -> None:
+        """Take paths that are given as texts, and refuse values that can't work.
 
         Raises:
             SettingsError: the first of them, by name.
         """
+        if storage is not None:
+            _require(self.store in {"file", storage}, "storage", "is another name of store: give one of them")
+            object.__setattr__(self, "store", storage)
+        for each in fields(self):
+            value: object = getattr(self, each.name)
+            if each.name in _VARIABLES and (value is not None or each.default is not None):
+                object.__setattr__(self, each.name, _typed(each.name, value, _VARIABLES[each.name]))
         known = self.store in _STORES or (self.store.startswith(SQLITE) and self.store != SQLITE)
         _require(known, "store", f"must be one of {', '.join(_STORES)}, {SQLITE}PATH")
         for name in ("recording", "result_recording"):
@@ -272,6 +283,35 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "timestamp_ca": Path,
     "debug_log": Path,
 }
+
+
+def _typed(name: str, value: object, read: type) -> object:
+    """A setting in the type it is kept in.
+
+    Raises:
+        SettingsError: it has another, from which it can't be told what was meant.
+    """
+    if read in {List, Paths}:
+        _require(isinstance(value, list | tuple), name, f"must be a list of {_MEANT[read]}, not {_kind(value)}")
+        items = cast("Sequence[object]", value)
+        return tuple(_typed(name, item, Path if read is Paths else str) for item in items)
+    if read is Path and isinstance(value, str):
+        return Path(value)
+    good = isinstance(value, _TAKEN[read]) and (read is Flag or not isinstance(value, bool))
+    _require(good, name, f"must be {_MEANT[read]}, not {_kind(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+_TAKEN: Mapping[type, tuple[type, ...]] = {
+    int: (int,), float: (int, float), str: (str,), Path: (Path,), Flag: (bool, int),
+}  # fmt: skip
+_MEANT: Mapping[type, str] = {
+    int: "a whole number", float: "a number", str: "a text", Path: "a path", Flag: "true or false", List: "texts", Paths: "paths",
+}  # fmt: skip
 
 
 def _require(ok: bool, name: str, message: str) -> None:

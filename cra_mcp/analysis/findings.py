@@ -20,6 +20,7 @@ CODES: Final[dict[str, Level]] = {
     "constant_condition": "warning",
     "useless_allow": "warning",
     "unmatched_glob": "warning",
+    "undeclared_action": "warning",
     "uncovered_risk": "warning",
     "long_name": "warning",
     "rejected_property": "warning",

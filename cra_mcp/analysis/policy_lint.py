@@ -6,7 +6,7 @@ Source: specs/policy.md, "Linting".
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from cra_mcp.analysis.findings import Finding, found
 from cra_mcp.analysis.subject import Source, Subject, Written
@@ -50,7 +50,16 @@ def lint_policies(subject: Subject) -> Iterator[Finding]:
                 message = "what no policy names is allowed here anyway: leave it out, or set default_effect to deny"
                 yield found("useless_allow", where, "", message)
         yield from _duplicates(source)
+        yield from _capabilities(source)
     yield from _uncovered(subject)
+
+
+def _capabilities(source: Source) -> Iterator[Finding]:
+    for where in source.capabilities:
+        for at, glob in enumerate(cast("Sequence[str]", where.raw.get("actions", ()))):
+            matches = compile_glob(glob)
+            if not any(matches(action_id) for action_id in source.actions):
+                yield found("undeclared_action", where, f"/actions/{at}", f"{glob} names no action of this atlas")
 
 
 # --- one policy --------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ class Source:
         policies: in file order; those that an action implies are not written anywhere.
         actions: by id.
         upstreams: by name.
+        capabilities: in file order.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source:
     policies: tuple[tuple[Policy, Written | None], ...]
     actions: Mapping[str, Written]
     upstreams: tuple[Written, ...] = ()
+    capabilities: tuple[Written, ...] = ()
 
     @property
     def default_effect(self) -> str:
@@ -120,6 +122,7 @@ def _atlas(name: str, path: Path) -> Source:
         tuple(zip(atlas.policies, [*places, *[None] * implied], strict=True)),
         {item.part.action_id: written(item.place.file, item.place.at, item.raw) for item in parts.actions},
         tuple(written(item.place.file, item.place.at, item.raw) for item in parts.upstreams.values()),
+        tuple(written(item.place.file, item.place.at, item.raw) for item in parts.capabilities),
     )
 
 

@@ -62,6 +62,9 @@ class Approval:
     comment: str | None = None
     """What whoever decided had to say."""
 
+    def __repr__(self) -> str:
+        return f"Approval(approval_id={self.approval_id!r}, action_id={self.action_id!r}, status={self.status!r})"
+
     @property
     def grade(self) -> Grade | None:
         """Worth of the evidence, once decided."""

@@ -183,6 +183,9 @@ class Action:
     capabilities: frozenset[str] = frozenset()
     publication: Publication = Publication()
 
+    def __repr__(self) -> str:
+        return f"Action(action_id={self.action_id!r}, risk_tier={self.risk_tier.value!r})"
+
     @property
     def facts(self) -> ActionFacts:
         """What the policy engine knows of it."""
@@ -220,7 +223,7 @@ class ContextBlock:
     name: str
     source: str
     content_type: str
-    content: str
+    content: str = field(repr=False)
     priority: int
     token_estimate: int
     keywords: tuple[str, ...] = ()
@@ -285,3 +288,6 @@ class Atlas:
     overlay: bool = False
     shadow_set: PolicySet | None = None
     detectors: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Atlas(atlas_id={self.atlas_id!r}, version={self.version!r}, actions={len(self.actions)})"

@@ -174,8 +174,8 @@ class AtlasInfo:
     atlas_id: str
     version: str
     name: str
-    description: str
-    digest: str
+    description: str = field(repr=False)
+    digest: str = field(repr=False)
     actions: int
     policies: int
 

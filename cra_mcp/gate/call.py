@@ -95,6 +95,13 @@ class ExecutionOutcome:
     approval: Approval | None = None
     question: Question | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        code = f", code={self.fault.code!r}" if self.fault is not None else ""
+        return (
+            f"ExecutionOutcome(status={self.status!r}, action_id={self.action_id!r}{code}, "
+            f"execution_id={self.execution_id!r})"
+        )
+
     @property
     def value(self) -> object:
         """The JSON value the action returned; None if it returned content only or did not succeed."""

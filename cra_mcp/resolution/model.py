@@ -22,6 +22,13 @@ class Query(NamedTuple):
     atlas_ids: tuple[str, ...] = ()
 
 
+class ResolutionDecision(NamedTuple):
+    """The decision of a resolution: CARP's ``decision``. ``reason`` is empty where there is none."""
+
+    type: DecisionType
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Permission:
     """An action of a resolution and what policy says of it before its arguments are known."""
@@ -29,6 +36,24 @@ class Permission:
     atlas: Atlas
     action: Action
     decision: Decision
+
+    @property
+    def action_id(self) -> str:
+        """The action's id."""
+        return self.action.action_id
+
+    @property
+    def name(self) -> str:
+        """The action's name, for people."""
+        return self.action.name
+
+    @property
+    def reason(self) -> str:
+        """Why policy denies it, or asks for approval; empty where it gives no reason."""
+        return self.decision.reason
+
+    def __repr__(self) -> str:
+        return f"Permission(action_id={self.action_id!r}, effect={self.decision.effect!r})"
 
     def to_dict(self) -> dict[str, object]:
         """The CARP ``allowed_actions`` entry."""
@@ -102,6 +127,11 @@ class Resolution(NamedTuple):
         return self.answer.context_blocks
 
     @property
+    def decision(self) -> "ResolutionDecision":
+        """The decision on all that was considered, and why."""
+        return ResolutionDecision(self.outcome.decision_type, self.outcome.reason)
+
+    @property
     def decision_type(self) -> DecisionType:
         """``allow``, ``partial``, ``requires_approval`` or ``deny``."""
         return self.outcome.decision_type
@@ -115,6 +145,13 @@ class Resolution(NamedTuple):
     def denied_actions(self) -> tuple[Permission, ...]:
         """What may not be called and may be told of."""
         return self.outcome.denied
+
+    def __repr__(self) -> str:
+        return (
+            f"Resolution(resolution_id={self.resolution_id!r}, decision={self.decision_type!r}, "
+            f"allowed={len(self.allowed_actions)}, denied={len(self.denied_actions)}, "
+            f"context_blocks={len(self.context_blocks)})"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """The CARP resolution message (specs/schemas/carp-resolution.schema.json)."""

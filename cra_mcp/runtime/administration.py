@@ -8,9 +8,13 @@ from pathlib import Path
 from cra_mcp.atlas.model import Atlas
 from cra_mcp.atlas.overlay import Overlay
 from cra_mcp.atlas.registry import AtlasInfo, info_of
+from cra_mcp.runtime import arguments
 from cra_mcp.runtime.atlases import LoadedAtlases
 from cra_mcp.runtime.freezing import KillSwitch
 from cra_mcp.state.freezes import Freeze, Kind
+
+_OF_TEXT = "load_atlas_from_json takes the text of an atlas"
+_OF_FILE = "write it to a file and pass where it is"
 
 
 class Administration:
@@ -28,12 +32,13 @@ class Administration:
         Raises:
             AtlasInvalidError: with every problem found.
             AtlasConflictError: something loaded already has one of its names.
+            RequestError: ``invalid_request``: an argument has the wrong type.
         """
-        return info_of(self._atlases.load(Path(path)))
+        return info_of(self._atlases.load(arguments.path("path", path, _OF_TEXT)))
 
     def load_atlas_from_json(self, text: str | bytes) -> AtlasInfo:
         """Load an atlas of one JSON text. Raises as ``load_atlas``."""
-        return info_of(self._atlases.load_text(text))
+        return info_of(self._atlases.load_text(arguments.document("text", text)))
 
     def load_policy_file(self, path: str | Path) -> None:
         """Have the policies of a file (JSON, or YAML 1.2) govern every action of every atlas. They only tighten.
@@ -42,11 +47,11 @@ class Administration:
             AtlasInvalidError: with every problem found, one that only shows beside a loaded atlas included.
             AtlasConflictError: an overlay of its name is loaded.
         """
-        self._atlases.load_policy_file(Path(path))
+        self._atlases.load_policy_file(arguments.path("path", path, _OF_FILE))
 
     def load_overlay(self, path: str | Path) -> None:
         """Have the policies of an overlay atlas govern every action of every other. Raises as ``load_policy_file``."""
-        self._atlases.load_overlay(Path(path))
+        self._atlases.load_overlay(arguments.path("path", path, _OF_FILE))
 
     def replace_overlay(self, overlay_id: str, path: str | Path) -> Overlay:
         """Load a policy file or an overlay atlas again, in the place of the loaded one; all of it, or nothing changes.

@@ -46,6 +46,11 @@ class LoadedAtlases:
         """What is in force now."""
         return self._gate.catalogue
 
+    @property
+    def archive(self) -> AtlasArchive | None:
+        """What is kept for replay; None where nothing is."""
+        return self._archive
+
     def use(self) -> Catalogue:
         """What is in force now, for a session that is about to name it: what is kept of it for replay stays."""
         catalogue = self.catalogue

@@ -6,6 +6,7 @@ Rule: nothing here adds to a trace. Source: specs/trace.md; specs/carp.md, "Appr
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval, Channel
 from cra_mcp.errors import TraceError
+from cra_mcp.runtime import arguments
 from cra_mcp.runtime.owners import Owner, Owners
 from cra_mcp.trace.event import Event, Verification, parse, verify
 from cra_mcp.trace.store import Recovery, TraceInfo, TraceStore
@@ -28,7 +29,9 @@ class Records:
             UnknownTraceError: no such trace.
             TraceError: ``malformed_event``; ``verify_chain`` says where.
         """
-        return [parse(line) for line in self._store.read(session_id, after=after, limit=limit)]
+        return [
+            parse(line) for line in self._store.read(arguments.text("session_id", session_id), after=after, limit=limit)
+        ]
 
     def read_trace(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
         """The stored lines themselves: the bytes that were hashed.
@@ -36,7 +39,7 @@ class Records:
         Raises:
             UnknownTraceError: no such trace.
         """
-        return self._store.read(session_id, after=after, limit=limit)
+        return self._store.read(arguments.text("session_id", session_id), after=after, limit=limit)
 
     def newest_sequence(self, session_id: str) -> int | None:
         """Sequence of the newest event of a session; None if its chain can't be read."""
@@ -52,7 +55,7 @@ class Records:
         Raises:
             UnknownTraceError: no such trace.
         """
-        lines = self._store.read(session_id)
+        lines = self._store.read(arguments.text("session_id", session_id))
         return verify(lines, session_id=session_id, tail=self._store.unfinished(session_id))
 
     def list_traces(self) -> list[TraceInfo]:
@@ -84,7 +87,7 @@ class Records:
         Raises:
             ApprovalError: ``unknown_approval``.
         """
-        return self._ledger.get(approval_id)
+        return self._ledger.get(arguments.text("approval_id", approval_id))
 
     def settle_approval(
         self,
@@ -100,7 +103,9 @@ class Records:
         Raises:
             ApprovalError: ``unknown_approval``, ``approval_settled`` or ``approval_expired``.
         """
-        return self._ledger.settle(approval_id, granted=granted, by=by, channel=channel, comment=comment)
+        return self._ledger.settle(
+            arguments.text("approval_id", approval_id), granted=granted, by=by, channel=channel, comment=comment
+        )
 
     def withdraw_approval(self, approval_id: str, *, by: str, channel: Channel = "library") -> bool:
         """Take back a granted approval that was not used; it is a rejected one then. False if there was none."""

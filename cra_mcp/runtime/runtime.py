@@ -5,13 +5,15 @@ asynchronous, ``execute_blocking`` is the same for programs without an event loo
 Source: specs/carp.md.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Asker
 from cra_mcp.atlas.archive import AtlasArchive
-from cra_mcp.atlas.model import Action, ContextBlock
+from cra_mcp.atlas.model import Action, Atlas, ContextBlock
+from cra_mcp.atlas.registry import AtlasInfo
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import require
 from cra_mcp.canonical import sha256_hex
@@ -20,6 +22,7 @@ from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.ranking import Choice, rank, within
 from cra_mcp.resolution.model import Permission, Query, Resolution
+from cra_mcp.runtime import arguments
 from cra_mcp.runtime.administration import Administration
 from cra_mcp.runtime.atlases import LoadedAtlases
 from cra_mcp.runtime.blocking import BlockingLoop
@@ -34,6 +37,7 @@ from cra_mcp.runtime.watching import Change, Watcher
 from cra_mcp.session import EndReason, Session
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.checkpointing import CheckpointCounts
+from cra_mcp.trace.event import Event
 from cra_mcp.trace.store import TraceStore
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from cra_mcp.gate.call import Client, Progress
     from cra_mcp.gate.explaining import CallExplanation
     from cra_mcp.messages import CarpRequest
+    from cra_mcp.replay.again import Replayed
 
 
 class Runtime(Administration, Records):
@@ -119,13 +124,13 @@ class Runtime(Administration, Records):
             goal=goal,
             parent=self._sessions.running(parent_session_id) if parent_session_id is not None else None,
             risk_tier=risk_tier_of(risk_tier),
-            context=context or {},
+            context=arguments.mapping("context", context or {}),
             principal=principal,
         )
 
     def get_session(self, session_id: str) -> Session | None:
         """A session of this runtime, ended ones included; None if there is none with this id."""
-        return self._sessions.get(session_id)
+        return self._sessions.get(arguments.text("session_id", session_id))
 
     def end_session(self, session_id: str, *, reason: EndReason = "completed") -> None:
         """End a session: no call is taken any more; those under way are the last in its chain. Safe to repeat.
@@ -171,7 +176,7 @@ class Runtime(Administration, Records):
             session, message = admit(self._sessions, session_id, request, "resolve", self.config.clock_ns())
             return self._resolving.resolve(session, query_of(message), facts_of(session, message), message.request_id)
         session = self._sessions.running(session_id)
-        text = session.goal if goal is None else goal
+        text = session.goal if goal is None else arguments.text("goal", goal)
         query = Query(text, tuple(context_hints), tuple(required_capabilities), tuple(atlas_ids))
         return self._resolving.resolve(session, query, session.facts, self.config.new_id())
 
@@ -267,6 +272,7 @@ class Runtime(Administration, Records):
             TraceUnavailableError: the call could not even be recorded.
         """
         session = self._sessions.running(session_id)
+        arguments.text("action_id", action_id)
         resolution = self._resolving.held(session, resolution_id)
         return await self._calls.execute(
             Call(
@@ -340,6 +346,29 @@ class Runtime(Administration, Records):
         It is called on the thread of the call, and must not wait.
         """
         return self._calls.observers.add(observer)
+
+    def replay(
+        self, trace: "str | Iterable[Event | bytes]", atlas: "Atlas | AtlasInfo | str | Path | None" = None
+    ) -> "Replayed":
+        """Make every resolution and decision of a trace again, and compare.
+
+        Args:
+            trace: a session id, or the events (``get_trace``) or stored lines (``read_trace``) of one.
+            atlas: what it was decided by, or the path of that; None: it is loaded, or was kept. Atlases are told by their digest.
+
+        Raises:
+            TraceError: the chain is broken (with the code of that), ``atlas_missing``, or ``not_replayable``.
+            AtlasInvalidError: ``atlas`` can't be loaded.
+        """
+        from cra_mcp.runtime.replaying import AtHand, lines_of, replay_lines  # noqa: PLC0415 - not on the way of a call
+
+        given = [atlas] if isinstance(atlas, Atlas) else []
+        if isinstance(atlas, str | Path):
+            from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - pydantic only where atlases are read
+
+            given = [load_atlas(Path(atlas))]
+        lines = self.read_trace(trace) if isinstance(trace, str) else lines_of(trace)
+        return replay_lines(lines, AtHand(given, self._atlases.catalogue, self._atlases.archive))
 
     # --- what faces and agents add to a trace ------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from cra_mcp.auth.principal import Principal
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import CRAError, RequestError, TraceError, TraceUnavailableError
 from cra_mcp.policy.model import Facts, RiskTier
+from cra_mcp.runtime import arguments
 from cra_mcp.runtime.owners import LOCAL_SUBJECT
 from cra_mcp.runtime.watching import Watchers
 from cra_mcp.session import EndReason, Session
@@ -60,9 +61,9 @@ class Sessions:
             RequestError: ``invalid_request``.
             TraceUnavailableError: the chain can't be begun, or the parent's can't be written.
         """
-        if not 1 <= len(agent_id) <= _MAX_AGENT_ID:
+        if not 1 <= len(arguments.text("agent_id", agent_id)) <= _MAX_AGENT_ID:
             raise RequestError("invalid_request", "agent_id must have 1 to 256 characters")
-        check_goal(goal)
+        check_goal(arguments.text("goal", goal))
         session_id = self._config.new_id()
         session = Session(
             session_id=session_id,
@@ -108,7 +109,7 @@ class Sessions:
         Raises:
             RequestError: ``unknown_session``.
         """
-        session = self._sessions.get(session_id)
+        session = self._sessions.get(arguments.text("session_id", session_id))
         if session is None:
             raise RequestError(
                 "unknown_session", "there is no such session here", hint="start one with create_session()"

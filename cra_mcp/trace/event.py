@@ -74,6 +74,9 @@ class Event:
     event_hash: str
     previous_event_hash: str
 
+    def __repr__(self) -> str:
+        return f"Event(sequence={self.sequence}, event_type={self.event_type!r}, session_id={self.session_id!r})"
+
     def to_dict(self) -> dict[str, object]:
         """The event as a JSON object."""
         return {name: getattr(self, name) for name in Event.__slots__}

@@ -335,7 +335,7 @@ def test_an_allow_where_all_is_allowed_is_found_and_one_where_it_is_not_is_not(t
 
 def test_every_code_is_triggered_by_some_test():
     triggered = {code for _, _, _, expected in FOUND for code, _ in expected}
-    assert triggered | {"useless_allow"} == set(CODES)
+    assert triggered | {"useless_allow", "undeclared_action"} == set(CODES)
 
 
 def test_the_operators_file_is_looked_at_with_the_atlases_it_governs(tmp_path):
@@ -438,3 +438,12 @@ def test_the_command_counts_from_the_level_on_and_says_where(tmp_path):
     assert (told["ok"], [each["code"] for each in told["findings"]]) == (False, ["loosened_schema", "unmatched_glob"])
     assert cra("policy", "lint", "customer-support").returncode == 0
     assert cra("policy", "lint", tmp_path / "absent").returncode == 3
+
+
+def test_a_capability_may_name_what_is_declared_elsewhere(tmp_path):
+    capabilities = [{"capability_id": "all", "name": "a", "actions": ["do.read", "do.*", "do.list", "pay.*"]}]
+    found = lint(tmp_path, capabilities=capabilities)
+    assert [(each.code, each.pointer, each.level) for each in found] == [
+        ("undeclared_action", "/capabilities/0/actions/2", "warning"),
+        ("undeclared_action", "/capabilities/0/actions/3", "warning"),
+    ]
