@@ -26,6 +26,27 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "an upstream that no atlas defines any more ends",
+        "cra_mcp/execution/mcp_upstream.py",
+        "if definition not in named and not upstream.calls:",
+        "if False:",
+        "tests/runtime/test_upstreams.py",
+    ),
+    Guard(
+        "an upstream is not ended under a call",
+        "cra_mcp/execution/mcp_upstream.py",
+        "if definition not in named and not upstream.calls:",
+        "if definition not in named:",
+        "tests/runtime/test_upstreams.py",
+    ),
+    Guard(
+        "an upstream whose program was edited is started again",
+        "cra_mcp/execution/upstream.py",
+        "return (status.st_size, status.st_mtime_ns, status.st_ino)",
+        "return ()",
+        "tests/runtime/test_upstreams.py",
+    ),
+    Guard(
         "a secret in the definition of an upstream is a load error",
         "cra_mcp/atlas/checks.py",
         "    check_upstream_secrets(part, item.place)\n",

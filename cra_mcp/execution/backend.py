@@ -4,9 +4,9 @@ Rule: a back end never decides and never records; only the gate calls it. ``test
 holds every back end to what is said here.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from cra_mcp.actions.client import Client
 from cra_mcp.atlas.model import Action, Atlas
@@ -69,4 +69,16 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """End everything this back end started. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Retaining(Protocol):
+    """A back end that keeps something running between calls."""
+
+    def retain(self, atlases: Sequence[Atlas]) -> None:
+        """End what none of these atlases, the ones now in force, has any more; what is in use, when its calls have ended.
+
+        May be called on any thread.
+        """
         ...

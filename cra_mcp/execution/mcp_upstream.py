@@ -1,14 +1,16 @@
 """Calls tools of upstream MCP servers, which are started when they are first needed and again when they have died.
 
-Rule: one connection an upstream, held by one task that this back end owns. A call that was lost is made again only if
-it certainly did not arrive, or its action is idempotent; else its outcome is said to be unknown.
+Rule: one connection an upstream, held by one task that this back end owns, for as long as an atlas in force defines the
+upstream so. A call that was lost is made again only if it certainly did not arrive, or its action is idempotent; else its
+outcome is said to be unknown.
 Source: specs/atlas.md, "Upstreams".
 """
 
+import asyncio
 import math
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, Self, cast
@@ -20,7 +22,17 @@ import anyio.to_thread
 from cra_mcp.atlas.model import Action, Atlas, McpExecutor, Upstream
 from cra_mcp.errors import ExecutionError
 from cra_mcp.execution.backend import BoundAction, Invocation, Result
-from cra_mcp.execution.upstream import CallLostError, Connection, Era, HttpTarget, Target, WrongEraError, target_of
+from cra_mcp.execution.upstream import (
+    CallLostError,
+    Connection,
+    Definition,
+    Era,
+    HttpTarget,
+    Target,
+    WrongEraError,
+    definition_of,
+    target_of,
+)
 
 _CLOSE_TIMEOUT_S = 6.0
 _FIRST_DELAY_S = 0.5
@@ -48,14 +60,17 @@ class McpBackend:
         self._environ = os.environ if environ is None else environ
         self._connect_timeout_s = connect_timeout_s
         self._debug_log = debug_log
-        self._upstreams: dict[tuple[str, str], _Supervised] = {}
+        self._upstreams: dict[Definition, _Supervised] = {}
+        self._definitions: dict[tuple[str, str], Definition] = {}
+        self._named: frozenset[Definition] | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         """Make calls possible. Starts nothing."""
         tasks = anyio.create_task_group()
         await tasks.__aenter__()
-        self._tasks = tasks
+        self._tasks, self._loop = tasks, asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -66,7 +81,7 @@ class McpBackend:
         if tasks is None:
             return
         await self.aclose()
-        self._tasks = None
+        self._tasks = self._loop = None
         tasks.cancel_scope.cancel()
         await tasks.__aexit__(None, None, None)
 
@@ -78,12 +93,45 @@ class McpBackend:
         upstream = atlas.upstreams.get(executor.upstream)
         if upstream is None:
             raise ExecutionError("no_executor", f"the atlas of {action.action_id} has no such upstream")
-        tool = executor.tool
+        tool, definition = executor.tool, self._definition(atlas, upstream)
 
         async def run(invocation: Invocation) -> Result:
-            return await self._run(atlas, upstream, action, tool, invocation)
+            supervised = self._supervised(definition, atlas.root, upstream)
+            supervised.calls += 1
+            try:
+                return await self._run(supervised, action, tool, invocation)
+            finally:
+                supervised.calls -= 1
+                self._let_go()
 
         return run
+
+    def retain(self, atlases: Sequence[Atlas]) -> None:
+        """See ``Retaining``: an upstream goes on whose definition is the same as before an edit."""
+        self._named = frozenset(self._definition(atlas, spec) for atlas in atlases for spec in atlas.upstreams.values())
+        digests = {atlas.digest for atlas in atlases}
+        self._definitions = {key: found for key, found in self._definitions.items() if key[0] in digests}
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop has been closed, and everything with it
+                loop.call_soon_threadsafe(self._let_go)
+
+    def _let_go(self) -> None:
+        """End what no atlas defines any more and no call uses."""
+        named = self._named
+        if named is None:
+            return
+        for definition, upstream in list(self._upstreams.items()):
+            if definition not in named and not upstream.calls:
+                del self._upstreams[definition]
+                upstream.close()
+
+    def _definition(self, atlas: Atlas, spec: Upstream) -> Definition:
+        key = (atlas.digest, spec.name)
+        found = self._definitions.get(key)
+        if found is None:
+            found = self._definitions[key] = definition_of(atlas, spec)
+        return found
 
     async def aclose(self) -> None:
         """End every upstream and wait, bounded, until they have ended. Calls in flight are lost."""
@@ -94,8 +142,7 @@ class McpBackend:
             for upstream in ended.values():
                 await upstream.wait_ended()
 
-    async def _run(self, atlas: Atlas, spec: Upstream, action: Action, tool: str, invocation: Invocation) -> Result:
-        upstream = self._supervised(atlas, spec)
+    async def _run(self, upstream: "_Supervised", action: Action, tool: str, invocation: Invocation) -> Result:
         for last in (False, True):
             connection = await upstream.connection()
             try:
@@ -103,7 +150,7 @@ class McpBackend:
             except CallLostError as lost:
                 if not last and (action.idempotent or not lost.sent):
                     continue
-                raise _lost(spec.name, sent=lost.sent) from lost
+                raise _lost(upstream.name, sent=lost.sent) from lost
             except ExecutionError:
                 if not connection.closed:
                     upstream.works()
@@ -112,22 +159,21 @@ class McpBackend:
             return _result(raw)
         raise AssertionError  # the last round returns or raises
 
-    def _supervised(self, atlas: Atlas, spec: Upstream) -> "_Supervised":
+    def _supervised(self, definition: Definition, root: Path | None, spec: Upstream) -> "_Supervised":
         if self._tasks is None:
             raise ExecutionError(
                 "upstream_unavailable",
                 f'the upstream "{spec.name}" can\'t be used before the runtime is entered',
                 hint="use the runtime in an `async with` statement",
             )
-        key = (atlas.digest, spec.name)
-        found = self._upstreams.get(key)
+        found = self._upstreams.get(definition)
         if found is None:
 
             def target() -> Target:
-                return target_of(spec, root=atlas.root, environ=self._environ, debug_log=self._debug_log)
+                return target_of(spec, root=root, environ=self._environ, debug_log=self._debug_log)
 
             found = _Supervised(spec.name, target, self._tasks, self._connect_timeout_s)
-            self._upstreams[key] = found
+            self._upstreams[definition] = found
         return found
 
 
@@ -166,7 +212,8 @@ class _Supervised:
     def __init__(
         self, name: str, target: Callable[[], Target], tasks: anyio.abc.TaskGroup, connect_timeout_s: float
     ) -> None:
-        self._name = name
+        self.name = name
+        self.calls = 0
         self._target = target
         self._tasks = tasks
         self._connect_timeout_s = connect_timeout_s
@@ -188,8 +235,8 @@ class _Supervised:
         if not attempt.settled.is_set():
             await attempt.settled.wait()
         if attempt.connection is None:
-            error = attempt.error or _unavailable(self._name, "was closed")
-            raise _unavailable(self._name, error.message, error.hint) from error
+            error = attempt.error or _unavailable(self.name, "was closed")
+            raise _unavailable(self.name, error.message, error.hint) from error
         return attempt.connection
 
     def works(self) -> None:
@@ -211,14 +258,14 @@ class _Supervised:
         wait = self._not_before - anyio.current_time()
         if wait > 0:
             raise _unavailable(
-                self._name, f"it failed {self._unproven} times in a row", f"it is tried again in {math.ceil(wait)} s"
+                self.name, f"it failed {self._unproven} times in a row", f"it is tried again in {math.ceil(wait)} s"
             )
         try:
             target = self._target()
         except ExecutionError as error:
             if error.code == "missing_setting":
                 raise
-            raise _unavailable(self._name, error.message, error.hint) from error
+            raise _unavailable(self.name, error.message, error.hint) from error
         self._unproven += 1
         attempt = self._current = _Attempt()
         self._attempts.add(attempt)

@@ -3,12 +3,14 @@
 Source: specs/atlas.md, "Upstreams".
 """
 
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from cra_mcp.atlas.model import Upstream
+from cra_mcp.atlas.model import Atlas, Upstream
 from cra_mcp.errors import ExecutionCode, ExecutionError
 from cra_mcp.execution.backend import Progress
 from cra_mcp.execution.environment import child_environment, expand
@@ -98,6 +100,28 @@ class Connection(Protocol):
     def give_up(self) -> None:
         """Close it."""
         ...
+
+
+Definition = tuple[object, ...]
+"""All that makes an upstream the one it is."""
+
+
+def definition_of(atlas: Atlas, spec: Upstream) -> Definition:
+    """What an upstream is started with, the files of its atlas that it is started from included, as they are now."""
+    root = atlas.root
+    files = [(text, *_seen(root / text)) for text in (spec.command, *spec.args) if root is not None and text]
+    return (
+        *(atlas.atlas_id, str(root), spec.name, spec.command, spec.args, spec.cwd, spec.url),
+        *(tuple(sorted(spec.env.items())), tuple(sorted(spec.headers.items())), tuple(files)),
+    )
+
+
+def _seen(path: Path) -> tuple[int, ...]:
+    with suppress(OSError, ValueError):
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            return (status.st_size, status.st_mtime_ns, status.st_ino)
+    return ()
 
 
 def target_of(

@@ -13,6 +13,7 @@ from cra_mcp.approval.model import Approval
 from cra_mcp.atlas.model import Action, Atlas
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.errors import TraceUnavailableError
+from cra_mcp.execution.backend import Retaining
 from cra_mcp.gate.approving import Approving
 from cra_mcp.gate.attempt import Attempt, Recorder
 from cra_mcp.gate.binding import Binding, Bindings
@@ -75,11 +76,14 @@ class Gate:
         self._open = AsyncExitStack()
 
     def use(self, catalogue: Catalogue) -> None:
-        """Make ``catalogue`` the one in force; what was known of atlases no longer in it is dropped."""
+        """Make ``catalogue`` the one in force; what was known of, or runs for, atlases no longer in it is dropped."""
         for atlas in self.catalogue.atlases:
             if atlas not in catalogue.atlases:
                 self._bindings.forget(atlas)
         self.catalogue = catalogue
+        for backend in self._bindings.backends:
+            if isinstance(backend, Retaining):
+                backend.retain(catalogue.atlases)
 
     async def __aenter__(self) -> Self:
         """Let back ends start what must live on this event loop."""
