@@ -1,31 +1,52 @@
 """Retention: chains that ended long ago go, and a statement of what went stays.
 
 Rule: a chain goes whole or not at all, so none is ever broken; nothing is deleted before its statement is on disk; what is being
-written, and what does not verify, stays. Source: specs/trace.md, "Retention".
+written, and what does not verify, stays. A statement that is found counts for its own chain, if our key signed it or the chain
+still says the same; no other deletes anything. Source: specs/trace.md, "Retention".
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-import orjson
-
 from cra_mcp.canonical import canonical_bytes
-from cra_mcp.errors import TraceLockedError
+from cra_mcp.errors import TraceError, TraceLockedError
+from cra_mcp.trace.checkpoint import VerifierKey
 from cra_mcp.trace.claim import claim_chain, is_chain_claimed
 from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
 from cra_mcp.trace.event import format_timestamp, is_identifier
 from cra_mcp.trace.segments import FOLDER, SUFFIX, lines_of, open_to_read, segments_of, statement_path
-from cra_mcp.trace.statement import Beside, Pruning, Rule, Sign, fingerprint_of, judge, with_signature
+from cra_mcp.trace.statement import (
+    MAX_BYTES,
+    Beside,
+    Pruning,
+    Rule,
+    Sign,
+    fields_of,
+    fingerprint_of,
+    judge,
+    says_the_same,
+    signer_of,
+    with_signature,
+)
 
 
-def prune(directory: Path, rule: Rule, now_ns: int, *, sign: Sign | None = None) -> Iterator[Pruning]:
-    """Go through the chains of a folder, one at a time, and let go what is old.
+def prune(
+    directory: Path, rule: Rule, now_ns: int, *, sign: Sign | None = None, keys: Sequence[VerifierKey] = ()
+) -> Iterator[Pruning]:
+    """Go through the chains of a folder, one at a time, and let go what is old. One that can't be read stays, and is told.
+
+    Args:
+        directory: the folder.
+        rule: what goes.
+        now_ns: nanoseconds since the epoch.
+        sign: signs statements.
+        keys: ours: statements they signed are believed.
 
     Raises:
-        TraceUnavailableError: a file can't be read, written or deleted.
+        TraceUnavailableError: a file can't be written or deleted.
     """
     try:
         names = sorted(os.listdir(directory))
@@ -35,7 +56,7 @@ def prune(directory: Path, rule: Rule, now_ns: int, *, sign: Sign | None = None)
         raise unavailable("list traces", error) from error
     # A run that was interrupted left a statement, and files it names.
     session_ids = {name[:36] for name in names if name[36:] in {SUFFIX, FOLDER} and is_identifier(name[:36])}
-    folder = _Folder(directory, rule, now_ns, sign)
+    folder = _Folder(directory, rule, now_ns, sign, keys)
     for session_id in sorted(session_ids):
         try:
             done = folder.prune(session_id)
@@ -48,20 +69,26 @@ def prune(directory: Path, rule: Rule, now_ns: int, *, sign: Sign | None = None)
 class _Folder:
     """One run over a folder of chains."""
 
-    def __init__(self, directory: Path, rule: Rule, now_ns: int, sign: Sign | None) -> None:
+    def __init__(
+        self, directory: Path, rule: Rule, now_ns: int, sign: Sign | None, keys: Sequence[VerifierKey]
+    ) -> None:
         self._directory = directory
         self._rule = rule
         self._now_ns = now_ns
         self._until = format_timestamp(rule.until_ns(now_ns))
         self._sign = sign
+        self._keys = keys
 
     def prune(self, session_id: str) -> Pruning | None:
         """Let one chain go, if it is old enough; None for one that isn't."""
-        if _modified(self._directory, session_id) >= self._until:
-            return None
+        try:
+            if _modified(self._directory, session_id) >= self._until:
+                return None
+        except (OSError, TraceError):
+            return Pruning(session_id, None, "unreadable")
         if self._rule.dry_run:
             taken = is_chain_claimed(self._directory, session_id)
-            return Pruning(session_id, None, "live") if taken else self._judge(session_id)
+            return Pruning(session_id, None, "live") if taken else self._found(session_id)[0]
         try:
             claim = claim_chain(self._directory, session_id)
         except TraceLockedError:
@@ -72,16 +99,33 @@ class _Folder:
             claim.give_up()
 
     def _let_go(self, session_id: str) -> Pruning | None:
-        path = statement_path(self._directory, session_id)
-        if path.exists():
-            return _finish(self._directory, session_id)
-        done = self._judge(session_id)
+        done, is_stated = self._found(session_id)
         if done is None or done.statement is None:
             return done
-        statement = with_signature(done.statement, self._sign)
-        _write(path, statement)
-        _delete(self._directory, statement)
+        statement = done.statement
+        if not is_stated:
+            statement = with_signature(statement, self._sign)
+            _write(statement_path(self._directory, session_id), statement)
+        _delete(self._directory, session_id, statement)
         return Pruning(session_id, statement)
+
+    def _found(self, session_id: str) -> tuple[Pruning | None, bool]:
+        """What would be said of a chain, or was by a run that was interrupted; and whether it was. One that can't be read stays."""
+        try:
+            data = _read(statement_path(self._directory, session_id))
+            fields = fields_of(data, session_id) if data is not None else None
+            if fields is not None and signer_of(fields, self._keys) is not None:
+                return Pruning(session_id, fields), True
+            done = self._judge(session_id)
+        except TraceError as error:
+            return Pruning(session_id, None, error.code), False
+        except OSError:
+            return Pruning(session_id, None, "unreadable"), False
+        if fields is None:
+            return done, False
+        if done is not None and done.statement is not None and says_the_same(fields, done.statement):
+            return Pruning(session_id, fields), True
+        return Pruning(session_id, None, "statement_unsigned"), False
 
     def _judge(self, session_id: str) -> Pruning | None:
         """What would be said of a chain, if it may go; None for one with events too young."""
@@ -97,25 +141,29 @@ class _Folder:
         return Pruning(session_id, {**done.statement, "files": files})
 
 
-def _finish(directory: Path, session_id: str) -> Pruning:
-    """Delete what an interrupted run had stated and not deleted yet."""
-    statement = cast("dict[str, object]", orjson.loads(statement_path(directory, session_id).read_bytes()))
-    _delete(directory, statement)
-    return Pruning(session_id, statement)
-
-
-def _delete(directory: Path, statement: Mapping[str, object]) -> None:
-    """Delete the files a statement names, the last first; one that is not what it says stays."""
+def _delete(directory: Path, session_id: str, statement: Mapping[str, object]) -> None:
+    """Delete the files of a chain that its statement names, the last first; one that is not what it says stays."""
     for file in reversed(cast("list[dict[str, object]]", statement["files"])):
         name = str(file["name"])
-        if not name.startswith(f"{statement['session_id']}.") or ".." in name:
+        if not name.startswith(f"{session_id}.") or ".." in name:
             continue
         with suppress(FileNotFoundError):
             if fingerprint_of(directory, directory / name) == file:
                 (directory / name).unlink()
     with suppress(OSError):  # not there, or not empty
-        (directory / f"{statement['session_id']}{FOLDER}").rmdir()
+        (directory / f"{session_id}{FOLDER}").rmdir()
     Disk().sync_folder(directory)
+
+
+def _read(path: Path) -> bytes | None:
+    """What stands where a statement would, as far as one goes; None if nothing does."""
+    try:
+        with open_to_read(path) as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except (OSError, TraceError) as error:
+        raise TraceError("a statement can't be read", code="malformed_statement", hint="Move it away.") from error
 
 
 def _write(path: Path, statement: Mapping[str, object]) -> None:

@@ -25,7 +25,8 @@ Sign = Callable[[bytes], Mapping[str, str]]
 """Signs the canonical form of a statement: what is put under its ``signature``."""
 
 _COPY_BYTES = 1_048_576
-_MAX_BYTES = 16 * 1_048_576  # a statement names each file of a chain
+MAX_BYTES = 16 * 1_048_576
+"""Of a statement, which names each file of a chain."""
 _NS = 1_000_000_000
 
 
@@ -35,7 +36,7 @@ class Pruning:
 
     Attributes:
         statement: what went, or would go; None for a chain that stays.
-        kept_because: ``live`` or a verification's code, for a chain that stays.
+        kept_because: ``live``, a verification's code, or that of what is wrong with the statement found; for a chain that stays.
     """
 
     session_id: str
@@ -226,34 +227,80 @@ class Statement:
         return None
 
 
+def fields_of(data: bytes, session_id: str) -> dict[str, object]:
+    """What a kept statement of a session says, its signature included.
+
+    Raises:
+        TraceError: ``malformed_statement``: it has not the form of one, or is of another session.
+    """
+    try:
+        fields = cast("dict[str, object]", parse_json(data, max_bytes=MAX_BYTES))
+        texts = [fields[name] for name in ("head_hash", "root", "code", "pruned_at")]
+        is_good = (
+            (fields["statement"], fields["session_id"]) == (FORM, session_id)
+            and type(fields["events"]) is int
+            and all(text is None or isinstance(text, str) for text in texts)
+            and all(_is_file(file) for file in cast("list[object]", fields["files"]))
+            and (not fields["signature"] or isinstance(fields["signature"], dict))
+        )
+        if fields["root"] is not None:
+            decode(cast("str", fields["root"]))
+    except (CRAError, KeyError, TypeError, AttributeError, ValueError):
+        is_good, fields = False, {}
+    if not is_good:
+        raise TraceError(
+            "what stands in the place of a trace that was pruned is no statement of it",
+            code="malformed_statement",
+            hint="Move it away, or get it again from a copy of the traces.",
+        )
+    return fields
+
+
+def _is_file(file: object) -> bool:
+    if not isinstance(file, dict):
+        return False
+    fields = cast("dict[str, object]", file)
+    return isinstance(fields["name"], str) and type(fields["bytes"]) is int and isinstance(fields["sha256"], str)
+
+
+def signer_of(fields: Mapping[str, object], keys: Iterable[VerifierKey]) -> VerifierKey | None:
+    """Which of ``keys`` signed a statement; None if none did."""
+    signature = cast("dict[str, object]", fields["signature"] or {})
+    said = FORM.encode() + b"\n" + canonical_bytes({name: fields[name] for name in fields if name != "signature"})
+    try:
+        signed = decode(cast("str", signature["ed25519"]))
+    except (CRAError, KeyError, TypeError, AttributeError, ValueError):
+        return None
+    return next((key for key in keys if key.encode() == signature.get("vkey") and key.has_signed(said, signed)), None)
+
+
+def says_the_same(fields: Mapping[str, object], judged: Mapping[str, object]) -> bool:
+    """Whether judging a chain again gives what a statement says of it, whoever wrote that, and whenever."""
+    own = {"signature", "pruned_at", "keep_seconds"}
+    now, then = ({name: each[name] for name in each if name not in own} for each in (judged, fields))
+    return now == then
+
+
 def read_statement(data: bytes, session_id: str, keys: Iterable[VerifierKey]) -> Statement:
     """Read a kept statement, and check its signature.
 
     Raises:
         TraceError: ``malformed_statement``; ``statement_unsigned``: none of ``keys`` signed it.
     """
-    try:
-        fields = cast("dict[str, object]", parse_json(data, max_bytes=_MAX_BYTES))
-        signature = cast("dict[str, str]", fields.pop("signature") or {})
-        said = FORM.encode() + b"\n" + canonical_bytes(fields)
-        signer = next((key for key in keys if key.encode() == signature.get("vkey")), None)
-        is_signed = signer is not None and signer.has_signed(said, decode(signature["ed25519"]))
-        events, head_hash, root = fields["events"], fields["head_hash"], fields["root"]
-        code, pruned_at = fields["code"], fields["pruned_at"]
-        texts = all(text is None or isinstance(text, str) for text in (head_hash, root, code, pruned_at))
-        if fields["statement"] != FORM or fields["session_id"] != session_id or type(events) is not int or not texts:
-            raise ValueError("other fields than a statement has")
-        tree = decode(cast("str", root)) if root is not None else None
-    except (CRAError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise TraceError(
-            "what stands in the place of a trace that was pruned is no statement",
-            code="malformed_statement",
-            hint="Get it again from a copy of the traces.",
-        ) from error
-    if signer is None or not is_signed:
+    fields = fields_of(data, session_id)
+    signer = signer_of(fields, keys)
+    if signer is None:
         raise TraceError(
             "the statement of what was pruned is not signed by a key that is trusted here",
             code="statement_unsigned",
             hint="Give the public key of whoever pruned it, with --key.",
         )
-    return Statement(events, cast("str | None", head_hash), tree, cast("str | None", code), str(pruned_at), signer.name)
+    root = cast("str | None", fields["root"])
+    return Statement(
+        cast("int", fields["events"]),
+        cast("str | None", fields["head_hash"]),
+        decode(root) if root is not None else None,
+        cast("str | None", fields["code"]),
+        str(fields["pruned_at"]),
+        signer.name,
+    )

@@ -18,7 +18,7 @@ from cra_mcp.trace.event import Draft
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.merkle import leaf_hash, root_of
 from cra_mcp.trace.retention import prune
-from cra_mcp.trace.statement import FORM, Rule
+from cra_mcp.trace.statement import FORM, Rule, Sign, fingerprint_of, with_signature
 from cra_mcp.trace.timestamp import add_stamp
 
 SESSION = "01980000-0000-7000-8000-00000000ab01"
@@ -29,6 +29,14 @@ DAY_S = 86_400
 START_NS = 1_767_323_045_000_000_000
 NOW_NS = START_NS + 40 * DAY_S * 1_000_000_000
 MONTH = Rule(30 * DAY_S)
+KEY = SignerKey("example.com/agents", bytes(range(32)))
+
+
+def signing(key: SignerKey) -> Sign:
+    return lambda data: {"vkey": key.verifier.encode(), "ed25519": encode(key.sign_statement(FORM, data))}
+
+
+SIGN = signing(KEY)
 
 
 def make(folder: Path, session: str = SESSION, *, age_days: int = 40) -> FileStore:
@@ -147,10 +155,10 @@ def test_an_interrupted_run_is_finished_by_the_next_and_never_deletes_what_has_n
             patched.setattr(Path, "unlink", stop)
             if left < 3:
                 with pytest.raises(TraceUnavailableError):
-                    list(prune(tmp_path, MONTH, NOW_NS))
+                    list(prune(tmp_path, MONTH, NOW_NS, sign=SIGN, keys=[KEY.verifier]))
         if left < 3:  # of files with two, two and one events, the last goes first
             assert len(FileStore(tmp_path).read(SESSION)) == (5, 4, 2)[left]
-        list(prune(tmp_path, MONTH, NOW_NS))
+        list(prune(tmp_path, MONTH, NOW_NS, sign=SIGN, keys=[KEY.verifier]))
         assert list(everything(tmp_path)) == [f"{SESSION}.pruned.json"]
         unlink(tmp_path / f"{SESSION}.pruned.json")
         make(tmp_path)
@@ -278,3 +286,113 @@ def test_a_chain_that_goes_while_a_writer_waits_for_it_is_not_begun_again(tmp_pa
     with pytest.raises(TraceUnavailableError, match="pruned"):
         FileStore(tmp_path).begin(SESSION, TRACE)
     assert list(everything(tmp_path)) == [f"{SESSION}.pruned.json"]
+
+
+# --- statements that are not ours ----------------------------------------------------------------------------------
+
+
+def stated(folder: Path, sign: Sign | None = None) -> dict[str, object]:
+    """What would be said of the chain of ``SESSION``, all of whose files are still there."""
+    done = next(each for each in prune(folder, Rule(30 * DAY_S, dry_run=True), NOW_NS) if each.session_id == SESSION)
+    return with_signature({name: done.statement[name] for name in done.statement if name != "signature"}, sign)
+
+
+def forge(folder: Path, text: bytes) -> None:
+    (folder / f"{SESSION}.pruned.json").write_bytes(text)
+
+
+def naming(folder: Path, session: str) -> dict[str, object]:
+    """A statement of ``SESSION`` that names another session, and its files as they are."""
+    statement = stated(folder)
+    files = [fingerprint_of(folder, path) for path in sorted(folder.rglob("*.jsonl")) if session in str(path)]
+    return {**statement, "session_id": session, "files": files}
+
+
+NOT_OURS = {
+    "no JSON": lambda _: b"{",
+    "nothing": lambda _: b"",
+    "not UTF-8": lambda _: b"\xff\xfe",
+    "a list": lambda _: b"[]",
+    "a number": lambda _: b"5",
+    "deep": lambda _: b"[" * 100_000,
+    "no files": lambda folder: canonical_bytes({n: v for n, v in stated(folder, SIGN).items() if n != "files"}),
+    "files of an odd type": lambda folder: canonical_bytes({**stated(folder, SIGN), "files": 5}),
+    "odd files": lambda folder: canonical_bytes({**stated(folder, SIGN), "files": [5, None, {"name": []}]}),
+    "of another session, unsigned": lambda folder: canonical_bytes(with_signature(naming(folder, YOUNG), None)),
+    "of another session, signed": lambda folder: canonical_bytes(with_signature(naming(folder, YOUNG), SIGN)),
+    "another's files, unsigned": lambda folder: canonical_bytes(
+        {**naming(folder, YOUNG), "session_id": SESSION, "signature": None}
+    ),
+    "another's key": lambda folder: canonical_bytes(stated(folder, signing(SignerKey.generate(KEY.verifier.name)))),
+    "changed after it was signed": lambda folder: canonical_bytes({**stated(folder, SIGN), "events": 4}),
+    "unsigned, and not what is there": lambda folder: canonical_bytes({**stated(folder), "head_hash": "0" * 64}),
+}
+
+
+@pytest.mark.parametrize("name", NOT_OURS)
+def test_a_statement_that_is_not_ours_deletes_nothing_and_stops_nothing(tmp_path, name):
+    make(tmp_path)
+    make(tmp_path, YOUNG, age_days=35)
+    live = FileStore(tmp_path)
+    live.begin(YOUNG, TRACE)
+    text = NOT_OURS[name](tmp_path)
+    if name == "another's key":  # what it says is true: it is obeyed once the chain says the same
+        text = text.replace(b'"events":5', b'"events":6')
+    forge(tmp_path, text)
+    before = everything(tmp_path)
+    for rule in (Rule(30 * DAY_S, dry_run=True), MONTH, Rule(30 * DAY_S, damaged=True)):
+        found = {each.session_id: each for each in prune(tmp_path, rule, NOW_NS, sign=SIGN, keys=[KEY.verifier])}
+        assert (found[SESSION].statement, found[YOUNG].kept_because) == (None, "live")
+        assert found[SESSION].kept_because in {"statement_unsigned", "malformed_statement"}
+    assert everything(tmp_path) == before
+    live.close()
+    os.unlink(tmp_path / f"{SESSION}.pruned.json")
+    assert {each.session_id for each in prune(tmp_path, MONTH, NOW_NS, sign=SIGN) if each.statement} == {SESSION, YOUNG}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such links or pipes")
+@pytest.mark.parametrize("what", ["folder", "pipe", "link", "large"])
+def test_what_is_no_file_in_the_place_of_a_statement_stops_nothing(tmp_path, what):
+    make(tmp_path / "t")
+    make(tmp_path / "t", YOUNG)
+    path, other = tmp_path / "t" / f"{SESSION}.pruned.json", tmp_path / "other"
+    other.write_bytes(canonical_bytes(stated(tmp_path / "t", SIGN)) if what == "link" else b"")
+    if what == "large":
+        path.touch()
+        os.truncate(path, 2**40)
+    else:
+        {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link": lambda: path.symlink_to(other)}[what]()
+    found = {each.session_id: each for each in prune(tmp_path / "t", MONTH, NOW_NS, sign=SIGN, keys=[KEY.verifier])}
+    assert found[SESSION].kept_because == "malformed_statement"
+    assert found[YOUNG].statement is not None
+    assert len(FileStore(tmp_path / "t").read(SESSION)) == 5
+
+
+@pytest.mark.parametrize("sign", [None, SIGN], ids=["unsigned", "signed"])
+def test_a_statement_of_ours_or_one_that_the_chain_bears_out_is_obeyed(tmp_path, sign):
+    make(tmp_path)
+    forge(
+        tmp_path,
+        canonical_bytes(
+            {**stated(tmp_path), "pruned_at": None, "signature": None} if sign is None else stated(tmp_path, sign)
+        ),
+    )
+    (done,) = prune(tmp_path, MONTH, NOW_NS, sign=SIGN, keys=[KEY.verifier])
+    assert done.statement is not None
+    assert list(everything(tmp_path)) == [f"{SESSION}.pruned.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such links")
+def test_a_chain_that_can_not_be_read_stays_and_the_others_go(tmp_path):
+    for session in (SESSION, YOUNG, "01980000-0000-7000-8000-00000000ab03"):
+        make(tmp_path / "t", session)
+    (tmp_path / "t" / f"{SESSION}.checkpoints").symlink_to(tmp_path / "nowhere")
+    other = tmp_path / "t" / f"{YOUNG}.trace.jsonl"
+    other.rename(tmp_path / "elsewhere")
+    other.symlink_to(tmp_path / "elsewhere")
+    os.utime(tmp_path / "elsewhere", ns=(START_NS, START_NS))
+    found = {each.session_id[-4:]: each for each in prune(tmp_path / "t", MONTH, NOW_NS, sign=SIGN)}
+    assert found["ab01"].kept_because in {"unreadable", "trace_unavailable"}
+    assert found["ab02"].kept_because == "unreadable"
+    assert found["ab03"].statement is not None
+    assert (tmp_path / "elsewhere").exists()

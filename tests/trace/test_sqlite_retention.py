@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from cra_mcp.canonical import canonical_bytes
 from cra_mcp.errors import TraceLockedError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.checkpoint import Checkpoint, SignerKey, join_notes
 from cra_mcp.trace.event import Draft, verify
 from cra_mcp.trace.merkle import leaf_hash, root_of
 from cra_mcp.trace.sqlite import SqliteStore
 from cra_mcp.trace.sqlite_retention import compact, prune_database
-from cra_mcp.trace.statement import Pruning, Rule
+from cra_mcp.trace.statement import Pruning, Rule, Sign, fingerprint_of, with_signature
+from tests.trace.test_retention import KEY, SIGN, signing
 from tests.trace.test_sqlite_store import HOLD, ROOT
 
 OLD = "01980000-0000-7000-8000-00000000ab01"
@@ -46,8 +48,8 @@ def change(path: Path, statement: str) -> None:
     connection.close()
 
 
-def prune(path: Path, rule: Rule = MONTH) -> list[Pruning]:
-    return list(prune_database(path, path.parent / "traces", rule, NOW_NS))
+def prune(path: Path, rule: Rule = MONTH, *, sign: Sign | None = None) -> list[Pruning]:
+    return list(prune_database(path, path.parent / "traces", rule, NOW_NS, sign=sign, keys=[KEY.verifier]))
 
 
 def sign(path: Path, lines: list[bytes]) -> Path:
@@ -144,12 +146,12 @@ def test_an_interrupted_run_is_finished_by_the_next(path: Path) -> None:
     checkpoints = sign(path, store.read(OLD))
     store.close()
     kept = checkpoints.read_bytes()
-    prune(path)
+    prune(path, sign=SIGN)
     checkpoints.write_bytes(b"other")
-    prune(path)
+    prune(path, sign=SIGN)
     assert checkpoints.read_bytes() == b"other"
     checkpoints.write_bytes(kept)
-    prune(path)
+    prune(path, sign=SIGN)
     assert not checkpoints.exists()
 
 
@@ -162,3 +164,55 @@ def test_what_is_no_database_is_refused_and_one_that_is_not_there_has_nothing(tm
         with pytest.raises(TraceUnavailableError):
             call()
     assert [file.name for file in tmp_path.iterdir()] == ["none"]
+
+
+@pytest.mark.parametrize("statement", [b"{", b"", b"[]", b"forged", b"another", b"of another", "text", None])
+def test_a_row_that_is_not_ours_deletes_no_checkpoints_and_stops_nothing(
+    path: Path, statement: bytes | str | None
+) -> None:
+    """Of a chain that is there, of one that went, and of none."""
+    store = SqliteStore(path)
+    checkpoints = sign(path, store.read(OLD))
+    store.close()
+    files = [fingerprint_of(checkpoints.parent, checkpoints)]
+    (would,) = prune(path, Rule(30 * 86_400, dry_run=True))
+    told = {**dict(would.statement or {}), "files": files}
+    told.pop("signature", None)
+    if statement == b"forged":
+        statement = canonical_bytes({**told, "signature": None})
+    elif statement == b"another":
+        statement = canonical_bytes(with_signature(told, signing(SignerKey.generate())))
+    elif statement == b"of another":
+        statement = canonical_bytes(with_signature({**told, "session_id": YOUNG}, SIGN))
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("DROP TABLE pruned")
+        connection.execute("CREATE TABLE pruned (session_id, statement)")
+        connection.executemany(
+            "INSERT INTO pruned VALUES (?, ?)", [(OLD, statement), (5, statement), ("../x", statement)]
+        )
+    connection.close()
+    for _ in range(2):
+        (found,) = prune(path)
+        assert (found.session_id, found.statement) == (OLD, None)
+        assert checkpoints.exists()
+    change(path, "DELETE FROM chains WHERE session_id LIKE '%ab01'")
+    (found,) = prune(path)
+    assert found.kept_because in {"statement_unsigned", "malformed_statement"}
+    assert checkpoints.exists()
+    assert len(SqliteStore(path).read(YOUNG)) == 50
+
+
+def test_a_row_of_an_odd_type_is_a_damaged_event_and_stops_nothing(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("CREATE TABLE other AS SELECT * FROM events")
+        connection.execute("DROP TABLE events")
+        connection.execute("ALTER TABLE other RENAME TO events")
+        connection.execute("UPDATE events SET line = 5 WHERE session_id = ? AND sequence = 3", [OLD])
+        connection.execute("UPDATE events SET line = NULL WHERE session_id = ? AND sequence = 4", [OLD])
+    connection.close()
+    (done,) = prune(path)
+    assert done.kept_because == "malformed_event"
+    (done,) = prune(path, Rule(30 * 86_400, damaged=True))
+    assert done.statement is not None

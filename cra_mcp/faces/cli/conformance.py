@@ -11,7 +11,7 @@ import typer
 
 import cra_mcp
 from cra_mcp.errors import CRAError, SettingsError
-from cra_mcp.faces.cli.exits import NO, OK
+from cra_mcp.faces.cli.exits import ENVIRONMENT, NO, OK
 from cra_mcp.faces.cli.options import AsJson
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say
 
@@ -44,7 +44,7 @@ def conformance(
 ) -> None:
     """Run the conformance vectors.
 
-    Exit code 1 if one fails, or if there are none.
+    Exit code 1 if one fails, 3 if there are none.
     """
     root = folder if folder is not None else _shipped()
     results = [_run(path) for path in _vectors(root, group or ())]
@@ -60,6 +60,7 @@ def conformance(
         complain(
             f"no vectors under {root}", "give the folder that holds the groups, and --group as one of them is called"
         )
+        raise typer.Exit(ENVIRONMENT)
     raise typer.Exit(OK if ok else NO)
 
 

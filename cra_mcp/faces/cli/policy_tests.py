@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cra_mcp.errors import AtlasConflictError, AtlasInvalidError
-from cra_mcp.faces.cli.exits import NO, OK
+from cra_mcp.faces.cli.exits import ENVIRONMENT, NO, OK
 from cra_mcp.faces.cli.new_files import check_new, new_file
 from cra_mcp.faces.cli.options import AsJson, Overlays, PolicyFiles
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say
@@ -92,7 +92,7 @@ def run_tests(
     those of the atlases named, and coverage is that of your policies. Nothing is executed.
 
     Coverage counts each policy that has decided a test, and each condition seen true, false and, where it can be, in error. Exit
-    code 1 if a test fails, there is none, or coverage is too low.
+    code 1 if a test fails or coverage is too low, 3 if there is none.
     """
     if junit is not None:
         check_new(junit.expanduser())
@@ -115,7 +115,15 @@ def run_tests(
     else:
         for report in reports:
             _tell(report)
-    raise typer.Exit(OK if all(report.ok for report in reports) else NO)
+    raise typer.Exit(_exit_code(reports))
+
+
+def _exit_code(reports: "Sequence[_Report]") -> int:
+    """No tests are no answer; a test that fails is one, whatever else there is not."""
+    if all(report.ok for report in reports):
+        return OK
+    are_empty = [report.run is not None and not report.run.results for report in reports]
+    return ENVIRONMENT if all(report.ok or empty for report, empty in zip(reports, are_empty, strict=True)) else NO
 
 
 def _overlays(policy_files: list[Path] | None, overlays: list[Path] | None) -> "list[Overlay]":

@@ -11,7 +11,7 @@ from cra_mcp.errors import TraceError
 from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say, table
-from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.faces.cli.stores import check_any, find_session, open_traces
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def replay(
     """
     opened = open_traces(data_dir, trace_dir, store)
     names = [info.session_id for info in opened.sessions()] if all_traces else list(traces or ["latest"])
-    source = _Given(config_of(data_dir=data_dir, trace_dir=trace_dir).trace_path, atlases or [])
+    config = config_of(data_dir=data_dir, trace_dir=trace_dir, store=store)
+    check_any(names, config, "replayed")
+    source = _Given(config.trace_path, atlases or [])
     if policies:
         raise typer.Exit(_what_if(opened, names, source, policies, limit, as_json=as_json))
     raise typer.Exit(_again(opened, names, source, as_json=as_json))

@@ -9,6 +9,7 @@ from cra_mcp.errors import UnknownTraceError
 from cra_mcp.faces.cli.options import config_of
 
 if TYPE_CHECKING:
+    from cra_mcp.settings import RuntimeConfig
     from cra_mcp.trace.store import TraceStore
 
 
@@ -21,6 +22,27 @@ def open_traces(data_dir: Path | None, trace_dir: Path | None, store: str | None
     from cra_mcp.compose import open_store  # noqa: PLC0415 - not for --help
 
     return open_store(config_of(data_dir=data_dir, trace_dir=trace_dir, store=store))
+
+
+def check_any(found: object, config: "RuntimeConfig", what: str) -> None:
+    """Refuse to answer a question about all traces where there are none: more likely than not, it is the wrong place.
+
+    Args:
+        found: truthy if there are any.
+        config: says where they were looked for.
+        what: what therefore did not happen: ``verified``.
+
+    Raises:
+        UnknownTraceError: there are none.
+    """
+    from cra_mcp.compose import database_of  # noqa: PLC0415 - not for --help
+
+    if not found:
+        where = "memory" if config.store == "memory" else database_of(config) or config.trace_path
+        raise UnknownTraceError(
+            f"there are no traces in {where}: nothing was {what}",
+            hint="--data-dir, --trace-dir and --store say where to look; see `cra-mcp trace list`",
+        )
 
 
 def find_session(store: "TraceStore", text: str) -> str:

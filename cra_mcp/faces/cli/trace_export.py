@@ -12,9 +12,9 @@ from cra_mcp.errors import TraceError, UnknownTraceError
 from cra_mcp.faces.cli.exits import NO
 from cra_mcp.faces.cli.moments import moment_of
 from cra_mcp.faces.cli.new_files import new_file
-from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir
+from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit_bytes, emit_json, flush, say
-from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.faces.cli.stores import check_any, find_session, open_traces
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ def export(
         raise typer.BadParameter("goes with --output, since the export itself is on stdout", param_hint="--json")
     if all_traces and sessions:
         raise typer.BadParameter("goes without sessions", param_hint="--all")
+    if all_traces:
+        check_any(
+            open_traces(data_dir, trace_dir).sessions(), config_of(data_dir=data_dir, trace_dir=trace_dir), "exported"
+        )
     span = (moment_of(since, "--since"), moment_of(until, "--until"))
     sources = _sources(list(sessions or ["latest"]), all_traces, span[0], data_dir, trace_dir)
     with opened_output(output) as write:

@@ -11,7 +11,7 @@ from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.faces.cli.moments import moment_of
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import emit, emit_json, say, table
-from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.faces.cli.stores import check_any, find_session, open_traces
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def stats(
     if not _by_index(counted, config, chosen, first):
         counted = Statistics(by)
         _by_lines(counted, open_traces(data_dir, trace_dir, store), chosen, first)
+    if all_traces and not counted.sessions:
+        check_any(open_traces(data_dir, trace_dir, store).sessions(), config, "counted")
     groups = counted.groups()
     if as_json:
         emit_json(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cra_mcp.settings import RuntimeConfig
+    from cra_mcp.trace.checkpoint import SignerKey
     from cra_mcp.trace.leftovers import Leftovers
     from cra_mcp.trace.statement import Pruning, Rule, Sign
 
@@ -141,14 +142,15 @@ def _tell_rest(outcome: _Outcome) -> None:
 
 
 def _prune(config: "RuntimeConfig", database: "Path | None", rule: "Rule") -> "Iterator[Pruning]":
-    sign = None if rule.dry_run else _signing(config)
+    key = _key(config)
+    sign, keys = (None, ()) if key is None else (None if rule.dry_run else _signing(key), (key.verifier,))
     if database is None:
         from cra_mcp.trace.retention import prune  # noqa: PLC0415 - not for --help
 
-        return prune(config.trace_path, rule, config.clock_ns(), sign=sign)
+        return prune(config.trace_path, rule, config.clock_ns(), sign=sign, keys=keys)
     from cra_mcp.trace.sqlite_retention import prune_database  # noqa: PLC0415 - not for --help
 
-    return prune_database(database, config.trace_path, rule, config.clock_ns(), sign=sign)
+    return prune_database(database, config.trace_path, rule, config.clock_ns(), sign=sign, keys=keys)
 
 
 def _leftovers(config: "RuntimeConfig", keep_s: int, without: "Collection[str]", *, dry_run: bool) -> "Leftovers":
@@ -194,15 +196,19 @@ def _bytes(statement: "Mapping[str, object]") -> int:
     return sum(cast("int", file["bytes"]) for file in cast("list[dict[str, object]]", statement["files"]))
 
 
-def _signing(config: "RuntimeConfig") -> "Sign | None":
-    """What signs statements: the key of checkpoints, where there is one."""
-    from cra_mcp.trace.checkpoint import encode  # noqa: PLC0415 - not for --help
+def _key(config: "RuntimeConfig") -> "SignerKey | None":
+    """What signs statements, and did: the key of checkpoints, where there is one."""
     from cra_mcp.trace.keyfile import KEY_FILE, load_key  # noqa: PLC0415 - not for --help
-    from cra_mcp.trace.statement import FORM  # noqa: PLC0415 - not for --help
 
     if config.checkpoint_key is None and not (config.data_path / KEY_FILE).exists():
         return None
-    key = load_key(config.checkpoint_key, config.data_path, os.environ)
+    return load_key(config.checkpoint_key, config.data_path, os.environ)
+
+
+def _signing(key: "SignerKey") -> "Sign":
+    from cra_mcp.trace.checkpoint import encode  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.statement import FORM  # noqa: PLC0415 - not for --help
+
     return lambda data: {"vkey": key.verifier.encode(), "ed25519": encode(key.sign_statement(FORM, data))}
 
 
@@ -218,6 +224,11 @@ def _forget(config: "RuntimeConfig") -> None:
 def _tell(done: "Pruning", *, dry_run: bool) -> None:
     if done.statement is None:
         emit(f"kept      {done.session_id}  {done.kept_because}")
+        if done.kept_because in {"statement_unsigned", "malformed_statement"}:
+            complain(
+                f"{done.session_id}: a statement that it was pruned is not ours, and not obeyed [{done.kept_because}]",
+                "find out who wrote it, and move it away: the next run judges the trace again",
+            )
     else:
         events = count_of(number_of(done.statement, "events") or 0, "event")
         what = f"{events} until {done.statement['last_timestamp']}"

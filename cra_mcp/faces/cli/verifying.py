@@ -16,7 +16,7 @@ from cra_mcp.faces.cli.evidence import Evidence, Fault, Pool, beside, gather, ke
 from cra_mcp.faces.cli.exits import NO, OK, epilog
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, say
-from cra_mcp.faces.cli.stores import find_session, open_traces
+from cra_mcp.faces.cli.stores import check_any, find_session, open_traces
 from cra_mcp.faces.cli.timestamps import Dates, TsaCa, authorities_of, dates_of
 from cra_mcp.faces.cli.traces import app
 from cra_mcp.words import count_of
@@ -160,6 +160,7 @@ def verify(
         names += gone
     if all_traces:
         found += checker.unaccounted(names)
+        check_any(found, checker.config, "verified")
     ok = all(each.ok for each in found)
     if as_json:
         emit_json({"ok": ok, "traces": [each.to_dict() for each in found]})
@@ -227,21 +228,21 @@ class _Checker:
         pool = gather(job.checkpoint, keys) if job.checkpoint else None
         self.store = open_traces(job.data_dir, job.trace_dir, job.store)
         self.look = Look(pool, keys, sure=bool(job.key), authorities=authorities_of(job.tsa_ca))
-        self._config = config
+        self.config = config
 
     def examine(self, name: str, head: "Head | None" = None) -> Found:
         """One trace, without its lines: of all traces at once they are too many to keep."""
-        return replace(examine(self.store, name, head, self.look, self._config.trace_path), lines=())
+        return replace(examine(self.store, name, head, self.look, self.config.trace_path), lines=())
 
     def unaccounted(self, names: Sequence[str]) -> list[Found]:
         """The sessions besides ``names`` whose checkpoints are beside where their traces should be."""
         from cra_mcp.faces.cli.missing import signed_and_gone  # noqa: PLC0415 - not for --help
         from cra_mcp.trace.keeping import SUFFIX  # noqa: PLC0415 - as said
 
-        folder, look = self._config.trace_path, self.look
+        folder, look = self.config.trace_path, self.look
         return [
             self.gone(session_id, beside(folder / f"{session_id}{SUFFIX}", session_id, look.keys, sure=look.sure))
-            for session_id in signed_and_gone(self._config, names)
+            for session_id in signed_and_gone(self.config, names)
         ]
 
     def gone(self, session_id: str, evidence: Evidence) -> Found:
@@ -252,7 +253,7 @@ class _Checker:
         from cra_mcp.trace.statement import Statement  # noqa: PLC0415 - as said
 
         check = verify_lines(())
-        statement = accounted(self._config, session_id, evidence.checkpoints, self.look.keys)
+        statement = accounted(self.config, session_id, evidence.checkpoints, self.look.keys)
         if isinstance(statement, Statement):
             covered = max((checkpoint.size for checkpoint in evidence.checkpoints), default=0)
             found = Diagnosis(ok=True, events=0, covered=0, checkpoints=0)
