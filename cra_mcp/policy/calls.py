@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, cast
 
-from cra_mcp.policy.cel import EvaluationError, Inputs, Program, compile_program
+from cra_mcp.policy.cel import FIELD_READERS, EvaluationError, Inputs, Program, compile_program, reader
 from cra_mcp.policy.conditions import ERROR, FALSE, TRUE, Truth
+from cra_mcp.policy.exact import Withheld
 from cra_mcp.policy.expression import Expression, ExpressionError, Kind, Reference
 from cra_mcp.policy.model import MICRO, ActionFacts, Budget, Policy
 from cra_mcp.policy.types import Typed, UnknownMemberError, type_at
@@ -110,9 +111,15 @@ def program_for(expression: Expression, kind: Kind, action: ActionFacts) -> Prog
     Raises:
         ExpressionError: it reads an argument the action doesn't have, or takes one for what it isn't.
     """
-    tested = {reference.path for reference in expression.references if reference.tested and reference.root == "args"}
-    typed = tuple(_typed(reference, action, tested) for reference in expression.references)
-    return compile_program(expression, kind, action, typed)
+    return compile_program(expression, kind, action, _types(expression, action))
+
+
+def withheld(expression: Expression, action: ActionFacts, inputs: Inputs) -> tuple[str, ...]:
+    """What an expression reads and is not given, because it can't be given exactly: each with what it holds, in words."""
+    found = {name: FIELD_READERS[name](inputs) for name in sorted(expression.fields) if name in FIELD_READERS}
+    for reference, typed in zip(expression.references, _types(expression, action), strict=True):
+        found[".".join((reference.root, *reference.path[: typed.steps]))] = reader(reference, typed)(inputs)
+    return tuple(f"{name} holds {each.why}" for name, each in found.items() if isinstance(each, Withheld) and each.why)
 
 
 def unknown_everywhere(expression: Expression, actions: Sequence[ActionFacts]) -> tuple[Reference, str] | None:
@@ -130,6 +137,11 @@ def _unknown(reference: Reference, action: ActionFacts) -> str | None:
     except UnknownMemberError as error:
         return ".".join(reference.path[: error.steps])
     return None
+
+
+def _types(expression: Expression, action: ActionFacts) -> tuple[Typed, ...]:
+    tested = {reference.path for reference in expression.references if reference.tested and reference.root == "args"}
+    return tuple(_typed(reference, action, tested) for reference in expression.references)
 
 
 def _typed(reference: Reference, action: ActionFacts, tested: set[tuple[str, ...]]) -> Typed:

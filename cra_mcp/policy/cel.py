@@ -12,23 +12,24 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
-from math import isfinite
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-from cra_mcp.policy.expression import FIELDS, MAX_REFERENCES, Expression, ExpressionError, Kind, Reference
+from cra_mcp.canonical import MAX_INTEGER
+from cra_mcp.policy.exact import CONVERTERS, MISSING, Withheld, as_string, texts
+from cra_mcp.policy.expression import FIELDS, MAX_REFERENCES, Expression, ExpressionError, Kind, Reference, tokens_of
 from cra_mcp.policy.model import ActionFacts, Facts
 from cra_mcp.policy.types import Type, Typed
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INT64 = range(-(1 << 63), 1 << 63)
+_WHOLE = re.compile(r"0[xX][0-9a-fA-F]+[uU]?|[0-9]+[uU]?")
+_INEXACT: frozenset[Type] = frozenset({"number", "dyn", "map", "list_dyn"})
+"""What may be a number with a fraction."""
 _MESSAGE = re.compile(r"<input>:(-?[0-9]+):(-?[0-9]+): (.*)")
 _SLOTS: Mapping[Type, str] = {
     "string": "s", "int": "i", "number": "n", "bool": "b", "dyn": "d", "map": "m", "has": "h",
     "list_string": "ls", "list_int": "li", "list_bool": "lb", "list_dyn": "ld",
 }  # fmt: skip
 """By type: how the variables are called that stand for references of it."""
-
-_MISSING: Final = object()
 
 
 class EvaluationError(Exception):
@@ -68,7 +69,7 @@ class Program:
         data = self._constants.copy()
         for name, read in self._reads:
             found = read(inputs)
-            if found is not _MISSING:  # what is left out can't be read: an error, where it matters
+            if type(found) is not Withheld:  # what is left out can't be read: an error, where it matters
                 data[name] = found
         try:
             value: object = self._evaluate(data=data).value()
@@ -93,14 +94,14 @@ def compile_program(expression: Expression, kind: Kind, action: ActionFacts, typ
     """
     evaluate = _compiled(expression, kind, typed)
     known: dict[str, object] = {
-        "action.id": action.action_id,
+        "action.id": as_string(action.action_id),
         "action.risk_tier": action.risk_tier.value,
-        "action.capabilities": sorted(action.capabilities),
+        "action.capabilities": texts(action.capabilities),
     }
-    constants = {name: value for name, value in known.items() if name in expression.fields}
-    reads = [(name, _FIELD_READERS[name]) for name in sorted(expression.fields) if name in _FIELD_READERS]
+    constants = {name: known[name] for name in known if name in expression.fields and type(known[name]) is not Withheld}
+    reads = [(name, FIELD_READERS[name]) for name in sorted(expression.fields) if name in FIELD_READERS]
     for name, reference, each in zip(_variables(typed), expression.references, typed, strict=True):
-        reads.append((name, _reader(reference, each)))
+        reads.append((name, reader(reference, each)))
     return Program(evaluate, constants, tuple(reads))
 
 
@@ -115,6 +116,8 @@ def _compiled(expression: Expression, kind: Kind, typed: tuple[Typed, ...]) -> C
     for index, (reference, each) in enumerate(zip(expression.references, typed, strict=True)):
         if each.type == "number":
             _check_number(expression, names, typed, index, reference)
+    if not _INEXACT.isdisjoint(each.type for each in typed):
+        _check_whole_numbers(expression)
     for literal, start in expression.patterns:
         _check_pattern(literal, start)
     return compiled.eval
@@ -146,6 +149,17 @@ def _check_number(
         if reference.arithmetic:
             message = "calculate with 2.0, not 2: this argument is a number with a fraction"
             raise ExpressionError(message, reference.start + 1) from None
+
+
+def _check_whole_numbers(expression: Expression) -> None:
+    """One that no double holds would equal its neighbours where it meets a number with a fraction."""
+    for token in tokens_of(expression.text):
+        digits = (
+            token.text.lower().removesuffix("u") if token.kind == "number" and _WHOLE.fullmatch(token.text) else "0"
+        )
+        if int(digits, 16 if digits.startswith("0x") else 10) > MAX_INTEGER:
+            message = f"whole numbers go up to {MAX_INTEGER} here: this one can't be compared exactly"
+            raise ExpressionError(message, token.start + 1)
 
 
 def _check_pattern(literal: str, start: int) -> None:
@@ -206,12 +220,12 @@ def _environment() -> Any:
 
 # --- reading -----------------------------------------------------------------------------------------------------------
 
-_FIELD_READERS: Mapping[str, Read] = {
-    "agent.id": lambda inputs: inputs.facts.agent_id,
-    "principal.roles": lambda inputs: sorted(inputs.facts.roles),
-    "principal.subject": lambda inputs: inputs.facts.subject,
-    "session.id": lambda inputs: inputs.facts.session_id,
-    "session.tenant": lambda inputs: inputs.facts.tenant,
+FIELD_READERS: Mapping[str, Read] = {
+    "agent.id": lambda inputs: as_string(inputs.facts.agent_id),
+    "principal.roles": lambda inputs: texts(inputs.facts.roles),
+    "principal.subject": lambda inputs: as_string(inputs.facts.subject),
+    "session.id": lambda inputs: as_string(inputs.facts.session_id),
+    "session.tenant": lambda inputs: as_string(inputs.facts.tenant),
     "task.risk_tier": lambda inputs: inputs.facts.task_risk.value,
     "now": lambda inputs: _timestamp(inputs.now_us),
 }
@@ -221,10 +235,11 @@ def _timestamp(now_us: int) -> object:
     try:
         return _EPOCH + timedelta(microseconds=now_us)
     except OverflowError:
-        return _MISSING
+        return MISSING
 
 
-def _reader(reference: Reference, typed: Typed) -> Read:
+def reader(reference: Reference, typed: Typed) -> Read:
+    """What reads a reference, as the engine is given it."""
     roots: Mapping[str, Read] = {
         "args": lambda inputs: inputs.args,
         "context": lambda inputs: inputs.facts.context,
@@ -234,79 +249,21 @@ def _reader(reference: Reference, typed: Typed) -> Read:
     if reference.tested:
         *parents, last = reference.path
         return lambda inputs: _has(_follow(root(inputs), parents), last)
-    path, convert = reference.path[: typed.steps], _CONVERTERS[typed.type]
+    path, convert = reference.path[: typed.steps], CONVERTERS[typed.type]
     if len(path) == 1 and reference.root == "args":  # what most expressions read, on the way of every call
         name = path[0]
-        return lambda inputs: convert(inputs.args.get(name, _MISSING))
+        return lambda inputs: convert(inputs.args.get(name, MISSING))
     return lambda inputs: convert(_follow(root(inputs), path))
 
 
 def _follow(value: object, path: "tuple[str, ...] | list[str]") -> object:
     for name in path:
         if not isinstance(value, dict):
-            return _MISSING
-        value = cast("Mapping[str, object]", value).get(name, _MISSING)
+            return MISSING
+        value = cast("Mapping[str, object]", value).get(name, MISSING)
     return value
 
 
 def _has(value: object, name: str) -> object:
     """CEL's ``has``: an error where what should have the member isn't there itself."""
-    return name in cast("Mapping[str, object]", value) if isinstance(value, dict) else _MISSING
-
-
-def _as_string(value: object) -> object:
-    return value if isinstance(value, str) else _MISSING
-
-
-def _as_int(value: object) -> object:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # JSON doesn't tell 5.0 from 5
-    return value if isinstance(value, int) and not isinstance(value, bool) and value in _INT64 else _MISSING
-
-
-def _as_number(value: object) -> object:
-    if type(value) is float:
-        return value if isfinite(value) else _MISSING
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return _MISSING
-    try:
-        number = float(value)
-    except OverflowError:
-        return _MISSING
-    return number
-
-
-def _as_bool(value: object) -> object:
-    return value if isinstance(value, bool) else _MISSING
-
-
-def _as_map(value: object) -> object:
-    return cast("object", value) if isinstance(value, dict) else _MISSING
-
-
-def _as_is(value: object) -> object:
-    return value
-
-
-def _as_list_of(convert: Callable[[object], object]) -> Callable[[object], object]:
-    def convert_all(value: object) -> object:
-        if not isinstance(value, list):
-            return _MISSING
-        items = [convert(item) for item in cast("list[object]", value)]
-        return _MISSING if _MISSING in items else items
-
-    return convert_all
-
-
-_CONVERTERS: Mapping[Type, Callable[[object], object]] = {
-    "string": _as_string,
-    "int": _as_int,
-    "number": _as_number,
-    "bool": _as_bool,
-    "dyn": _as_is,
-    "map": _as_map,
-    "list_string": _as_list_of(_as_string),
-    "list_int": _as_list_of(_as_int),
-    "list_bool": _as_list_of(_as_bool),
-    "list_dyn": _as_list_of(_as_is),
-}
+    return name in cast("Mapping[str, object]", value) if isinstance(value, dict) else MISSING

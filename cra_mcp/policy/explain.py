@@ -7,10 +7,11 @@ Source: specs/policy.md, "Explaining".
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, cast
 
-from cra_mcp.policy.calls import call_test, cost_of
+from cra_mcp.policy.calls import call_test, cost_of, withheld
 from cra_mcp.policy.cel import Inputs
 from cra_mcp.policy.compiler import DAYS
 from cra_mcp.policy.conditions import (
@@ -248,7 +249,8 @@ def _call_parts(policy: Policy, asked: _Asked) -> Iterator[tuple[Truth, Part]]:
     if when is not None:
         truth = UNKNOWN if waits else _truth(Policy("", "deny", when=when), asked)
         values, missing = _read(when, asked)
-        yield truth, Part("when", _NAMES[truth], when.text, values, missing)
+        kept_back = () if waits else withheld(when, asked.action, asked.inputs)
+        yield truth, Part("when", _NAMES[truth], when.text, values, missing, kept_back)
 
 
 def _truth(only: Policy, asked: _Asked) -> Truth:
@@ -357,6 +359,7 @@ def _room(policy: Policy, asked: _Asked, counters: Counters) -> Room | None:
         return room(None, fits=None, wait_us=None)
     takes = cost_of(budget, asked.action).before(asked.inputs)
     if takes is None:
-        return room(None, fits=False, wait_us=None)
+        kept_back = () if budget.cost is None else withheld(budget.cost, asked.action, asked.inputs)
+        return replace(room(None, fits=False, wait_us=None), withheld=kept_back)
     wait_us = counters.room_after_us(Charge(budget, takes, policy.policy_id), facts, now_us)
     return room(takes, fits=wait_us == 0, wait_us=wait_us)

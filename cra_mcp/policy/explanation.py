@@ -28,6 +28,7 @@ class Part:
         wanted: what the policy says, as it is written.
         values: what it read, by name, masked.
         missing: names of what it read and found missing.
+        withheld: what it reads and can't be given exactly, each with what it holds, in words.
         faults: of ``arguments``: pointers into the arguments that break the schema, at most five.
     """
 
@@ -36,6 +37,7 @@ class Part:
     wanted: object
     values: Mapping[str, object]
     missing: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
@@ -46,6 +48,7 @@ class Part:
             "wanted": self.wanted,
             "read": dict(self.values),
             **({"missing": list(self.missing)} if self.missing else {}),
+            **({"withheld": list(self.withheld)} if self.withheld else {}),
             **({"faults": list(self.faults)} if self.faults else {}),
         }
 
@@ -60,6 +63,7 @@ class Room:
         takes: what the call costs; None where that can't be told (yet).
         fits: whether there is room for it; None before the arguments that tell are known.
         wait_us: until it would fit; None where waiting doesn't help, or ``fits`` is None.
+        withheld: of an expression that tells what the call costs, as for a condition.
     """
 
     unit: str
@@ -70,6 +74,7 @@ class Room:
     takes: int | None
     fits: bool | None
     wait_us: int | None
+    withheld: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """As plain JSON, amounts in ``unit`` and times in seconds, waits rounded up."""
@@ -82,6 +87,7 @@ class Room:
             "takes": None if self.takes is None else self.takes / MICRO,
             "fits": self.fits,
             "wait_seconds": None if self.wait_us is None else -(-self.wait_us // 1_000_000),
+            **({"withheld": list(self.withheld)} if self.withheld else {}),
         }
 
 

@@ -48,6 +48,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PLAIN_STRING = re.compile(r"""(["'])([^"'\\\n]*)\1""")
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _OPENING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -128,6 +129,8 @@ def parse_expression(text: str, kind: Kind = "when") -> Expression:
     Raises:
         ExpressionError: it is too long, nested too deeply, or refers to what isn't there.
     """
+    if unwritable := _UNWRITABLE.search(text):  # the compiler would read no further, or none of it
+        raise ExpressionError(f"{unwritable[0]!r} has no place in an expression", unwritable.start() + 1)
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError(f"an expression has at most {MAX_CHARACTERS} characters", 1)
     tokens = list(tokens_of(text))

@@ -77,6 +77,24 @@ async def test_the_arguments_decide(world: World) -> None:
     assert len(world.backend.done) == 1
 
 
+async def test_a_string_that_policy_cannot_see_to_its_end_reaches_no_back_end(world: World) -> None:
+    said = {"type": "object", "properties": {"message": {"type": "string"}, "to": {"type": "object"}}}
+    rules = {
+        **RULES,
+        "atlas_id": "com.example.chat",
+        "actions": [action("chat.send", parameters_schema=said)],
+        "policies": [
+            {"policy_id": "ping", "type": "allow", "when": "args.message == 'ping' && !(args.to.name == 'x')"}
+        ],
+    }
+    world.runtime.load_atlas_from_json(json.dumps(rules))
+    assert await call(world, "chat.send", message="ping", to={"name": "y"}) == ("success", None)
+    assert await call(world, "chat.send", message="ping\0; drop table users", to={"name": "y"}) == ("denied", "denied")
+    assert await call(world, "chat.send", message="ping", to={"name": "x\0"}) == ("denied", "denied")
+    assert world.payloads("policy.evaluated")[-1]["errors"] == ["ping"]
+    assert len(world.backend.done) == 1
+
+
 async def test_arguments_are_checked_against_the_schema_before_a_policy_sees_them(world: World) -> None:
     assert await call(world, "pay.out", amount="501") == ("error", "invalid_parameters")
     assert await call(world, "pay.out") == ("error", "invalid_parameters")

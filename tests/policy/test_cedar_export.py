@@ -219,7 +219,7 @@ expressions = st.recursive(
 sent = st.fixed_dictionaries(
     {},
     optional={
-        "note": st.sampled_from([*NOTES, 5, None]),
+        "note": st.sampled_from([*NOTES, "a\0", "\0b", "a\ud800", 5, None]),
         "n": st.sampled_from([*NUMBERS, 5.0, 5.5, -1, 1, 2**63, "5", True]),
         "on": st.sampled_from([True, False, True, False, "true", 1]),
         "more": st.none(),

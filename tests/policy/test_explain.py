@@ -260,6 +260,46 @@ def test_what_cannot_be_asked_for_is_missing_too():
     assert (part.truth, part.values, part.missing) == ("error", {}, ("args.to",))
 
 
+@pytest.mark.parametrize(
+    ("when", "args", "told"),
+    [
+        ("args.to.iban == 'DE1'", {"to": {"iban": "DE1\0x"}}, ("args.to.iban holds a NUL character",)),
+        ("args.to.iban == 'DE1'", {"to": {"iban": "\ud800"}}, ("args.to.iban holds half a surrogate pair",)),
+        ("size(args.to) == 1", {"to": {"DE\0": 1}}, ("args.to holds a NUL character",)),
+        ("args.amount > 5.0", {"amount": 2**53}, ("args.amount holds a whole number beyond 9007199254740991",)),
+        ("args.amount > 5.0", {"amount": float("inf")}, ("args.amount holds a number that is not finite",)),
+        ("size(args.to) == 1", {"to": {"x": {1, 2}}}, ("args.to holds something that is not JSON",)),
+        ("size(args.to) == 1", {"to": {1: 2}}, ("args.to holds something that is not JSON",)),
+        ("args.to.iban == 'DE1'", {"to": {"iban": 5}}, ()),
+        ("args.to.iban == 'DE1'", {"to": {}}, ()),
+    ],
+)
+def test_what_an_expression_cannot_be_given_exactly_is_said_in_words(when, args, told):
+    part = only_part(explained({"policy_id": "p", "type": "deny", "when": when}, args=args))
+    assert (part.truth, part.withheld) == ("error", told)
+    assert part.to_dict().get("withheld", []) == list(told)
+
+
+def test_names_and_context_that_an_expression_cannot_be_given_are_told_too():
+    facts = Facts("bot\0", "s1", context={"env": {"deep": ["prod\0"]}, "more": 2**60}, roles=frozenset({"a\0"}))
+    when = "agent.id == 'bot' || context.env.deep[0] == 'prod' || context.more == 1 || 'a' in principal.roles || size(context) == 1"
+    part = only_part(explained({"policy_id": "p", "type": "deny", "when": when}, facts=facts, args={}))
+    assert part.withheld == (
+        "agent.id holds a NUL character",
+        "principal.roles holds a NUL character",
+        "context.env holds a NUL character",
+        "context.more holds a whole number beyond 9007199254740991",
+        "context holds a NUL character",
+    )
+
+
+def test_a_budget_says_what_keeps_it_from_telling_a_cost():
+    parameters = {"max_cost": 6, "unit": "usd", "window_seconds": 60, "cost": "size(args.to.iban)"}
+    found = explained({"policy_id": "p", "type": "budget", "parameters": parameters}, args={"to": {"iban": "1\0"}})
+    assert found.decision.effect == "deny"
+    assert found.policies[0].room.to_dict()["withheld"] == ["args.to.iban holds a NUL character"]
+
+
 def test_arguments_that_break_a_schema_are_told_by_place_and_keyword_without_values():
     schema = {"properties": {"to": {"properties": {"iban": {"pattern": "^DE"}}}}}
     policy = {"policy_id": "p", "type": "allow", "conditions": {"arguments": schema}}

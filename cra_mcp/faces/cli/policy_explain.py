@@ -195,6 +195,8 @@ def _show_part(part: "Part") -> None:
         emit(printable(f"               {name} = {_short(value)}"))
     for name in part.missing:
         emit(printable(f"               {name} is missing"))
+    for name in part.withheld:
+        emit(printable(f"               {name}: the expression can't be evaluated exactly, so it fails closed"))
     for fault in part.faults:
         emit(printable(f"               {fault}"))
 
@@ -209,6 +211,8 @@ def _show_room(room: "Room") -> None:
             f"this call takes {takes}{wait}"
         )
     )
+    for name in room.withheld:
+        emit(printable(f"               {name}: what the call costs can't be told exactly, so the budget refuses it"))
 
 
 def _short(value: object) -> str:

@@ -96,19 +96,6 @@ def names_in(test: ArgumentTest) -> Iterator[str]:
         yield test.name
 
 
-def constants_in(test: ArgumentTest) -> Iterator[str]:
-    """The texts that a test names: arguments, and what they are compared with."""
-    if isinstance(test, Joined):
-        for part in test.parts:
-            yield from constants_in(part)
-    elif isinstance(test, Negated):
-        yield from constants_in(test.part)
-    else:
-        yield test.name
-        held = (test.constant,) if isinstance(test, Compared) else test.constants if isinstance(test, Among) else ()
-        yield from (each for each in held if isinstance(each, str))
-
-
 class _Reader:
     """An expression read from left to right; what it has no word for is beyond it."""
 

@@ -9,6 +9,7 @@ Source: specs/policy.md, "Export"; the Cedar policy language reference.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from cra_mcp.policy.exact import as_string
 from cra_mcp.policy.export.arguments import ArgumentTest, Compared, Constant, Given, Joined, Negated
 from cra_mcp.policy.export.form import CallTest, Form, RoleTest, Scope, Statement, StatementLayer, Test, TextTest
 from cra_mcp.policy.model import Facts, RiskTier
@@ -75,7 +76,8 @@ def cedar_request(
     """The request to ask Cedar, in its JSON form, for what ``PolicySet.decide`` would be asked.
 
     Of the context, ``facts`` has the members that are texts and that some policy reads: a member that is anything else is to a
-    policy what a missing one is. Of the arguments, those that some policy reads are there by their kind. ``spent`` names the
+    policy what a missing one is. Of the arguments, those that some policy reads are there by their kind, texts that an
+    expression can't be given excepted. ``spent`` names the
     ``rate_limit`` and ``budget`` policies that have no room for the call: whoever asks keeps their counters.
     """
     return {
@@ -114,7 +116,7 @@ def _kind_and_value(value: object) -> tuple[str, object]:
         value = int(value)
     if isinstance(value, int):
         return ("int" if value in _INT64 else ""), value
-    return ("string" if isinstance(value, str) else ""), value
+    return ("string" if isinstance(as_string(value), str) else ""), value
 
 
 def _forbids(statement: Statement) -> Iterable[str]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from cra_mcp.policy.conditions import higher, static_part_holds
 from cra_mcp.policy.engine import governing
-from cra_mcp.policy.export.arguments import ArgumentTest, BeyondError, argument_test, constants_in, names_in
+from cra_mcp.policy.export.arguments import ArgumentTest, BeyondError, argument_test, names_in
 from cra_mcp.policy.matching import ActionIndex
 from cra_mcp.policy.model import ActionFacts, Layer, Policy, PolicyType, RiskTier
 
@@ -237,8 +237,7 @@ def _obstacles(policy: Policy, overlay_id: str, of: ArgumentTest | None, *, plai
         )
     if policy.min_evidence is not None:
         yield obstacle("/parameters/min_evidence", "evidence", "approvals are granted or not: grades would be lost")
-    texts = {**_texts(policy), "/when": tuple(constants_in(of)) if of is not None else ()}
-    for pointer, values in texts.items():
+    for pointer, values in _texts(policy).items():
         yield from _unwritable(overlay_id, own_id, pointer, values, plain=plain)
 
 

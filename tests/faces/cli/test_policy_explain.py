@@ -109,6 +109,10 @@ def test_people_are_told_what_decides_what_is_missing_and_what_is_not_known(atla
     assert "context.env is missing" in unknown.stdout
     assert "failed closed" in unknown.stdout
     assert "EVENT" not in unknown.stdout
+    unseen = cra(*base, "--args", json.dumps({"amount": 1, "pin": "1\0"}))
+    assert (
+        "args.pin holds a NUL character: the expression can't be evaluated exactly, so it fails closed" in unseen.stdout
+    )
     denied = cra(*base, "--args", '{"amount": 501}')
     assert "pay.out: deny by cap (deny), at 2026-11-20T12:00:00.000000Z" in denied.stdout
     assert "not disclosed" in denied.stdout
