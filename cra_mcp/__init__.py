@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cra_mcp.atlas.model import ContextBlock as ContextBlock
     from cra_mcp.atlas.overlay import Overlay as Overlay
     from cra_mcp.atlas.registry import AtlasInfo as AtlasInfo
+    from cra_mcp.auth.principal import Owner as Owner
     from cra_mcp.auth.principal import Principal as Principal
     from cra_mcp.compose import CRARuntime as CRARuntime
     from cra_mcp.errors import ActionError as ActionError
@@ -81,7 +82,7 @@ _HOMES = {
     ),
     "cra_mcp.atlas.overlay": ("Overlay",),
     "cra_mcp.atlas.registry": ("AtlasInfo",),
-    "cra_mcp.auth.principal": ("Principal",),
+    "cra_mcp.auth.principal": ("Owner", "Principal"),
     "cra_mcp.compose": ("CRARuntime",),
     "cra_mcp.errors": (
         "ActionError",
@@ -177,6 +178,7 @@ __all__ = [
     "Head",
     "LimitError",
     "Overlay",
+    "Owner",
     "Permission",
     "Principal",
     "Problem",

@@ -4,26 +4,37 @@ Rule: what is someone else's answers exactly as what isn't there. Every face tha
 Source: specs/identity.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from cra_mcp.actions.client import Client
 from cra_mcp.approval.ledger import unknown_approval
-from cra_mcp.approval.model import Approval, Channel
-from cra_mcp.auth.principal import Principal
+from cra_mcp.approval.model import Approval, Asker, Channel
+from cra_mcp.auth.principal import Principal, Recheck
 from cra_mcp.auth.roles import may, require
 from cra_mcp.errors import ForbiddenError, RequestError, TraceError, UnknownTraceError
-from cra_mcp.resolution.model import Permission
+from cra_mcp.gate.call import ExecutionOutcome, Progress
+from cra_mcp.ranking import Choice
+from cra_mcp.resolution.model import Permission, Resolution
 from cra_mcp.runtime import Runtime
+from cra_mcp.session import Session
 from cra_mcp.trace.event import Verification
 from cra_mcp.trace.store import TraceInfo
 
 
 class Access:
-    """What ``principal`` may see and do."""
+    """What ``principal`` may see and do.
 
-    def __init__(self, runtime: Runtime, principal: Principal) -> None:
+    Args:
+        runtime: what is used.
+        principal: who uses it.
+        recheck: whom the principal's credential stands for by now, for calls that wait; None: it never changes.
+    """
+
+    def __init__(self, runtime: Runtime, principal: Principal, *, recheck: Recheck | None = None) -> None:
         self._runtime = runtime
         self.principal = principal
+        self._recheck = recheck
 
     # --- actions ---------------------------------------------------------------------------------------------------
 
@@ -31,12 +42,60 @@ class Access:
         """Actions it could be allowed now; none where none of its roles may call."""
         return self._runtime.permissions(self.principal)
 
+    def create_session(self, goal: str = "", *, parent_session_id: str | None = None) -> Session:
+        """Start a session of the principal. Raises as ``Runtime.create_session``, and ``ForbiddenError``."""
+        return self._runtime.create_session(goal=goal, parent_session_id=parent_session_id, principal=self.principal)
+
+    def resolve(self, session_id: str, *, goal: str | None = None) -> Resolution:
+        """What it may know and do in a session of its own, with its roles. Raises as ``Runtime.resolve``."""
+        return self._runtime.resolve(session_id, goal=goal, principal=self.principal)
+
+    def choose_context(
+        self, session_id: str, need: str, *, hints: Sequence[str] = (), max_tokens: int
+    ) -> tuple[Resolution, Choice]:
+        """See ``Runtime.choose_context``, with the principal's roles."""
+        return self._runtime.choose_context(
+            session_id, need, hints=hints, max_tokens=max_tokens, principal=self.principal
+        )
+
+    async def execute(
+        self,
+        session_id: str,
+        action_id: str,
+        parameters: object = None,
+        *,
+        resolution_id: str | None = None,
+        idempotency_key: str | None = None,
+        asker: Asker | None = None,
+        on_progress: Progress | None = None,
+        client: Client | None = None,
+        otel: Mapping[str, str] | None = None,
+    ) -> ExecutionOutcome:
+        """Have an action carried out in a session of its own, decided by the principal's roles. As ``Runtime.execute``."""
+        return await self._runtime.execute(
+            session_id,
+            action_id,
+            parameters,
+            resolution_id=resolution_id,
+            idempotency_key=idempotency_key,
+            asker=asker,
+            on_progress=on_progress,
+            client=client,
+            otel=otel,
+            principal=self.principal,
+            recheck=self._recheck,
+        )
+
+    def check_caller(self, session_id: str, action_id: str) -> None:
+        """Whether it may call in a session. Raises as ``Runtime.check_caller``."""
+        self._runtime.check_caller(session_id, self.principal, action_id)
+
     # --- traces ----------------------------------------------------------------------------------------------------
 
     def may_read(self, session_id: str) -> bool:
         """Whether it may read a trace; False, too, where there is none."""
         owner = self._runtime.owner_of(session_id)
-        if owner is None or owner[0] != self.principal.tenant:
+        if owner is None or owner.tenant != self.principal.tenant:
             return False
         if may(self.principal, "read_tenant"):
             return True
@@ -121,7 +180,7 @@ class Access:
 
     def _concerns(self, approval: Approval) -> bool:
         owner = self._runtime.owner_of(approval.session_id)
-        return owner is not None and owner[0] == self.principal.tenant
+        return owner is not None and owner.tenant == self.principal.tenant
 
     def _is_own(self, approval: Approval) -> bool:
         return self._runtime.owner_of(approval.session_id) == self.principal.owner

@@ -217,6 +217,18 @@ class AuthenticationError(CRAError):
         self.challenge: str = challenge
 
 
+CredentialCode = Literal["credential_lapsed", "credential_unchecked"]
+
+
+class CredentialError(CRAError):
+    """A call has waited, and is not carried out: its credential no longer stands for the same caller, or nobody can tell."""
+
+    default_code = "credential_lapsed"
+
+    def __init__(self, code: CredentialCode, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, code=code, hint=hint)
+
+
 class ForbiddenError(CRAError):
     """The principal is known, and may not do this.
 

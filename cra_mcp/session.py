@@ -7,7 +7,7 @@ Source: specs/carp.md, "Sessions".
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cra_mcp.auth.principal import Principal
@@ -19,6 +19,7 @@ EndReason = Literal["completed", "timeout", "error", "cancelled"]
 Status = Literal["active", "ending", "ended"]
 
 _MAX_RESOLUTIONS = 256
+_MAX_CURRENT = 32
 _MAX_REMEMBERED = 10_000
 
 
@@ -27,9 +28,12 @@ class Session:
     """Mutable state of one session; ``lock`` guards it across threads.
 
     Attributes:
-        principal: whom it belongs to; None: whoever runs this process.
+        principal: who began it, and so whom it belongs to; None: whoever runs this process. What a request may do is its own
+            principal's business.
+        facts: what belongs to the session, and the roles of who began it; ``facts_for`` has those of a request.
         root_span: span of the session itself; parent of every call's span.
-        resolution: the newest, used by calls that name none.
+        resolution: the newest.
+        current: the newest by the roles it was made for, used by calls that name none.
         recorded_answers: each answer the trace lists in full, and the sequence of the event that lists it.
         active_calls: calls under way; ``session.ended`` waits for them.
     """
@@ -46,6 +50,7 @@ class Session:
     status: Status = "active"
     end_reason: EndReason | None = None
     resolution: Resolution | None = None
+    current: dict[frozenset[str], Resolution] = field(default_factory=dict[frozenset[str], Resolution])
     resolutions: OrderedDict[str, Resolution] = field(default_factory=OrderedDict[str, Resolution])
     recorded_answers: dict[Answer, int] = field(default_factory=dict[Answer, int])
     seen_requests: OrderedDict[str, None] = field(default_factory=OrderedDict[str, None])
@@ -63,9 +68,23 @@ class Session:
     def keep(self, resolution: Resolution) -> None:
         """Make ``resolution`` the current one; the oldest beyond a bound are forgotten (and so answer as unknown)."""
         self.resolution = resolution
+        self.current[resolution.facts.roles] = resolution
+        if len(self.current) > _MAX_CURRENT:
+            self.current = {resolution.facts.roles: resolution}
         self.resolutions[resolution.resolution_id] = resolution
         if len(self.resolutions) > _MAX_RESOLUTIONS:
             self.resolutions.popitem(last=False)
+
+    def outdate(self) -> None:
+        """What was resolved so far no longer stands in for calls that name no resolution."""
+        self.resolution = None
+        self.current.clear()
+
+    def facts_for(self, principal: Principal | None) -> Facts:
+        """What policies see of a request of ``principal``; None: of whoever began the session."""
+        if principal is None or principal.roles == self.facts.roles:
+            return self.facts
+        return replace(self.facts, roles=principal.roles)
 
     def see(self, request_id: str) -> None:
         """Remember a request id.
@@ -101,7 +120,7 @@ class Session:
     def let_go(self) -> None:
         """The session has ended: drop what only calls need."""
         with self.lock:
-            self.resolution = None
+            self.outdate()
             self.resolutions.clear()
             self.recorded_answers.clear()
             self.seen_requests.clear()

@@ -75,9 +75,10 @@ class ApiKey:
 
     def to_dict(self) -> dict[str, object]:
         """As plain JSON."""
+        principal = {name: value for name, value in self.principal.to_dict().items() if name != "credential_id"}
         return {
             "key_id": self.key_id,
-            **self.principal.to_dict(),
+            **principal,
             "created_at_us": self.created_at_us,
             "expires_at_us": self.expires_at_us,
             "revoked_at_us": self.revoked_at_us,
@@ -132,6 +133,7 @@ class KeyStore:
             scopes=frozenset(scopes),
             agent_id=agent_id,
             credential="api_key",
+            credential_id=key_id,
         )
         expires_at_us = None if lifetime_s is None else now_us + lifetime_s * 1_000_000
         key = ApiKey(key_id, principal, now_us, expires_at_us, None, None)
@@ -260,6 +262,7 @@ def _key(row: sqlite3.Row) -> ApiKey:
         scopes=frozenset(orjson.loads(row["scopes"])),
         agent_id=row["agent_id"],
         credential="api_key",
+        credential_id=row["key_id"],
     )
     return ApiKey(
         row["key_id"], principal, row["created_at_us"], row["expires_at_us"], row["revoked_at_us"], row["used_on"]

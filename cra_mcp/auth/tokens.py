@@ -106,7 +106,16 @@ def _principal(claims: Mapping[str, object], rules: TokenRules) -> Principal | N
         return None
     # Without a claim of roles a token is an agent's; a claim that names none we know grants nothing.
     roles = roles_of(claims[rules.roles_claim]) if rules.roles_claim in claims else _AGENT
-    return Principal(subject, tenant=tenant, roles=roles, scopes=_scopes(claims), agent_id=agent, credential="jwt")
+    return Principal(
+        subject,
+        tenant=tenant,
+        roles=roles,
+        scopes=_scopes(claims),
+        agent_id=agent,
+        credential="jwt",
+        issuer=rules.issuer,
+        credential_id=_name(claims.get("jti")) or "",
+    )
 
 
 def _name(value: object) -> str | None:

@@ -196,8 +196,8 @@ class Approving:
 
 def _who(attempt: Attempt) -> str:
     """Whose client it is that answers; the person at it is known no better."""
-    session = attempt.call.session
-    return session.principal.subject if session.principal is not None else session.agent_id
+    principal = attempt.call.by
+    return principal.subject if principal is not None else attempt.call.session.agent_id
 
 
 def _approval_payload(approval: Approval) -> dict[str, object]:

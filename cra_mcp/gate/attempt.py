@@ -99,8 +99,9 @@ class Recorder:
         result: Result | None = None,
         fault: Fault | None = None,
         approval: Approval | None = None,
+        explained: bool = True,
     ) -> ExecutionOutcome:
-        """The answer to a call; ``head`` is its last event, None if none could be stored."""
+        """The answer to a call; ``head`` is its last event, None if none could be stored. ``explained``: policies explain it."""
         session = attempt.call.session
         return ExecutionOutcome(
             status=status,
@@ -114,7 +115,7 @@ class Recorder:
             result=result,
             fault=fault,
             approval=approval,
-            question=self._question(attempt) if status == "denied" else None,
+            question=self._question(attempt) if status == "denied" and explained else None,
         )
 
     def _question(self, attempt: Attempt) -> Question:

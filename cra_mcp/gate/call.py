@@ -9,6 +9,7 @@ from typing import Literal
 
 from cra_mcp.actions.client import Client
 from cra_mcp.approval.model import Approval, Asker
+from cra_mcp.auth.principal import Principal, Recheck
 from cra_mcp.execution.backend import Progress, Result
 from cra_mcp.policy.model import Facts
 from cra_mcp.resolution.model import Resolution
@@ -24,6 +25,8 @@ class Call:
     ``resolution`` is the one it is made under. ``parameters`` are as they arrived: any value at all. ``asker`` is how the
     caller's person can be asked for approval while the call waits; without one, approval is left pending. ``client`` is
     whom the action may talk back to. ``otel`` has the ``trace_id`` and ``span_id`` of the OpenTelemetry span it is made in.
+    ``principal`` makes the call (None: whoever began the session), with the roles that ``resolution`` was made for; ``recheck``
+    tells, after a wait, whether its credential still stands for it.
     """
 
     session: Session
@@ -36,6 +39,13 @@ class Call:
     on_progress: Progress | None = None
     client: Client | None = None
     otel: Mapping[str, str] | None = None
+    principal: Principal | None = None
+    recheck: Recheck | None = None
+
+    @property
+    def by(self) -> Principal | None:
+        """Who makes it; None: whoever runs this process."""
+        return self.principal or self.session.principal
 
 
 @dataclass(frozen=True, slots=True)

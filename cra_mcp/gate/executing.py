@@ -10,7 +10,7 @@ from types import MappingProxyType
 import anyio
 import anyio.lowlevel
 
-from cra_mcp.errors import AskError, CRAError, ExecutionError, TraceUnavailableError
+from cra_mcp.errors import AskError, CRAError, CredentialError, ExecutionError, TraceUnavailableError
 from cra_mcp.execution.backend import Invocation, Result
 from cra_mcp.gate.asking import RecordedClient
 from cra_mcp.gate.attempt import Attempt, Recorder, limiter_of_loop
@@ -18,6 +18,7 @@ from cra_mcp.gate.binding import Binding, no_executor
 from cra_mcp.gate.call import ExecutionOutcome, Fault
 from cra_mcp.gate.charging import Charging
 from cra_mcp.gate.results import Measured, measure, recorded_result
+from cra_mcp.gate.standing import check_again
 from cra_mcp.policy.engine import PolicySet
 from cra_mcp.settings import RuntimeConfig
 
@@ -55,7 +56,7 @@ class Executing:
         started_ns = self._config.clock_ns()
         try:
             result = await self._run(attempt, binding)
-        except (ExecutionError, AskError, TraceUnavailableError) as error:
+        except (ExecutionError, AskError, CredentialError, TraceUnavailableError) as error:
             return self._failed(attempt, started_ns, fault_of(error))
         except anyio.get_cancelled_exc_class():
             self._failed(attempt, started_ns, Fault("cancelled", "the caller cancelled the call"))
@@ -99,9 +100,11 @@ class Executing:
         began = False
         limiter = self._limiter()
         with anyio.move_on_after(action.timeout_s):
-            await _enter(limiter)
-            began = True
+            waited = await _enter(limiter)
             try:
+                if waited:
+                    await check_again(attempt.call)
+                began = True
                 return await binding.run(invocation)
             finally:
                 limiter.release()
@@ -183,12 +186,14 @@ class Executing:
         return max(0, self._config.clock_ns() - started_ns) // 1_000 / 1_000
 
 
-async def _enter(limiter: anyio.CapacityLimiter) -> None:
-    """Take a slot; where one is free without the round through the event loop that waiting takes."""
+async def _enter(limiter: anyio.CapacityLimiter) -> bool:
+    """Take a slot; where one is free without the round through the event loop that waiting takes. Whether it waited."""
     try:
         limiter.acquire_nowait()
     except anyio.WouldBlock:
         await limiter.acquire()
+        return True
+    return False
 
 
 def _check_result(binding: Binding, measured: Measured) -> Fault | None:

@@ -12,7 +12,7 @@ from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval
 from cra_mcp.atlas.model import Action, Atlas
 from cra_mcp.atlas.registry import Catalogue
-from cra_mcp.errors import TraceUnavailableError
+from cra_mcp.errors import CredentialError, TraceUnavailableError
 from cra_mcp.execution.backend import Retaining
 from cra_mcp.gate.approving import Approving
 from cra_mcp.gate.attempt import Attempt, Recorder
@@ -23,6 +23,7 @@ from cra_mcp.gate.executing import Executing, fault_of
 from cra_mcp.gate.intake import check_parameters, receive
 from cra_mcp.gate.refusing import UNDECLARED, evaluated, is_denied, refuse, refuse_parameters
 from cra_mcp.gate.shadow import note_shadow
+from cra_mcp.gate.standing import check_again, refuse_lapsed
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.engine import PolicySet
 from cra_mcp.policy.model import Decision, Facts
@@ -203,7 +204,12 @@ class Gate:
         action = binding.action
         approved = granted is not None
         facts = attempt.call.resolution.facts
-        if approved:
+        if granted is not None:
+            try:
+                await check_again(attempt.call)
+            except CredentialError as error:
+                self._approving.note_unused(attempt, granted)
+                return refuse_lapsed(self._recorder, attempt, fault_of(error))
             decision = self._frozen(atlas, facts) or self._decide(atlas, action, attempt, approved=True)
         # Charging fails where another call took the last of a limit meanwhile: then policy is asked again.
         # Charged for the instant that was decided on, which is the one the trace states.

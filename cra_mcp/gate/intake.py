@@ -40,6 +40,8 @@ def receive(call: Call, redactor: Redactor | None, config: RuntimeConfig) -> tup
             kept = redactor.apply(kept)
         payload["parameters"] = attempt.recorded = kept
         payload["recording"] = mode
+    if call.principal is not None and call.principal != call.session.principal:
+        payload["principal"] = call.principal.of_request()
     if call.otel is not None:
         payload["otel"] = dict(call.otel)
     attempt.note("action.requested", payload)

@@ -6,7 +6,7 @@ Source: specs/trace.md, "Diff".
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from cra_mcp.canonical import canonical_bytes
 from cra_mcp.errors import TraceError
@@ -168,6 +168,8 @@ class _Call:
             "parameters_hash": payload.get("parameters_hash"),
             "outcome": "unfinished",
         }
+        if "principal" in payload:
+            self._facts["principal"] = _without_id(payload["principal"])
 
     def take(self, event: Event) -> None:
         payload, facts = event.payload, self._facts
@@ -206,7 +208,18 @@ def _alone(event: Event) -> Step:
 
 
 def _kept(payload: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in payload.items() if name not in _IGNORED}
+    kept = {name: value for name, value in payload.items() if name not in _IGNORED}
+    if "principal" in kept:
+        kept["principal"] = _without_id(kept["principal"])
+    return kept
+
+
+def _without_id(principal: object) -> object:
+    """A principal, whichever of its credentials it used."""
+    if not isinstance(principal, dict):
+        return principal
+    stated = cast("Mapping[str, object]", principal)
+    return {name: value for name, value in stated.items() if name != "credential_id"}
 
 
 def _changes(old: Step, new: Step) -> Iterator[Difference]:

@@ -5,6 +5,7 @@ Rule: pure. A trace comes from outside: what it can't mean is refused with the e
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal, cast
 
 import orjson
@@ -191,17 +192,21 @@ def _query(session: RecordedSession, fields: Fields) -> tuple[Query, Facts]:
     """What was asked. Only what differs from the session is in ``query``."""
     query = fields.part("query")
     goal = fields.text("goal")
+    principal = fields.part("principal")
+    own = session.facts
+    if principal is not None:
+        own = replace(own, roles=frozenset(principal.texts("roles")))
     if query is None:
-        return Query(goal), session.facts
+        return Query(goal), own
     context = query.part("context")
     facts = Facts(
-        agent_id=session.facts.agent_id,
-        session_id=session.facts.session_id,
-        tenant=session.facts.tenant,
+        agent_id=own.agent_id,
+        session_id=own.session_id,
+        tenant=own.tenant,
         task_risk=query.tier(),
         context=context.payload if context is not None else {},
-        subject=session.facts.subject,
-        roles=session.facts.roles,
+        subject=own.subject,
+        roles=own.roles,
     )
     asked = Query(goal, query.texts("context_hints"), query.texts("required_capabilities"), query.texts("atlas_ids"))
     return asked, facts

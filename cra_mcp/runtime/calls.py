@@ -8,6 +8,7 @@ from cra_mcp.errors import RequestError
 from cra_mcp.gate.call import Call, ExecutionOutcome
 from cra_mcp.gate.gate import Gate
 from cra_mcp.gate.replays import Replays
+from cra_mcp.gate.standing import has_lapsed
 from cra_mcp.runtime.observing import Observers
 from cra_mcp.runtime.sessions import Sessions
 from cra_mcp.session import Session
@@ -52,7 +53,9 @@ class Calls:
         session = call.session
         replays = self._replays.setdefault(session.session_id, Replays())
         try:
-            known = replays.claim(key, digest([call.action_id, lossy(call.parameters)]))
+            # With other roles it is another call: what one may be answered, another may not.
+            roles = sorted(call.resolution.facts.roles)
+            known = replays.claim(key, digest([call.action_id, lossy(call.parameters), roles]))
         except RequestError as error:
             raise self._sessions.recorded(session, call.request_id, error) from None
         if known is not None:
@@ -68,5 +71,5 @@ class Calls:
             outcome = await self._gate.execute(call)
             return outcome
         finally:
-            settled = outcome is not None and outcome.status != "pending_approval"
+            settled = outcome is not None and outcome.status != "pending_approval" and not has_lapsed(outcome)
             replays.settle(key, outcome if settled else None)

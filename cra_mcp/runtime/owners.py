@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import cast
 
+from cra_mcp.auth.principal import LOCAL_REALM, Owner, realm_of
 from cra_mcp.errors import TraceError
 from cra_mcp.trace.event import Event, parse
 from cra_mcp.trace.store import TraceStore
@@ -15,9 +16,6 @@ from cra_mcp.trace.store import TraceStore
 _MAX_KNOWN = 65_536
 LOCAL_SUBJECT = "local"
 """Whom sessions belong to that were begun without a principal: whoever ran the process."""
-
-Owner = tuple[str, str]
-"""``(tenant, subject)``."""
 
 
 class Owners:
@@ -53,10 +51,11 @@ def _stated(first: Event) -> Owner | None:
     payload = first.payload
     principal = payload.get("principal")
     if principal is None:
-        tenant, subject = payload.get("tenant", "default"), LOCAL_SUBJECT
+        tenant, realm, subject = payload.get("tenant", "default"), LOCAL_REALM, LOCAL_SUBJECT
     elif isinstance(principal, dict):
         stated = cast("Mapping[str, object]", principal)
         tenant, subject = stated.get("tenant"), stated.get("subject")
+        realm = realm_of(stated.get("credential"), stated.get("issuer"))
     else:
         return None
-    return (tenant, subject) if isinstance(tenant, str) and isinstance(subject, str) else None
+    return Owner(tenant, realm, subject) if isinstance(tenant, str) and isinstance(subject, str) else None

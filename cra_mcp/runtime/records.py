@@ -5,9 +5,10 @@ Rule: nothing here adds to a trace. Source: specs/trace.md; specs/carp.md, "Appr
 
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval, Channel
+from cra_mcp.auth.principal import Owner
 from cra_mcp.errors import TraceError
 from cra_mcp.runtime import arguments
-from cra_mcp.runtime.owners import Owner, Owners
+from cra_mcp.runtime.owners import Owners
 from cra_mcp.trace.event import Event, Verification, parse, verify
 from cra_mcp.trace.store import Recovery, TraceInfo, TraceStore
 
@@ -63,7 +64,7 @@ class Records:
         return self._store.sessions()
 
     def owner_of(self, session_id: str) -> Owner | None:
-        """``(tenant, subject)`` of whoever a trace belongs to; None where there is no such trace."""
+        """Whoever a trace belongs to; None where there is no such trace."""
         return self._owners.of(session_id)
 
     def recover_trace(self, session_id: str) -> Recovery:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.conditions import higher
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.resolution.model import Query
+from cra_mcp.runtime.callers import check_owner
 from cra_mcp.runtime.sessions import Sessions, risk_tier_of
 from cra_mcp.session import Session
 
@@ -21,7 +23,13 @@ _MAX_SKEW_NS = 300 * 1_000_000_000
 
 
 def admit(
-    sessions: Sessions, session_id: str, request: object, operation: str, now_ns: int
+    sessions: Sessions,
+    session_id: str,
+    request: object,
+    operation: str,
+    *,
+    now_ns: int,
+    principal: Principal | None,
 ) -> "tuple[Session, CarpRequest]":
     """The session a request is made in, and the request as a message.
 
@@ -32,6 +40,8 @@ def admit(
 
     message = parse_request(request)
     session = sessions.get(session_id)
+    if session is not None:
+        check_owner(session, principal)  # before anything is said or recorded of it
     try:
         if session is not None:
             session.see(message.request_id)
@@ -67,12 +77,12 @@ def query_of(message: "CarpRequest") -> Query:
     return Query(task.goal, tuple(task.context_hints), tuple(task.required_capabilities), tuple(message.atlas_ids))
 
 
-def facts_of(session: Session, message: "CarpRequest") -> Facts:
-    """The session's facts with what a request may add: it can raise the risk and name further facts, and change none."""
+def facts_of(facts: Facts, message: "CarpRequest") -> Facts:
+    """A requester's facts with what a request may add: it can raise the risk and name further facts, and change none."""
     return replace(
-        session.facts,
-        task_risk=higher(session.facts.task_risk, risk_tier_of(message.task.risk_tier or RiskTier.LOW)),
-        context={**message.context, **session.facts.context},
+        facts,
+        task_risk=higher(facts.task_risk, risk_tier_of(message.task.risk_tier or RiskTier.LOW)),
+        context={**message.context, **facts.context},
     )
 
 

@@ -3,6 +3,8 @@
 Rule: a resolution that could not be recorded does not exist. Source: specs/carp.md, "Resolution".
 """
 
+from dataclasses import replace
+
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import may
@@ -35,7 +37,7 @@ class Resolving:
         """Resolve from ``catalogue`` from now on; what was resolved before no longer stands in for new calls."""
         self._resolver = Resolver(catalogue)
         for session in self._sessions.active():
-            session.resolution = None
+            session.outdate()
 
     def preview(self, principal: Principal | None) -> Answer | None:
         """What a principal could be allowed and told now, without a session; None if it may not call. Nothing is recorded."""
@@ -51,8 +53,17 @@ class Resolving:
         boundary = self._resolver.next_boundary(Query(""), now_us)
         return None if boundary is None else boundary - now_us
 
-    def resolve(self, session: Session, query: Query, facts: Facts, request_id: str) -> Resolution:
-        """Resolve a query of an active session, and make the resolution its current one.
+    def resolve(
+        self, session: Session, query: Query, facts: Facts, request_id: str, principal: Principal | None = None
+    ) -> Resolution:
+        """Resolve a query of an active session, and make the resolution the current one for its roles.
+
+        Args:
+            session: where it is recorded.
+            query: what is asked.
+            facts: of the requester, its roles included.
+            request_id: names the request.
+            principal: who asks; None: whoever began the session.
 
         Raises:
             RequestError: what is wrong with the query; recorded.
@@ -66,7 +77,7 @@ class Resolving:
             ttl_seconds = resolver.ttl_seconds(query, now_us, self._config.ttl_seconds)
         except RequestError as error:
             self._sessions.record_error(
-                session, request_id, error, received=_received(query, facts, session, request_id)
+                session, request_id, error, received=_received(query, facts, session, request_id, principal)
             )
             raise
         resolution_id = self._config.new_id()
@@ -83,7 +94,7 @@ class Resolving:
                 ).encode()
                 head = self._store.append(session.session_id, (Draft("carp.resolution.cached", payload, root_span),))
             else:
-                received = _received(query, facts, session, request_id)
+                received = _received(query, facts, session, request_id, principal)
                 completed = _completed(answer, request_id, resolution_id, ttl_seconds)
                 if answer.timed:
                     completed["at"] = format_timestamp(now_us * 1_000)
@@ -110,24 +121,30 @@ class Resolving:
             session.keep(resolution)
         return resolution
 
-    def held(self, session: Session, resolution_id: str | None) -> Resolution:
-        """The resolution a call is made under: the named one, or the current one, renewed if it has expired.
+    def held(self, session: Session, resolution_id: str | None, principal: Principal | None = None) -> Resolution:
+        """The resolution a call is made under: the named one, or the current one for its roles, renewed if it has expired.
 
         Raises:
             RequestError: ``unknown_resolution`` or ``resolution_expired``; recorded.
             TraceUnavailableError: as ``resolve``.
         """
         now_us = self._config.clock_ns() // 1_000
+        own = session.facts_for(principal)
         if resolution_id is None:
-            current = session.resolution
+            current = session.current.get(own.roles)
             if current is not None and now_us < current.expires_at_us:
                 return current
-            query = current.query if current is not None else Query(session.goal)
-            facts = current.facts if current is not None else session.facts
-            return self.resolve(session, query, facts, self._config.new_id())
+            facts = current.facts if current is not None else own
+            latest = current or session.resolution
+            if current is None and latest is not None and latest.facts.task_risk.rank > own.task_risk.rank:
+                facts = replace(own, task_risk=latest.facts.task_risk)  # what others asked for may tighten, never widen
+            query = latest.query if latest is not None else Query(session.goal)
+            return self.resolve(session, query, facts, self._config.new_id(), principal)
         found = session.resolutions.get(resolution_id)
-        if found is None:
-            error = RequestError("unknown_resolution", "this session has no such resolution", hint="resolve again")
+        if found is None or found.facts.roles != own.roles:
+            error = RequestError(
+                "unknown_resolution", "this session has no such resolution for your roles", hint="resolve again"
+            )
             raise self._sessions.recorded(session, None, error)
         if now_us >= found.expires_at_us:
             error = RequestError("resolution_expired", "this resolution has expired", hint="resolve again")
@@ -135,8 +152,12 @@ class Resolving:
         return found
 
 
-def _received(query: Query, facts: Facts, session: Session, request_id: str) -> dict[str, object]:
+def _received(
+    query: Query, facts: Facts, session: Session, request_id: str, principal: Principal | None
+) -> dict[str, object]:
     payload: dict[str, object] = {"goal": lossy(query.goal), "operation": "resolve", "request_id": request_id}
+    if principal is not None and principal != session.principal:
+        payload["principal"] = principal.of_request()
     if query.hints or query.capabilities or query.atlas_ids or facts is not session.facts:
         payload["query"] = lossy(
             {

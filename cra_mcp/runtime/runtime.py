@@ -14,7 +14,7 @@ from cra_mcp.approval.model import Asker
 from cra_mcp.atlas.archive import AtlasArchive
 from cra_mcp.atlas.model import Action, Atlas, ContextBlock
 from cra_mcp.atlas.registry import AtlasInfo
-from cra_mcp.auth.principal import Principal
+from cra_mcp.auth.principal import Principal, Recheck
 from cra_mcp.auth.roles import require
 from cra_mcp.canonical import sha256_hex
 from cra_mcp.gate.call import Call, ExecutionOutcome, Question
@@ -26,6 +26,7 @@ from cra_mcp.runtime import arguments
 from cra_mcp.runtime.administration import Administration
 from cra_mcp.runtime.atlases import LoadedAtlases
 from cra_mcp.runtime.blocking import BlockingLoop
+from cra_mcp.runtime.callers import check_caller, check_owner
 from cra_mcp.runtime.calls import Calls
 from cra_mcp.runtime.freezing import KillSwitch
 from cra_mcp.runtime.observing import Observer
@@ -116,13 +117,16 @@ class Runtime(Administration, Records):
         """
         if principal is not None:
             require(principal, "call")
+        parent = self._sessions.running(parent_session_id) if parent_session_id is not None else None
+        if parent is not None:
+            check_owner(parent, principal)
         if agent_id is None:
             agent_id = principal.agent_id if principal is not None else self.config.agent_id
         return self._sessions.begin(
             self._atlases.use(),
             agent_id=agent_id,
             goal=goal,
-            parent=self._sessions.running(parent_session_id) if parent_session_id is not None else None,
+            parent=parent,
             risk_tier=risk_tier_of(risk_tier),
             context=arguments.mapping("context", context or {}),
             principal=principal,
@@ -157,6 +161,7 @@ class Runtime(Administration, Records):
         context_hints: Sequence[str] = (),
         required_capabilities: Sequence[str] = (),
         atlas_ids: Sequence[str] = (),
+        principal: Principal | None = None,
     ) -> Resolution:
         """What the session's agent may know and do for a goal.
 
@@ -167,18 +172,24 @@ class Runtime(Administration, Records):
             context_hints: words that raise the rank of context blocks.
             required_capabilities: consider only what these capabilities name.
             atlas_ids: consider only these atlases.
+            principal: who asks, with roles of its own; None: whoever began the session.
 
         Raises:
             RequestError: what is wrong with the request; recorded if the session exists.
+            ForbiddenError: none of the principal's roles may call; recorded.
             TraceUnavailableError: the resolution could not be recorded, so there is none.
         """
         if request is not None:
-            session, message = admit(self._sessions, session_id, request, "resolve", self.config.clock_ns())
-            return self._resolving.resolve(session, query_of(message), facts_of(session, message), message.request_id)
+            now_ns = self.config.clock_ns()
+            session, message = admit(self._sessions, session_id, request, "resolve", now_ns=now_ns, principal=principal)
+            check_caller(self._sessions, session, principal, None)
+            facts = facts_of(session.facts_for(principal), message)
+            return self._resolving.resolve(session, query_of(message), facts, message.request_id, principal)
         session = self._sessions.running(session_id)
+        check_caller(self._sessions, session, principal, None)
         text = session.goal if goal is None else arguments.text("goal", goal)
         query = Query(text, tuple(context_hints), tuple(required_capabilities), tuple(atlas_ids))
-        return self._resolving.resolve(session, query, session.facts, self.config.new_id())
+        return self._resolving.resolve(session, query, session.facts_for(principal), self.config.new_id(), principal)
 
     def permissions(self, principal: Principal | None = None) -> tuple[Permission, ...]:
         """What a principal could be allowed now, without a session: what a face lists. Nothing is recorded.
@@ -239,6 +250,15 @@ class Runtime(Administration, Records):
         """
         return self._gate.explain(outcome.question) if outcome.question is not None else None
 
+    def check_caller(self, session_id: str, principal: Principal, action_id: str) -> None:
+        """Whether a principal may call in an active session, for faces that do something before they call.
+
+        Raises:
+            RequestError: ``unknown_session`` or ``session_ended``.
+            ForbiddenError: none of its roles may call; recorded.
+        """
+        check_caller(self._sessions, self._sessions.running(session_id), principal, action_id)
+
     async def execute(
         self,
         session_id: str,
@@ -251,6 +271,8 @@ class Runtime(Administration, Records):
         on_progress: "Progress | None" = None,
         client: "Client | None" = None,
         otel: Mapping[str, str] | None = None,
+        principal: Principal | None = None,
+        recheck: Recheck | None = None,
     ) -> ExecutionOutcome:
         """Have an action carried out, if policy allows it.
 
@@ -266,14 +288,18 @@ class Runtime(Administration, Records):
             on_progress: told of the action's progress.
             client: whom the action may talk back to.
             otel: ``trace_id`` and ``span_id`` of the OpenTelemetry span the call is made in; its event names them.
+            principal: who makes the call, which is decided by its roles; None: whoever began the session.
+            recheck: whom its credential stands for by now; asked where the call has waited.
 
         Raises:
             RequestError: the session or the resolution can't be used; recorded if the session exists.
+            ForbiddenError: none of the principal's roles may call; recorded.
             TraceUnavailableError: the call could not even be recorded.
         """
         session = self._sessions.running(session_id)
         arguments.text("action_id", action_id)
-        resolution = self._resolving.held(session, resolution_id)
+        check_caller(self._sessions, session, principal, action_id)
+        resolution = self._resolving.held(session, resolution_id, principal)
         return await self._calls.execute(
             Call(
                 session=session,
@@ -286,20 +312,27 @@ class Runtime(Administration, Records):
                 on_progress=on_progress,
                 client=client,
                 otel=otel,
+                principal=principal,
+                recheck=recheck,
             ),
             idempotency_key,
         )
 
-    async def execute_message(self, session_id: str, request: object) -> ExecutionOutcome:
+    async def execute_message(
+        self, session_id: str, request: object, *, principal: Principal | None = None, recheck: Recheck | None = None
+    ) -> ExecutionOutcome:
         """As ``execute``, for a CARP request of operation ``execute``.
 
         Raises:
             RequestError: what is wrong with the request; recorded if the session exists.
+            ForbiddenError: none of the principal's roles may call; recorded.
             TraceUnavailableError: the call could not even be recorded.
         """
-        session, message = admit(self._sessions, session_id, request, "execute", self.config.clock_ns())
+        now_ns = self.config.clock_ns()
+        session, message = admit(self._sessions, session_id, request, "execute", now_ns=now_ns, principal=principal)
         wish = wish_of(self._sessions, session, message)
-        resolution = self._resolving.held(session, wish.resolution_id)
+        check_caller(self._sessions, session, principal, wish.action_id)
+        resolution = self._resolving.held(session, wish.resolution_id, principal)
         call = Call(
             session=session,
             resolution=resolution,
@@ -307,6 +340,8 @@ class Runtime(Administration, Records):
             parameters=wish.parameters,
             request_id=message.request_id,
             execution_id=self.config.new_id(),
+            principal=principal,
+            recheck=recheck,
         )
         return await self._calls.execute(call, wish.idempotency_key)
 
@@ -319,6 +354,7 @@ class Runtime(Administration, Records):
         resolution_id: str | None = None,
         idempotency_key: str | None = None,
         asker: Asker | None = None,
+        principal: Principal | None = None,
     ) -> ExecutionOutcome:
         """``execute`` for programs without an event loop; it runs on a thread of the runtime. Raises the same."""
         return self._blocking.run(
@@ -329,6 +365,7 @@ class Runtime(Administration, Records):
                 resolution_id=resolution_id,
                 idempotency_key=idempotency_key,
                 asker=asker,
+                principal=principal,
             )
         )
 
@@ -381,24 +418,36 @@ class Runtime(Administration, Records):
         """
         self._sessions.record(self._sessions.running(session_id), event_type, payload)
 
-    def record_context(self, session_id: str, block: ContextBlock) -> None:
-        """Record that a context block was handed to the agent of an active session. Raises as ``record``."""
-        payload = {
+    def record_context(self, session_id: str, block: ContextBlock, principal: Principal | None = None) -> None:
+        """Record that a context block was handed to the agent of an active session. Raises as ``record``.
+
+        ``principal``: whose request it was; None: that of whoever began the session.
+        """
+        session = self._sessions.running(session_id)
+        payload: dict[str, object] = {
             "block_id": block.block_id,
             "source": block.source,
             "token_count": block.token_estimate,
             "content_hash": sha256_hex(block.content.encode()),
         }
-        self.record(session_id, "context.injected", payload)
+        if principal is not None and principal != session.principal:
+            payload["principal"] = principal.of_request()
+        self._sessions.record(session, "context.injected", payload)
 
     def choose_context(
-        self, session_id: str, need: str, *, hints: Sequence[str] = (), max_tokens: int
+        self,
+        session_id: str,
+        need: str,
+        *,
+        hints: Sequence[str] = (),
+        max_tokens: int,
+        principal: Principal | None = None,
     ) -> tuple[Resolution, Choice]:
         """The documents that fit a need best, within a budget; each that is given is recorded. Raises as ``resolve``."""
-        resolution = self.resolve(session_id, goal=need, context_hints=hints)
+        resolution = self.resolve(session_id, goal=need, context_hints=hints, principal=principal)
         choice = within(rank(resolution.context_blocks, need, hints), max_tokens)
         for each in choice.given:
-            self.record_context(session_id, each.block)
+            self.record_context(session_id, each.block, principal)
         return resolution, choice
 
     # --- life ------------------------------------------------------------------------------------------------------

@@ -111,9 +111,7 @@ class Sessions:
         """
         session = self._sessions.get(arguments.text("session_id", session_id))
         if session is None:
-            raise RequestError(
-                "unknown_session", "there is no such session here", hint="start one with create_session()"
-            )
+            raise unknown_session()
         return session
 
     def running(self, session_id: str) -> Session:
@@ -187,14 +185,20 @@ class Sessions:
         error: CRAError,
         *,
         received: Mapping[str, object] | None = None,
+        principal: Principal | None = None,
     ) -> None:
-        """Record what was wrong with a request, and the request itself if ``received`` says what it was. Raises as ``record``."""
+        """Record what was wrong with a request, and the request itself if ``received`` says what it was. Raises as ``record``.
+
+        ``principal``: who made it, where that is what is wrong with it.
+        """
         drafts: list[Draft] = []
         if received is not None:
             drafts.append(Draft("carp.request.received", received, session.root_span))
         payload: dict[str, object] = {"error_code": error.code, "error_message": error.message}
         if request_id is not None:
             payload["request_id"] = request_id
+        if principal is not None:
+            payload["principal"] = principal.of_request()
         drafts.append(Draft("error.occurred", cast("Mapping[str, object]", lossy(payload)), session.root_span))
         self._store.append(session.session_id, drafts)
         self.watchers.grown(session.session_id)
@@ -203,6 +207,11 @@ class Sessions:
         """``error``, recorded: to be raised. Raises as ``record``."""
         self.record_error(session, request_id, error)
         return error
+
+
+def unknown_session() -> RequestError:
+    """What naming a session answers that isn't there, or is somebody else's."""
+    return RequestError("unknown_session", "there is no such session here", hint="start one with create_session()")
 
 
 def facts_outside(config: RuntimeConfig, principal: Principal | None) -> Facts:

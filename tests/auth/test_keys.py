@@ -37,7 +37,7 @@ def made(keys: KeyStore, subject: str = "ann", **more: object) -> tuple[str, str
 
 
 def test_a_key_is_its_principal(keys: KeyStore) -> None:
-    text, _ = made(keys, roles=["agent", "auditor"], scopes=["x"])
+    text, key_id = made(keys, roles=["agent", "auditor"], scopes=["x"])
     principal = keys.check(text)
     assert principal is not None
     assert principal.to_dict() == {
@@ -47,6 +47,7 @@ def test_a_key_is_its_principal(keys: KeyStore) -> None:
         "scopes": ["x"],
         "agent_id": "bot",
         "credential": "api_key",
+        "credential_id": key_id,
     }
 
 

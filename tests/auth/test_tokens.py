@@ -120,6 +120,7 @@ async def test_a_good_token_is_its_principal(world: World, algorithm: str) -> No
         "scopes": ["read", "write"],
         "agent_id": "bot",
         "credential": "jwt",
+        "issuer": "https://issuer.example",
     }
 
 

@@ -9,6 +9,7 @@ from typing import cast
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
 
+from cra_mcp.access import Access
 from cra_mcp.actions.client import Client
 from cra_mcp.approval.model import GRADES, is_enough
 from cra_mcp.atlas.model import PythonExecutor
@@ -17,7 +18,7 @@ from cra_mcp.faces import logs
 from cra_mcp.faces.mcp import tracing
 from cra_mcp.faces.mcp.approvals import ask_again, asker_for, take_answer
 from cra_mcp.faces.mcp.clients import client_of
-from cra_mcp.faces.mcp.connection import RequestContext, is_modern
+from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of, recheck_of
 from cra_mcp.faces.mcp.progress import Progress
 from cra_mcp.faces.mcp.rounds import STATE_PREFIX, Owner, Request, Rounds
 from cra_mcp.faces.mcp.sessions import SessionFinder
@@ -42,8 +43,10 @@ class Calls:
             CRAError: the session can't be used, or the call could not be recorded.
             MCPError: the action asks for what the client did not declare.
         """
-        can_ask = await take_answer(ctx, request, self._runtime)
         session = self._sessions.of(ctx).current()
+        access = Access(self._runtime, principal_of(ctx), recheck=recheck_of(ctx))
+        access.check_caller(session.session_id, action_id)  # before anything it brings counts
+        can_ask = await take_answer(ctx, request, self._runtime)
         logs.about(session.session_id, self._runtime.newest_sequence)
         otel = tracing.span_ids()
         action = self._runtime.find_action(action_id)
@@ -52,7 +55,7 @@ class Calls:
         progress = Progress(ctx)
 
         async def carry(client: Client | None) -> ExecutionOutcome:
-            outcome = await self._runtime.execute(
+            outcome = await access.execute(
                 session.session_id,
                 action_id,
                 arguments,
@@ -67,7 +70,7 @@ class Calls:
         if not isinstance(executor, PythonExecutor) or executor.context is None:
             outcome = await carry(None)
         elif is_modern(ctx) and executor.asks:
-            owner = (session.session_id, ctx.method, action_id)
+            owner = (session.session_id, ctx.method, action_id, access.principal.roles)
             if (request.request_state or "").startswith(STATE_PREFIX):
                 answered = await self._go_on(ctx, owner, request)
             else:
@@ -89,7 +92,7 @@ class Calls:
     async def _go_on(
         self, ctx: RequestContext, owner: Owner, request: Request
     ) -> ExecutionOutcome | t.InputRequiredResult:
-        session_id, method, action_id = owner
+        session_id, method, action_id, _ = owner
 
         def record(keys: Sequence[str]) -> None:
             payload = {"action_id": action_id, "method": method, "answers": list(keys)}

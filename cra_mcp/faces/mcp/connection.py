@@ -10,7 +10,7 @@ from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
 
-from cra_mcp.auth.principal import Principal
+from cra_mcp.auth.principal import Principal, Recheck
 
 RequestContext = ServerRequestContext[Principal, Request]
 """A request, as handlers get it. Its lifespan context is the principal of whoever started the server."""
@@ -18,12 +18,20 @@ RequestContext = ServerRequestContext[Principal, Request]
 PRINCIPAL_SCOPE: Final = "cra.principal"
 """Where the HTTP layer puts the principal of a request, in the ASGI scope."""
 
+RECHECK_SCOPE: Final = "cra.recheck"
+"""Where it puts what looks at the credential of a request again."""
+
 
 def principal_of(ctx: RequestContext) -> Principal:
     """Who a request is made for: on HTTP what its credential says, on stdio whoever started the server."""
     if ctx.request is None:
         return ctx.lifespan_context
     return ctx.request.scope[PRINCIPAL_SCOPE]
+
+
+def recheck_of(ctx: RequestContext) -> Recheck | None:
+    """Whom the credential of a request stands for by now; None where it has none, as on stdio."""
+    return None if ctx.request is None else ctx.request.scope.get(RECHECK_SCOPE)
 
 
 def is_modern(ctx: RequestContext) -> bool:

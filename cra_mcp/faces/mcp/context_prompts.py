@@ -6,6 +6,7 @@ Source: specs/mcp.md, "Context packs as prompts".
 
 import mcp_types as t
 
+from cra_mcp.access import Access
 from cra_mcp.atlas.model import ContextBlock
 from cra_mcp.atlas.names import published_name
 from cra_mcp.canonical import sha256_hex
@@ -52,11 +53,12 @@ class ContextPrompts:
             return None
         pack, _ = found
         session = self._sessions.of(ctx).current()
-        resolution = self._runtime.resolve(session.session_id, goal=(params.arguments or {}).get(_GOAL))
+        access = Access(self._runtime, principal_of(ctx))
+        resolution = access.resolve(session.session_id, goal=(params.arguments or {}).get(_GOAL))
         blocks = _packs(resolution.context_blocks).get(pack, [])
         messages: list[t.PromptMessage] = []
         for block in blocks:
-            self._runtime.record_context(session.session_id, block)
+            self._runtime.record_context(session.session_id, block, access.principal)
             messages.append(t.PromptMessage(role="user", content=_embedded(pack, block)))
         return t.GetPromptResult(description=f"{count_of(len(messages), 'document')} of {pack[1]}", messages=messages)
 

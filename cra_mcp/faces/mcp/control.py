@@ -14,7 +14,7 @@ from cra_mcp.auth.roles import may
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import CanonicalError, CRAError
 from cra_mcp.faces.mcp import names, trace_tool, traces
-from cra_mcp.faces.mcp.connection import RequestContext, principal_of, text_result
+from cra_mcp.faces.mcp.connection import RequestContext, principal_of, recheck_of, text_result
 from cra_mcp.faces.mcp.control_approvals import approval_tools
 from cra_mcp.faces.mcp.control_context import context_tools
 from cra_mcp.faces.mcp.control_sessions import session_tools
@@ -73,7 +73,7 @@ class ControlTools:
                 faults = explain(tool.tool.input_schema, given, masked=False)
                 text = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in faults)
                 return text_result(f"Invalid parameters: {text}", is_error=True)
-            caller = Caller(self._sessions.of(ctx), Access(self._runtime, principal_of(ctx)))
+            caller = Caller(self._sessions.of(ctx), Access(self._runtime, principal_of(ctx), recheck=recheck_of(ctx)))
             answer = tool.run(caller, given)
             if isinstance(answer, Later):
                 answer = await (traces.off_loop(answer.work) if answer.reads else in_thread(answer.work))

@@ -44,7 +44,7 @@ class _ContextTools:
 
     def request(self, caller: Caller, arguments: Arguments) -> Value:
         session = caller.sessions.current()
-        resolution, choice = self._runtime.choose_context(
+        resolution, choice = caller.access.choose_context(
             session.session_id,
             cast("str", arguments["need"]),
             hints=cast("Sequence[str]", arguments.get("hints", ())),

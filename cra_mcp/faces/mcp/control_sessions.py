@@ -82,13 +82,13 @@ class _SessionTools:
 
     def start(self, caller: Caller, arguments: Arguments) -> Value:
         session = self._begin(caller, arguments)
-        resolution = self._runtime.resolve(session.session_id)
+        resolution = caller.access.resolve(session.session_id)
         titles = [_title(block) for block in resolution.context_blocks]
         return {"session": session.to_dict(), **rules(resolution), "context": titles}
 
     def bootstrap(self, caller: Caller, arguments: Arguments) -> Value:
         session = self._begin(caller, arguments)
-        resolution, choice = self._runtime.choose_context(session.session_id, session.goal, max_tokens=DEFAULT_TOKENS)
+        resolution, choice = caller.access.choose_context(session.session_id, session.goal, max_tokens=DEFAULT_TOKENS)
         head = self._runtime.verify_chain(session.session_id).head
         return {
             "session": session.to_dict(),

@@ -22,10 +22,10 @@ from mcp.shared.subscriptions import (
     event_to_notification,
 )
 
+from cra_mcp.auth.principal import Binding
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of
 from cra_mcp.faces.mcp.news import CATALOGUE, News, Post
 from cra_mcp.faces.mcp.request_ids import wire_id
-from cra_mcp.faces.mcp.sessions import bound_to
 from cra_mcp.faces.mcp.watchable import MAX_WATCHED, Watchable
 
 _LAST_WORD_S: Final = 0.1
@@ -51,7 +51,7 @@ class Listening:
         self._news = news
         self._watchable = watchable
         self._max_of_one = max_of_one
-        self._open: Counter[tuple[str, str, str]] = Counter()
+        self._open: Counter[Binding] = Counter()
         self._posts: set[Post] = set()
         self._ended = anyio.Event()
 
@@ -69,7 +69,7 @@ class Listening:
         """
         asked = params.notifications
         uris = list(dict.fromkeys(asked.resource_subscriptions or ()))
-        owner = bound_to(principal_of(ctx))
+        owner = principal_of(ctx).binding
         if ctx.request_id is None:
             raise _refused("no_id", "a subscription is named by the id of its request")
         if len(uris) > MAX_WATCHED:

@@ -95,7 +95,7 @@ class News:
         if change.kind == "trace":
             return change.session_id
         owner = self._runtime.owner_of(change.session_id)
-        return approvals_of(owner[0]) if owner is not None else None
+        return approvals_of(owner.tenant) if owner is not None else None
 
     def _tell(self, topic: str) -> None:
         for post in self._wanted.get(topic, ()):

@@ -276,7 +276,7 @@ class Resources:
         if block is None:
             return None
         session = self._sessions.of(ctx).current()
-        self._runtime.record_context(session.session_id, block)
+        self._runtime.record_context(session.session_id, block, principal_of(ctx))
         content = t.TextResourceContents(uri=uri, mime_type=block.content_type, text=block.content)
         return t.ReadResourceResult(contents=[content])
 

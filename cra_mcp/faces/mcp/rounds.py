@@ -27,8 +27,8 @@ STATE_PREFIX: Final = "round:"
 _MAX_WAITING_PER_SESSION: Final = 8
 
 Carry = Callable[[Client], Awaitable[ExecutionOutcome]]
-Owner = tuple[str, str, str]
-"""Session id, method and name: what a call is made under."""
+Owner = tuple[str, str, str, frozenset[str]]
+"""Session id, method, name and roles: what a call is made under."""
 
 
 class Request(Protocol):

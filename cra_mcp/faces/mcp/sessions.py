@@ -12,7 +12,7 @@ from typing import Protocol
 from cra_mcp.access import Access
 from cra_mcp.auth.principal import Principal
 from cra_mcp.errors import RequestError
-from cra_mcp.faces.mcp.connection import RequestContext
+from cra_mcp.faces.mcp.connection import RequestContext, principal_of
 from cra_mcp.runtime import Runtime
 from cra_mcp.session import EndReason, Session
 
@@ -81,7 +81,7 @@ class ConnectionSession:
 
     Args:
         runtime: where sessions are.
-        principal: whose they are.
+        principal: who opened the connection.
         goal: of sessions that start by themselves.
         begin: starts one; the runtime does by default.
     """
@@ -94,25 +94,30 @@ class ConnectionSession:
         self._open: list[Session] = []
         self._closed = False
 
+    def seen_by(self, principal: Principal) -> SessionHolder:
+        """The session as a request of ``principal`` uses it: what that starts, it starts with its own roles."""
+        return _OfRequest(self, principal)
+
     def active(self) -> Session | None:
         """See ``SessionHolder``."""
         while self._open and self._open[-1].status != "active":
             self._open.pop()
         return self._open[-1] if self._open else None
 
-    def current(self) -> Session:
-        """See ``SessionHolder``."""
+    def current(self, principal: Principal | None = None) -> Session:
+        """See ``SessionHolder``. ``principal``: who asks, with roles of its own; None: who opened the connection."""
         session = self.active()
         if session is None:
-            session = self._begin(self._goal, None)
+            session = self._begin(principal or self._principal, self._goal, None)
         return session
 
-    def start(self, goal: str, parent_session_id: str | None = None) -> Session:
+    def start(self, goal: str, parent_session_id: str | None = None, *, principal: Principal | None = None) -> Session:
         """See ``SessionHolder``. Ends the sessions of this connection that the new one doesn't work for."""
-        parent = own_session(self._runtime, self._principal, parent_session_id) if parent_session_id else None
+        principal = principal or self._principal
+        parent = own_session(self._runtime, principal, parent_session_id) if parent_session_id else None
         before = list(self._open)
         keep = before.index(parent) + 1 if parent is not None and parent in before else 0
-        fresh = self._begin(goal, parent)
+        fresh = self._begin(principal, goal, parent)
         self._open = [*before[:keep], fresh]
         for session in reversed(before[keep:]):
             self._runtime.end_session(session.session_id)
@@ -132,12 +137,32 @@ class ConnectionSession:
         while self.end(reason) is not None:
             pass
 
-    def _begin(self, goal: str, parent: Session | None) -> Session:
+    def _begin(self, principal: Principal, goal: str, parent: Session | None) -> Session:
         if self._closed:
             raise RequestError("session_ended", "the connection of this session has closed", hint="connect again")
-        session = self._begin_session(self._principal, goal, parent)
+        session = self._begin_session(principal, goal, parent)
         self._open.append(session)
         return session
+
+
+@dataclass(frozen=True, slots=True)
+class _OfRequest:
+    """The session of a connection, for one request."""
+
+    connection: ConnectionSession
+    principal: Principal
+
+    def active(self) -> Session | None:
+        return self.connection.active()
+
+    def current(self) -> Session:
+        return self.connection.current(self.principal)
+
+    def start(self, goal: str, parent_session_id: str | None = None) -> Session:
+        return self.connection.start(goal, parent_session_id, principal=self.principal)
+
+    def end(self, reason: EndReason) -> Session | None:
+        return self.connection.end(reason)
 
 
 def runtime_begins(runtime: Runtime) -> Begin:
@@ -158,8 +183,7 @@ class ProcessSession:
 
     def of(self, ctx: RequestContext) -> SessionHolder:
         """See ``SessionFinder``."""
-        del ctx
-        return self._holder
+        return self._holder.seen_by(principal_of(ctx))
 
 
 def own_session(runtime: Runtime, principal: Principal, session_id: str) -> Session:
@@ -169,13 +193,8 @@ def own_session(runtime: Runtime, principal: Principal, session_id: str) -> Sess
         RequestError: ``unknown_session`` or ``session_ended``.
     """
     session = runtime.get_session(session_id)
-    if session is None or session.principal is None or bound_to(session.principal) != bound_to(principal):
+    if session is None or session.principal is None or session.principal.binding != principal.binding:
         raise RequestError("unknown_session", "there is no such session here", hint="start one with cra_start_session")
     if session.status != "active":
         raise RequestError("session_ended", "this session has ended", hint="start a new session")
     return session
-
-
-def bound_to(principal: Principal) -> tuple[str, str, str]:
-    """What a session is bound to: the same person of the same tenant, by the same agent."""
-    return principal.tenant, principal.subject, principal.agent_id

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cra_mcp.auth.bearer import METADATA_PATH, Resource
-from cra_mcp.auth.principal import Authenticator, Principal
+from cra_mcp.auth.principal import Authenticator, Binding, Principal
 from cra_mcp.faces.mcp.http.answers import AnswerRefused
 from cra_mcp.faces.mcp.http.identity import Authenticate
 from cra_mcp.faces.mcp.http.limits import Failures, LimitBody, LimitStreams, Rate
@@ -73,7 +73,7 @@ class HttpApp:
         )
         self._authenticator = authenticator
         self._limits = http.limits
-        self._open_streams: Counter[tuple[str, str, str]] = Counter()
+        self._open_streams: Counter[Binding] = Counter()
         self._under_way = UnderWay(http.limits.stop_s)
         self._rate = Rate(http.limits)
         self._failures = Failures(http.limits)

@@ -7,21 +7,21 @@ stays on this machine. An answer that stays open is worth no more than its crede
 import asyncio
 import logging
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Final
+from functools import lru_cache, partial
+from typing import Final, cast
 
 import anyio
+import orjson
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
 from mcp.server.auth.provider import AccessToken
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cra_mcp.auth.principal import Authenticator, Principal
+from cra_mcp.auth.principal import Authenticator, Binding, Principal
 from cra_mcp.errors import AuthenticationError, CRAError, ForbiddenError
-from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE
+from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE, RECHECK_SCOPE
 from cra_mcp.faces.mcp.http.answers import Answer, Refusal
 from cra_mcp.faces.mcp.http.limits import is_stream
-from cra_mcp.faces.mcp.sessions import bound_to
 
 _UNAVAILABLE: Final = Refusal(
     503, "authentication_unavailable", "the credential can't be checked now", "try again later"
@@ -63,6 +63,8 @@ class Authenticate:
         # Sealed request state is bound to who asks, too; the SDK looks here for that.
         token = auth_context_var.set(user)
         known = {**scope, PRINCIPAL_SCOPE: principal, "user": user}
+        if self._authenticator is not None:
+            known[RECHECK_SCOPE] = partial(_again, self._authenticator, scope)
         try:
             if self._authenticator is not None and is_stream(scope):
                 await self._while_it_holds(self._authenticator, principal, known, receive, send)
@@ -93,6 +95,20 @@ class Authenticate:
         cancel.cancel()
 
 
+async def _again(authenticator: Authenticator, scope: Scope) -> Principal | None:
+    """Whom the credential of a request stands for by now; None: for nobody.
+
+    Raises:
+        CRAError: it can't be checked.
+    """
+    found = await _authenticated(authenticator, scope)
+    if isinstance(found, Principal):
+        return found
+    if found[0] is _UNAVAILABLE:
+        raise CRAError("the credential can't be checked now", code=_UNAVAILABLE.code)
+    return None
+
+
 async def _authenticated(
     authenticator: Authenticator, scope: Scope
 ) -> Principal | tuple[Refusal, Mapping[str, str] | None]:
@@ -120,13 +136,16 @@ async def _authenticated(
 @lru_cache(maxsize=1_024)
 def _as_user(principal: Principal) -> AuthenticatedUser:
     """The principal in the SDK's form: its transports bind sessions to its parts. There is no token in it."""
-    tenant, subject, agent_id = bound_to(principal)
-    scopes = sorted(principal.scopes)
+    tenant, realm, subject, agent_id = principal.binding
+    issuer = orjson.dumps([tenant, realm]).decode()  # no two pairs have one text
     return AuthenticatedUser(
-        AccessToken(token="", client_id=agent_id, scopes=scopes, subject=subject, claims={"iss": tenant})
+        AccessToken(
+            token="", client_id=agent_id, scopes=sorted(principal.scopes), subject=subject, claims={"iss": issuer}
+        )
     )
 
 
-def owner_of(context: AuthorizationContext) -> tuple[str, str, str]:
-    """The SDK's form of a principal, as ``bound_to`` has it."""
-    return context["issuer"] or "", context["subject"] or "", context["client_id"]
+def owner_of(context: AuthorizationContext) -> Binding:
+    """The SDK's form of a principal, as ``Principal.binding`` has it."""
+    tenant, realm = cast("list[str]", orjson.loads(context["issuer"] or '["",""]'))
+    return tenant, realm, context["subject"] or "", context["client_id"]

@@ -15,10 +15,10 @@ from typing import Final
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cra_mcp.auth.principal import Binding
 from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE
 from cra_mcp.faces.mcp.http.answers import Refusal, RefusedError
 from cra_mcp.faces.mcp.http.options import Limits
-from cra_mcp.faces.mcp.sessions import bound_to
 
 _MAX_CALLERS: Final = 10_000
 _BODIES_AT_ONCE: Final = 32
@@ -75,7 +75,7 @@ class Rate:
         """``app`` with this bound; it raises ``RefusedError`` where a request comes too soon."""
 
         async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
-            owner = bound_to(scope[PRINCIPAL_SCOPE])
+            owner = scope[PRINCIPAL_SCOPE].binding
             wait_s = self._buckets.wait_s(owner)
             if wait_s > 0:
                 raise RefusedError(_TOO_FAST, {"retry-after": str(math.ceil(wait_s))})
@@ -124,7 +124,7 @@ def _address(scope: Scope) -> str:
 class LimitStreams:
     """Bounds the answers that stay open by design: GET streams, SSE connections, subscriptions."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, open_streams: Counter[tuple[str, str, str]]) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, open_streams: Counter[Binding]) -> None:
         self._app = app
         self._max = limits.max_streams
         self._max_of_one = limits.max_streams_per_principal
@@ -139,7 +139,7 @@ class LimitStreams:
         if not is_stream(scope):
             await self._app(scope, receive, send)
             return
-        owner = bound_to(scope[PRINCIPAL_SCOPE])
+        owner = scope[PRINCIPAL_SCOPE].binding
         if self._open[owner] >= self._max_of_one:
             raise RefusedError(_TOO_MANY_STREAMS, {"retry-after": "30"})
         if self._open.total() >= self._max:

@@ -15,13 +15,13 @@ from typing import Final, cast
 import anyio
 import anyio.to_thread
 
-from cra_mcp.auth.principal import Principal
+from cra_mcp.auth.principal import Binding, Principal
 from cra_mcp.errors import LimitError, RequestError
 from cra_mcp.faces.mcp import names
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of
 from cra_mcp.faces.mcp.http.answers import Refusal, RefusedError
 from cra_mcp.faces.mcp.http.options import Limits
-from cra_mcp.faces.mcp.sessions import ConnectionSession, SessionHolder, bound_to, own_session, runtime_begins
+from cra_mcp.faces.mcp.sessions import ConnectionSession, SessionHolder, own_session, runtime_begins
 from cra_mcp.runtime import Runtime
 from cra_mcp.session import EndReason, Session
 
@@ -34,8 +34,6 @@ _RETRY_S: Final = "30"
 _FULL: Final = Refusal(503, "too_many_sessions", "the server has too many sessions open", "try again later")
 _TOO_MANY: Final = Refusal(429, "too_many_sessions", "you have too many sessions open", "end one with DELETE")
 
-Owner = tuple[str, str, str]
-
 
 class HttpSessions:
     """Finds the session of a request over HTTP, and ends those nobody uses."""
@@ -47,11 +45,11 @@ class HttpSessions:
         self._goal = goal
         self._limits = limits
         self._clock = clock
-        self._connections: dict[str, tuple[Owner, ConnectionSession | None]] = {}
-        self._live: dict[Owner, list[str]] = {}
+        self._connections: dict[str, tuple[Binding, ConnectionSession | None]] = {}
+        self._live: dict[Binding, list[str]] = {}
         self._begin = runtime_begins(runtime)
         self._used: dict[str, float] = {}
-        self._current: dict[Owner, Session] = {}
+        self._current: dict[Binding, Session] = {}
         self._stopped = False
         self._closed = 0
 
@@ -64,7 +62,7 @@ class HttpSessions:
 
     # --- 2025 era --------------------------------------------------------------------------------------------------
 
-    def open(self, connection: str, owner: Owner) -> None:
+    def open(self, connection: str, owner: Binding) -> None:
         """A connection of ``owner`` has come; its session starts with the first request that needs one.
 
         Raises:
@@ -89,31 +87,31 @@ class HttpSessions:
     def _of_connection(self, ctx: RequestContext, principal: Principal) -> SessionHolder:
         connection = ctx.request.scope.get(CONNECTION_SCOPE) if ctx.request is not None else None
         owner, found = self._connections.get(connection or "", (None, None))
-        if connection is None or owner is None or owner != bound_to(principal):
+        if connection is None or owner is None or owner != principal.binding:
             return _CLOSED
         if found is None:
             found = ConnectionSession(self._runtime, principal, self._goal, self._create)
             self._connections[connection] = (owner, found)
-        return found
+        return found.seen_by(principal)
 
     # --- 2026 era --------------------------------------------------------------------------------------------------
 
     def begin(self, principal: Principal, goal: str | None, parent: Session | None) -> Session:
         """Start a session that is the principal's current one from now on. Raises as ``SessionHolder.start``."""
         session = self._create(principal, self._goal if goal is None else goal, parent)
-        self._current[bound_to(principal)] = session
+        self._current[principal.binding] = session
         self.touch(session)
         return session
 
     def current_of(self, principal: Principal) -> Session | None:
         """The principal's current session, if it hasn't ended."""
-        session = self._current.get(bound_to(principal))
+        session = self._current.get(principal.binding)
         return session if session is not None and session.status == "active" else None
 
     def make_current(self, session: Session) -> None:
         """Requests of the session's principal that name none belong to it from now on."""
         if session.principal is not None:
-            self._current[bound_to(session.principal)] = session
+            self._current[session.principal.binding] = session
 
     def touch(self, session: Session) -> None:
         """A session is in use."""
@@ -122,7 +120,7 @@ class HttpSessions:
     def _create(self, principal: Principal, goal: str, parent: Session | None) -> Session:
         if self._stopped:
             raise _gone()
-        owner = bound_to(principal)
+        owner = principal.binding
         self._live = {
             whose: kept
             for whose, theirs in self._live.items()

@@ -8,7 +8,7 @@ Source: MCP specification 2024-11-05, "HTTP with SSE".
 import secrets
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import anyio
 from mcp.server.streamable_http import check_accept_headers
@@ -18,14 +18,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cra_mcp.auth.principal import Principal
+from cra_mcp.auth.principal import Binding, Principal
 from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE
 from cra_mcp.faces.mcp.front import serve
 from cra_mcp.faces.mcp.http.answers import Refusal, RefusedError
 from cra_mcp.faces.mcp.http.messages import posted
-from cra_mcp.faces.mcp.http.sessions import CONNECTION_SCOPE, HttpSessions, Owner
+from cra_mcp.faces.mcp.http.sessions import CONNECTION_SCOPE, HttpSessions
 from cra_mcp.faces.mcp.server import GovernedServer
-from cra_mcp.faces.mcp.sessions import bound_to
 
 MESSAGES_PATH: Final = "/messages/"
 _PING_S: Final = 15.0
@@ -40,7 +39,7 @@ _NO_STREAM: Final = Refusal(404, "unknown_session", "there is no such session he
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    owner: Owner
+    owner: Binding
     messages: ContextSendStream[SessionMessage | Exception]
 
 
@@ -62,9 +61,9 @@ class SseTransport:
             raise RefusedError(_NOT_ACCEPTABLE)
         principal: Principal = scope[PRINCIPAL_SCOPE]
         connection = secrets.token_hex(16)
-        self._sessions.open(connection, bound_to(principal))
+        self._sessions.open(connection, principal.binding)
         messages, incoming = create_context_streams[SessionMessage | Exception](0)
-        self._streams[connection] = _Stream(bound_to(principal), messages)
+        self._streams[connection] = _Stream(principal.binding, messages)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             writer = _EventWriter(send)
@@ -91,7 +90,7 @@ class SseTransport:
         message = await posted(request)
         connection = request.query_params.get("session_id", "")
         stream = self._streams.get(connection)
-        if stream is None or stream.owner != bound_to(scope[PRINCIPAL_SCOPE]):
+        if stream is None or stream.owner != cast("Principal", scope[PRINCIPAL_SCOPE]).binding:
             raise RefusedError(_NO_STREAM)
         scope[CONNECTION_SCOPE] = connection
         metadata = ServerMessageMetadata(request_context=request)
