@@ -131,7 +131,7 @@ class Access:
         return may(self.principal, "approve") and self.principal.credential != "anonymous"
 
     def pending_approvals(self) -> list[Approval]:
-        """Approvals of its tenant that wait for an answer, the oldest first.
+        """Approvals of its tenant that wait for an answer, the newest first.
 
         Raises:
             ForbiddenError: none of its roles may approve.

@@ -67,6 +67,7 @@ class RuntimeConfig:
         max_result_bytes: size of a result handed on; larger ones are cut with a marker.
         max_concurrency: actions running at once; further ones wait within their timeout.
         approval_ttl_s: seconds a pending or granted approval stays usable.
+        max_pending_approvals: calls of one principal that can wait for approval at a time; 0: any number.
         elicitation_timeout_s: seconds an asked client has to answer before the call fails closed.
         allow_self_approval: whether a principal whose role may approve may settle approvals of its own calls too.
         allow_private_hosts: ``HOST`` or ``HOST:PORT`` that requests of atlases may be sent to at private addresses.
@@ -114,6 +115,7 @@ class RuntimeConfig:
     max_result_bytes: int = 524_288
     max_concurrency: int = 32
     approval_ttl_s: int = 600
+    max_pending_approvals: int = 50
     elicitation_timeout_s: float = 120.0
     allow_self_approval: bool = False
     allow_private_hosts: tuple[str, ...] = ()
@@ -173,7 +175,7 @@ class RuntimeConfig:
             "segment_bytes",
         ):
             _require(cast("int", getattr(self, name)) >= 1, name, "must be at least 1")
-        for name in ("max_recorded_bytes", "checkpoint_every"):
+        for name in ("max_recorded_bytes", "checkpoint_every", "max_pending_approvals"):
             _require(cast("int", getattr(self, name)) >= 0, name, "must not be negative")
         for name in ("elicitation_timeout_s", "flush_interval_s", "segment_age_s", "checkpoint_interval_s"):
             _require(cast("float", getattr(self, name)) > 0, name, "must be above 0")
@@ -262,6 +264,7 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "max_result_bytes": int,
     "max_concurrency": int,
     "approval_ttl_s": int,
+    "max_pending_approvals": int,
     "elicitation_timeout_s": float,
     "allow_self_approval": Flag,
     "allow_private_hosts": List,

@@ -686,6 +686,20 @@ GUARDS = (
         "tests/execution/test_http_security.py",
     ),
     Guard(
+        "calls of one owner that wait are bounded",
+        "cra_mcp/approval/ledger.py",
+        "if at_most and self._waiting_of(connection, owner) >= at_most:",
+        "if False:",
+        "tests/access/test_pending.py",
+    ),
+    Guard(
+        "totals of all tenants are for operators",
+        "cra_mcp/faces/metrics.py",
+        'return may(principal, "read_metrics")',
+        'return may(principal, "read_tenant")',
+        "tests/faces/http/test_identity.py",
+    ),
+    Guard(
         "a request whose roles may not call is refused",
         "cra_mcp/runtime/callers.py",
         '        require(principal, "call")\n',

@@ -34,9 +34,19 @@ CREATE TABLE IF NOT EXISTS approvals (
   decided_at_us INTEGER
 ) STRICT;
 CREATE TABLE IF NOT EXISTS approval_comments (approval_id TEXT PRIMARY KEY, comment TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS approval_owners (
+  approval_id TEXT PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  realm TEXT NOT NULL,
+  subject TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS approvals_by_owner ON approval_owners (tenant, realm, subject);
 CREATE INDEX IF NOT EXISTS approvals_by_call ON approvals (session_id, action_id, parameters_hash, requested_at_us);
 CREATE INDEX IF NOT EXISTS approvals_by_status ON approvals (status, expires_at_us);
 """
+
+Owner = tuple[str, str, str]
+"""Tenant, realm and subject (specs/identity.md, "Ownership")."""
 
 _COLUMNS = (
     "approval_id, session_id, agent_id, action_id, parameters_hash, parameters, policy_id, reason, risk_tier, "
@@ -88,14 +98,29 @@ class ApprovalLedger:
         for listener in self._listeners:
             listener(approval)
 
-    def request(self, approval: Approval) -> Approval:
+    def request(self, approval: Approval, *, owner: Owner | None = None, at_most: int = 0) -> Approval:
         """Record a new pending approval; what is returned is what was recorded.
 
+        Args:
+            approval: what is asked.
+            owner: whose call it is.
+            at_most: how many of one owner can wait at a time, in every process together; 0: any number.
+
         Raises:
+            ApprovalError: ``too_many_pending``: as many of its owner's wait already.
             StateUnavailableError: it could not be recorded.
         """
         approval = replace(approval, parameters=self._redact(approval.parameters, approval.action_id))
         with self._database.transaction() as connection:
+            if owner is not None:
+                self._expire(connection)
+                if at_most and self._waiting_of(connection, owner) >= at_most:
+                    raise ApprovalError(
+                        f"{at_most} calls of yours wait for approval already",
+                        code="too_many_pending",
+                        hint="have some of them answered first",
+                    )
+                connection.execute("INSERT INTO approval_owners VALUES (?, ?, ?, ?)", (approval.approval_id, *owner))
             connection.execute(
                 f"INSERT INTO approvals ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608 - constant
                 (
@@ -219,19 +244,29 @@ class ApprovalLedger:
         return row is not None and row["status"] == "pending"
 
     def pending(self) -> list[Approval]:
-        """All approvals that wait for an answer, the oldest first."""
+        """All approvals that wait for an answer, the newest first."""
         if not self._database.exists():
             return []
         with self._database.transaction() as connection:
             self._expire(connection)
             rows = connection.execute(
-                f"SELECT {_READ} FROM approvals WHERE status = 'pending' ORDER BY requested_at_us, approval_id"  # noqa: S608
+                f"SELECT {_READ} FROM approvals WHERE status = 'pending' "  # noqa: S608
+                "ORDER BY requested_at_us DESC, approval_id DESC"
             ).fetchall()
         return [_approval(row) for row in rows]
 
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+
+    @staticmethod
+    def _waiting_of(connection: sqlite3.Connection, owner: Owner) -> int:
+        (count,) = connection.execute(
+            "SELECT count(*) FROM approval_owners JOIN approvals USING (approval_id) "
+            "WHERE tenant = ? AND realm = ? AND subject = ? AND status = 'pending'",
+            owner,
+        ).fetchone()
+        return count
 
     def _expire(self, connection: sqlite3.Connection) -> None:
         connection.execute(

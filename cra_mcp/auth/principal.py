@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple, Protocol
 Role = Literal["admin", "operator", "approver", "agent", "auditor"]
 Credential = Literal["local", "api_key", "jwt", "anonymous"]
 LOCAL_REALM = "local"
+LOCAL_SUBJECT = "local"
+"""Whom sessions belong to that were begun without a principal: whoever ran the process."""
 
 
 class Owner(NamedTuple):

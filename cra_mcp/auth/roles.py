@@ -9,20 +9,23 @@ from typing import Literal, get_args
 from cra_mcp.auth.principal import Principal, Role
 from cra_mcp.errors import ForbiddenError
 
-Permission = Literal["call", "approve", "read_own", "read_tenant", "manage_atlases", "manage_keys", "freeze"]
+Permission = Literal[
+    "call", "approve", "read_own", "read_tenant", "read_metrics", "manage_atlases", "manage_keys", "freeze"
+]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     "agent": frozenset({"call", "read_own"}),
     "approver": frozenset({"approve", "read_own"}),
     "auditor": frozenset({"read_own", "read_tenant"}),
-    "operator": frozenset({"call", "approve", "read_own", "read_tenant", "manage_atlases", "freeze"}),
+    "operator": frozenset({"call", "approve", "read_own", "read_tenant", "read_metrics", "manage_atlases", "freeze"}),
     "admin": frozenset(get_args(Permission)),
 }
 """Permissions of each role:
 
 ``call``: start sessions and call actions. ``approve``: see and settle approvals of the tenant. ``read_own``: traces of own
-sessions. ``read_tenant``: all traces of the tenant. ``manage_atlases``, ``manage_keys``, ``freeze``: as their names say.
+sessions. ``read_tenant``: all traces of the tenant. ``read_metrics``: totals of the whole server, every tenant's.
+``manage_atlases``, ``manage_keys``, ``freeze``: as their names say.
 """
 
 

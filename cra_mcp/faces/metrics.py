@@ -91,11 +91,11 @@ class Metrics:
 
 
 def _may_see(scope: "Scope") -> bool:
-    """Totals are of all tenants' calls: for callers with a credential, only where a role looks beyond its own sessions."""
+    """Totals are of all tenants' calls: of callers with a credential, only operators may see them."""
     principal = scope.get("cra.principal")
     if not isinstance(principal, Principal) or principal.credential in {"anonymous", "local"}:
         return True
-    return may(principal, "read_tenant")
+    return may(principal, "read_metrics")
 
 
 class _Exporting:

@@ -12,6 +12,7 @@ import anyio
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import GRADES, Answer, Approval, Asker, is_enough
 from cra_mcp.atlas.model import Action
+from cra_mcp.auth.principal import LOCAL_REALM, LOCAL_SUBJECT, Owner
 from cra_mcp.errors import ApprovalError, TraceUnavailableError
 from cra_mcp.gate.attempt import Attempt, Recorder, in_thread
 from cra_mcp.gate.call import ExecutionOutcome, Fault
@@ -57,7 +58,10 @@ class Approving:
         if asked is not None and asked.status == "rejected" and asked.expires_at_us > self._now_us():
             return self._refuse_unapproved(attempt, asked, "approval.rejected")
         if asked is None or asked.status != "pending":
-            asked = await self._request(attempt, action, decision)
+            requested = await self._request(attempt, action, decision)
+            if isinstance(requested, ExecutionOutcome):
+                return requested
+            asked = requested
         if call.asker is None or not is_enough(GRADES[call.asker.channel], least):
             return self._leave_pending(attempt, asked, least)
         return await self._ask(attempt, asked, call.asker, least)
@@ -77,7 +81,7 @@ class Approving:
         """Note that consent was given to a call which is refused after all; it stays good for another try."""
         attempt.note("approval.granted", {**_approval_payload(granted), "used": False})
 
-    async def _request(self, attempt: Attempt, action: Action, decision: Decision) -> Approval:
+    async def _request(self, attempt: Attempt, action: Action, decision: Decision) -> Approval | ExecutionOutcome:
         now_us = self._now_us()
         session = attempt.call.session
         approval = Approval(
@@ -105,7 +109,11 @@ class Approving:
             },
         )
         await self._recorder.store(attempt, durable=False)
-        return await in_thread(lambda: self._ledger.request(approval))
+        owner, at_most = _owner(attempt), self._config.max_pending_approvals
+        try:
+            return await in_thread(lambda: self._ledger.request(approval, owner=owner, at_most=at_most))
+        except ApprovalError as error:
+            return self._refuse_unasked(attempt, approval, error)
 
     async def _ask(
         self, attempt: Attempt, asked: Approval, asker: Asker, least: str | None
@@ -192,6 +200,28 @@ class Approving:
             details={"approval_id": approval.approval_id, "policy_id": approval.policy_id},
         )
         return self._recorder.outcome(attempt, "denied", head, fault=fault, approval=approval)
+
+    def _refuse_unasked(self, attempt: Attempt, approval: Approval, error: ApprovalError) -> ExecutionOutcome:
+        """Refuse a call that nobody was asked about, since so many of its owner's wait for an answer already."""
+        attempt.note("approval.expired", _approval_payload(approval))
+        attempt.note(
+            "action.denied",
+            {"action_id": approval.action_id, "policy_id": approval.policy_id, "reason": error.code},
+        )
+        head = self._recorder.append(attempt)
+        fault = Fault(
+            error.code,
+            f"{approval.action_id} needs approval by policy {approval.policy_id}, and {error.message}",
+            hint=error.hint,
+            details={"policy_id": approval.policy_id},
+        )
+        return self._recorder.outcome(attempt, "denied", head, fault=fault)
+
+
+def _owner(attempt: Attempt) -> Owner:
+    """Whose a call is; one without a principal is of whoever runs this process."""
+    call = attempt.call
+    return call.by.owner if call.by is not None else Owner(call.session.facts.tenant, LOCAL_REALM, LOCAL_SUBJECT)
 
 
 def _who(attempt: Attempt) -> str:

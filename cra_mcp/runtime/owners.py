@@ -8,14 +8,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import cast
 
-from cra_mcp.auth.principal import LOCAL_REALM, Owner, realm_of
+from cra_mcp.auth.principal import LOCAL_REALM, LOCAL_SUBJECT, Owner, realm_of
 from cra_mcp.errors import TraceError
 from cra_mcp.trace.event import Event, parse
 from cra_mcp.trace.store import TraceStore
 
 _MAX_KNOWN = 65_536
-LOCAL_SUBJECT = "local"
-"""Whom sessions belong to that were begun without a principal: whoever ran the process."""
 
 
 class Owners:

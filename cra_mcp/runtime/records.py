@@ -79,7 +79,7 @@ class Records:
     # --- approvals -------------------------------------------------------------------------------------------------
 
     def pending_approvals(self) -> list[Approval]:
-        """Approvals waiting for an answer in this data folder, the oldest first."""
+        """Approvals waiting for an answer in this data folder, the newest first."""
         return self._ledger.pending()
 
     def approval(self, approval_id: str) -> Approval:

@@ -13,12 +13,11 @@ from dataclasses import replace
 from typing import cast
 
 from cra_mcp.atlas.registry import Catalogue
-from cra_mcp.auth.principal import Principal
+from cra_mcp.auth.principal import LOCAL_SUBJECT, Principal
 from cra_mcp.canonical import digest, lossy
 from cra_mcp.errors import CRAError, RequestError, TraceError, TraceUnavailableError
 from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.runtime import arguments
-from cra_mcp.runtime.owners import LOCAL_SUBJECT
 from cra_mcp.runtime.watching import Watchers
 from cra_mcp.session import EndReason, Session
 from cra_mcp.settings import RuntimeConfig

@@ -24,12 +24,17 @@ Identifier = Annotated[
 _MAX_LISTED = 60
 
 
-def pending(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List the calls that wait for approval, the oldest first."""
+def pending(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="List at most so many; 0 lists all.")] = 100,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the calls that wait for approval, the newest first."""
     with _open_ledger(data_dir) as ledger:
-        found = ledger.pending()
+        every = ledger.pending()
+    found = every[:limit] if limit else every
     if as_json:
-        emit_json({"pending": [approval.to_dict() for approval in found]})
+        emit_json({"pending": [approval.to_dict() for approval in found], "more": len(every) - len(found)})
         return
     if not found:
         say("nothing is waiting")
@@ -45,6 +50,8 @@ def pending(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         for approval in found
     ]
     table(("APPROVAL", "ACTION", "AGENT", "UNTIL", "ARGUMENTS"), rows)
+    if len(every) > len(found):
+        say(f"{len(every) - len(found)} older ones not listed; --limit 0 lists all")
 
 
 def approve(

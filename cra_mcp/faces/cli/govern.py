@@ -160,7 +160,7 @@ def _ask(runtime: "CRARuntime", approval: "Approval", *, wait: bool) -> bool:
     """Get an answer to a pending approval; whether it is worth making the call again."""
     if wait:
         say(f"waiting for `cra-mcp approve {approval.approval_id}` in another terminal")
-        while any(waiting.approval_id == approval.approval_id for waiting in runtime.pending_approvals()):
+        while runtime.approval(approval.approval_id).status == "pending":
             time.sleep(_POLL_S)
         return True
     # The session ends with this command, so an answer given later would serve nobody: without a person it is no.

@@ -5,9 +5,11 @@ their own call. Source: specs/mcp.md, "Approval"; specs/identity.md, "Approving"
 """
 
 from typing import Any, Final, cast
+from urllib.parse import unquote
 
 from cra_mcp.access import Access
 from cra_mcp.approval.model import Approval
+from cra_mcp.errors import RequestError
 from cra_mcp.faces.mcp.control_tool import (
     BOOLEAN,
     ID,
@@ -29,6 +31,9 @@ URI: Final = "cra://approvals"
 
 _MAX_COMMENT: Final = 1_000
 _MAX_LISTED: Final = 100
+_MAX_AFTER: Final = 100
+_MAX_DIGITS: Final = 20
+_PAGES: Final = f"{URI}?after="
 _PENDING: dict[str, Any] = {
     "approval_id": STRING,
     "session_id": STRING,
@@ -45,17 +50,37 @@ _PENDING: dict[str, Any] = {
 }
 
 
-def pending(access: Access) -> Value:
-    """What waits for an answer, the oldest first.
+def pending(access: Access, after: str | None = None) -> Value:
+    """A page of what waits for an answer, the newest first; ``after`` is the ``next`` of the page before.
 
     Raises:
         ForbiddenError: none of the principal's roles may approve.
+        RequestError: ``invalid_request``: ``after`` is no page's ``next``.
     """
     found = access.pending_approvals()
+    if after is not None:
+        last = _place(after)
+        found = [approval for approval in found if (approval.requested_at_us, approval.approval_id) < last]
+    page, more = found[:_MAX_LISTED], max(0, len(found) - _MAX_LISTED)
     return {
-        "approvals": [_shown(access, approval) for approval in found[:_MAX_LISTED]],
-        "more": max(0, len(found) - _MAX_LISTED),
+        "approvals": [_shown(access, approval) for approval in page],
+        "more": more,
+        "next": f"{page[-1].requested_at_us}-{page[-1].approval_id}" if more else None,
     }
+
+
+def read_pending(access: Access, uri: str) -> Value | None:
+    """What a URI of the resource reads as, or that of a page of it; None if it is none."""
+    if uri == URI:
+        return pending(access)
+    return pending(access, unquote(uri.removeprefix(_PAGES))) if uri.startswith(_PAGES) else None
+
+
+def _place(after: str) -> tuple[int, str]:
+    requested, mark, approval_id = after.partition("-")
+    if not (mark and requested.isascii() and requested.isdigit() and len(requested) <= _MAX_DIGITS):
+        raise RequestError("invalid_request", "after is not the next of a page", hint="leave it out, and begin again")
+    return int(requested), approval_id
 
 
 def approval_tools() -> list[ControlTool]:
@@ -64,10 +89,19 @@ def approval_tools() -> list[ControlTool]:
         control_tool(
             "cra_pending_approvals",
             "Calls that wait for approval",
-            "List the calls of your tenant that wait for a person's approval, the oldest first, with their exact arguments.",
-            run=lambda caller, _arguments: Later(lambda: pending(caller.access), reads=True),
+            "List the calls of your tenant that wait for a person's approval, the newest first, with their exact arguments.",
+            run=lambda caller, arguments: Later(
+                lambda: pending(caller.access, cast("str | None", arguments.get("after"))), reads=True
+            ),
             needs="approve",
-            answers={"approvals": many(record(_PENDING)), "more": {"type": "integer", "minimum": 0}},
+            arguments={
+                "after": {"type": "string", "maxLength": _MAX_AFTER, "description": "`next` of the page before."}
+            },
+            answers={
+                "approvals": many(record(_PENDING)),
+                "more": {"type": "integer", "minimum": 0, "description": "How many older ones wait."},
+                "next": {**OPTIONAL, "description": "`after` of the next page; null at the end."},
+            },
             reads=True,
         ),
         control_tool(

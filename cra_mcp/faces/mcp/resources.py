@@ -162,7 +162,7 @@ class Resources:
             MCPError: there is no such resource, with the code of the caller's era.
         """
         try:
-            if uri.startswith(_READS_TRACE) or uri == control_approvals.URI:
+            if uri.startswith((*_READS_TRACE, control_approvals.URI)):
                 found = await traces.off_loop(partial(self._read, ctx, uri))
             else:
                 found = self._read(ctx, uri)
@@ -179,8 +179,9 @@ class Resources:
             return _json(uri, {"sessions": self._all_sessions(ctx)})
         if uri == app.URI:
             return _app(uri)
-        if uri == control_approvals.URI and self._access(ctx).may_approve:
-            return _json(uri, control_approvals.pending(self._access(ctx)))
+        if uri.startswith(control_approvals.URI) and self._access(ctx).may_approve:
+            found = control_approvals.read_pending(self._access(ctx), uri)
+            return _json(uri, found) if found is not None else None
         for template, parsed in _PARSED.items():
             match = parsed.match(uri)
             if match is not None:

@@ -131,3 +131,14 @@ def test_an_answer_that_comes_too_late_changes_nothing(place: Place, runtime_at:
     done = cra("approve", approval_id, "--yes", "--data-dir", place.data)
     assert (done.returncode, "approval_expired" in done.stderr) == (1, True)
     assert cra("pending", "--data-dir", place.data).stdout == ""
+
+
+def test_pending_lists_the_newest_first_and_says_how_many_it_leaves_out(place: Place, agent: Agent) -> None:
+    for name in ("ann", "bob", "eve"):
+        assert agent.pay(to=name) == "pending_approval"
+    where = ("--data-dir", place.data)
+    listed = json.loads(cra("pending", *where, "--json", "--limit", "2").stdout)
+    assert ([each["parameters"]["to"] for each in listed["pending"]], listed["more"]) == (["eve", "bob"], 1)
+    assert "1 older ones not listed" in cra("pending", *where, "-n", "2").stderr
+    every = json.loads(cra("pending", *where, "--json", "-n", "0").stdout)
+    assert (len(every["pending"]), every["more"]) == (3, 0)
