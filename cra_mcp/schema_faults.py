@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote
 
+from cra_mcp.json_bounds import parts
+
 MAX_FAULTS = 5
 _MAX_MESSAGE = 300
 _MAX_WORK = 60_000
 _PROBE_WORK = 20
 _MAX_SHOWN = 100  # parts of a value that is shown in a message
 _MAX_STEPS = 200
-_CHARACTERS = 1_000  # that count as one part of a value
 _BASE = "urn:cra:schema"
 MASK = "the value"
 """Stands for a value that messages must not show."""
@@ -70,7 +71,7 @@ class _Search:
         self._validator = compiler_for(_BASE, self.root)
         self._been: set[tuple[int, str]] = set()
         self._work = _MAX_WORK
-        self._root_work = _weight(self.root, _MAX_WORK)
+        self._root_work = parts(self.root, _MAX_WORK)
 
     def go(self, schema: object, value: object, pointer: str, step: int) -> None:
         """Note the faults of a value that is known to have some."""
@@ -189,7 +190,7 @@ class _Search:
 
     def _note(self, pointer: str, probe: Schema, keyword: str, value: object) -> None:
         """Note what a schema without others in it says of ``value``, in the validator's words where they are short."""
-        if _weight(value, _MAX_SHOWN) >= _MAX_SHOWN:
+        if parts(value, _MAX_SHOWN) >= _MAX_SHOWN:
             self._add(pointer, keyword, f'{MASK} does not fit "{keyword}"')
             return
         for error in self._validator(probe).iter_errors(value):
@@ -210,7 +211,7 @@ class _Search:
         if isinstance(schema, bool):
             return schema
         wanted = cast("Schema", schema)
-        size = _weight(wanted, self._work) + _weight(value, self._work)
+        size = parts(wanted, self._work) + parts(value, self._work)
         self._work -= _PROBE_WORK + size + (self._root_work if _refers(wanted) else 0)
         if self._work <= 0:
             raise _SpentError
@@ -291,21 +292,3 @@ def _refers(schema: object) -> bool:
         elif isinstance(node, list):
             waiting.extend(cast("list[object]", node))
     return False
-
-
-def _weight(value: object, limit: int) -> int:
-    """How many parts a value has, long texts counted as several; counted up to ``limit``."""
-    waiting: list[object] = [value]
-    count = 0
-    while waiting and count < limit:
-        part = waiting.pop()
-        count += 1
-        if isinstance(part, str):
-            count += len(part) // _CHARACTERS
-        elif isinstance(part, dict):
-            members = cast("dict[str, object]", part)
-            count += len(members)
-            waiting.extend(members.values())
-        elif isinstance(part, list | tuple):
-            waiting.extend(cast("list[object]", part))
-    return count

@@ -1350,6 +1350,41 @@ GUARDS = (
         "if False:",
         "tests/faces/http/test_request_ids.py",
     ),
+    Guard(
+        "what an upstream's answer holds is found out before it is read",
+        "cra_mcp/execution/foreign_json.py",
+        "    check_json(data)\n",
+        "",
+        "tests/execution/test_mcp_upstream.py",
+    ),
+    Guard(
+        "what is nested in an answer is counted",
+        "cra_mcp/json_bounds.py",
+        "if max(levels) > max_depth:",
+        "if False:",
+        "tests/canonical/test_json_bounds.py",
+    ),
+    Guard(
+        "a line that is too long fails its own call only",
+        "cra_mcp/execution/mcp_stdio.py",
+        "if self._dropped > MAX_DROPPED_BYTES:",
+        "if self._dropped:",
+        "tests/execution/test_mcp_upstream.py",
+    ),
+    Guard(
+        "what was answered before an upstream ended stays answered",
+        "cra_mcp/execution/mcp_stdio.py",
+        "if not self._lines:  # what has arrived is read first: the calls it answers are done",
+        "if True:",
+        "tests/execution/test_mcp_upstream.py",
+    ),
+    Guard(
+        "a server that ends its streams is not asked again in a loop",
+        "cra_mcp/execution/mcp_events.py",
+        "return max(least, min(self._retry_ms or 0, _LONGEST_RETRY_MS))",
+        "return self._retry_ms or 0",
+        "tests/execution/test_mcp_http.py",
+    ),
 )
 
 

@@ -14,6 +14,8 @@ _FORMS: Mapping[str, tuple[str, ...]] = {
     "image": ("data", "mimeType"),
     "audio": ("data", "mimeType"),
 }
+KINDS = frozenset((*_FORMS, "resource"))
+"""Types of blocks whose forms are known here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,13 @@ class Result:
         content: MCP content blocks in wire form (camelCase keys), or None where ``value`` says it all.
         is_error: the tool itself reported failure (an MCP tool error, a command's non-zero exit); ``value`` or
             ``content`` then explain it.
+        meta: ``_meta`` of a tool's result: for programs, not for models.
     """
 
     value: object = None
     content: tuple[Mapping[str, object], ...] | None = None
     is_error: bool = False
+    meta: Mapping[str, object] | None = None
 
 
 class BoundAction(Protocol):

@@ -10,6 +10,7 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -19,7 +20,9 @@ from cra_mcp.atlas.model import Action, Atlas, HttpExecutor
 from cra_mcp.atlas.origin import Origin, OriginError
 from cra_mcp.errors import ExecutionError, SettingsError
 from cra_mcp.execution.backend import BoundAction, Invocation, Result
+from cra_mcp.execution.foreign_json import apart
 from cra_mcp.execution.http_addresses import Hosts
+from cra_mcp.json_bounds import INLINE_BYTES
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -142,7 +145,8 @@ class HttpBackend:
         bounds = Bounds(retries, executor.max_redirects, allow_hosts, executor.max_response_bytes)
         async with self._connections() as pool:
             answer, method = await send(pool, request, secrets, mask, bounds)
-        return to_result(answer, method=method, pointer=executor.result, mask=mask)
+        made = partial(to_result, answer, method=method, pointer=executor.result, mask=mask)
+        return made() if len(answer.body) <= INLINE_BYTES else await apart(made)
 
     def _check_clear_text(self, origin: Origin, secrets: "tuple[Secret, ...]") -> None:
         """Without TLS anybody on the way reads a secret: only on a network the operator has vouched for."""

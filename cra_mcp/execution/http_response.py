@@ -11,12 +11,12 @@ from email.message import Message
 from http import HTTPStatus
 from typing import cast
 
-import orjson
-
 from cra_mcp.errors import ExecutionError
 from cra_mcp.execution.backend import Result
+from cra_mcp.execution.foreign_json import parse
 from cra_mcp.execution.http_secrets import Mask
 from cra_mcp.execution.values import NotJsonError, json_value
+from cra_mcp.json_bounds import MAX_DEPTH, MAX_VALUES, JsonBoundsError
 
 MAX_EXCERPT_CHARACTERS = 2_000
 _SUCCESS = range(200, 300)
@@ -116,11 +116,17 @@ def _is_readable(kind: str) -> bool:
 
 def _parsed(body: bytes) -> object:
     try:
-        return json_value(orjson.loads(body))
-    except (orjson.JSONDecodeError, NotJsonError) as error:
+        return json_value(parse(body))
+    except JsonBoundsError as error:
+        raise ExecutionError(
+            "output_too_large",
+            f"the answer has more than {MAX_VALUES} values, or is nested deeper than {MAX_DEPTH}",
+            hint="ask for less at a time",
+        ) from error
+    except NotJsonError as error:
         raise ExecutionError(
             "invalid_result",
-            "the service said its answer is JSON, and it is not (or is nested too deep)",
+            "the service said its answer is JSON, and it is not",
             hint="call it again, or tell those who run the service",
         ) from error
 

@@ -24,11 +24,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from cra_mcp.debug_log import about_upstream, silence_about_upstreams
 from cra_mcp.errors import ExecutionError
-from cra_mcp.execution import mcp_http
+from cra_mcp.execution import foreign_json, mcp_http, mcp_results, mcp_stdio
 from cra_mcp.execution.backend import Progress
 from cra_mcp.execution.mcp_stdio import MAX_LINE_BYTES, NotSentError, StdioTransport
 from cra_mcp.execution.upstream import CallLostError, Connection, Era, Fault, HttpTarget, Target, WrongEraError
-from cra_mcp.execution.values import NotJsonError, json_value
+from cra_mcp.execution.values import NotJsonError
+from cra_mcp.json_bounds import MAX_DEPTH, MAX_VALUES
 
 _MAX_TOOL_PAGES = 100
 _MAX_MESSAGE = 500
@@ -150,9 +151,7 @@ class _Connection:
         progress = _Relay(on_progress) if on_progress is not None else None
         try:
             with about_upstream():  # the SDK sends in the context of whoever asks it to
-                raw = await self._send(tool, arguments, progress)
-            if isinstance(self._link, _HttpLink):
-                json_value(raw)  # the SDK reads NaN and the like; our own transport does not let them in
+                raw = await self._exchange(tool, arguments, progress)
         except NotSentError as error:
             self.give_up()
             raise CallLostError(sent=False) from error
@@ -168,6 +167,16 @@ class _Connection:
                 "execution_failed", "the upstream wants a person to answer something first, which is not supported"
             )
         return raw
+
+    async def _exchange(
+        self, tool: str, arguments: Mapping[str, object], progress: "_Relay | None"
+    ) -> Mapping[str, object]:
+        slot = mcp_results.Slot()
+        token = mcp_results.current.set(slot)
+        try:
+            return mcp_results.taken(await self._send(tool, arguments, progress), slot)
+        finally:
+            mcp_results.current.reset(token)
 
     async def _send(self, tool: str, arguments: Mapping[str, object], progress: "_Relay | None") -> dict[str, object]:
         request = types.CallToolRequest(params=types.CallToolRequestParams(name=tool, arguments=dict(arguments)))
@@ -205,8 +214,13 @@ class _Connection:
 
 def _answer(code: int, text: str) -> ExecutionError:
     """An error that the upstream, or the SDK for it, gave as the answer to a call."""
-    if mcp_http.TOO_LARGE in text:
-        return ExecutionError("output_too_large", f"the upstream sent more than {mcp_http.MAX_RESPONSE_BYTES} bytes")
+    if mcp_http.TOO_LARGE in text or text == mcp_stdio.TOO_LARGE:
+        return ExecutionError(
+            "output_too_large",
+            f"the answer of the upstream has more than {foreign_json.MAX_BYTES} bytes or {MAX_VALUES} values, "
+            f"or is nested deeper than {MAX_DEPTH}",
+            hint="ask for less at a time",
+        )
     if code == mcp_http.REFUSED:
         hint = "check the url and the headers of the upstream in the atlas"
         return ExecutionError("upstream_unavailable", f"the upstream refused the call: {text}", hint=hint)

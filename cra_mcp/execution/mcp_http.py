@@ -7,15 +7,19 @@ JSON-RPC error with a code of ours instead of an exception that would end the wh
 Imports ``httpx2``: only ``mcp_client`` uses this, which is loaded when the first upstream is needed.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import cast
 
 import httpx2
 import orjson
 
-MAX_RESPONSE_BYTES = 67_108_864
-"""What one response may hold in all; a stream of events too."""
+from cra_mcp.execution import foreign_json, mcp_results
+from cra_mcp.execution.mcp_events import BROKE_OFF, TOO_LARGE, Events
+from cra_mcp.execution.values import NotJsonError
+from cra_mcp.json_bounds import JsonBoundsError
+
+__all__ = ["BROKE_OFF", "LOST", "NOT_SENT", "REFUSED", "TOO_LARGE", "BoundedClient"]
 
 NOT_SENT = -31_001
 """JSON-RPC error code: the request reached no server, or one that does not know our session. Nothing was done."""
@@ -26,10 +30,6 @@ LOST = -31_002
 REFUSED = -31_003
 """JSON-RPC error code: the server answered with an HTTP error that is no JSON-RPC message."""
 
-TOO_LARGE = "cra: response too large"
-BROKE_OFF = "cra: connection broke"
-"""Parts of the messages of the errors that the SDK makes of a response over the limit, and of one that breaks off."""
-
 _READ_TIMEOUT_S = 330.0  # above the longest timeout of an action, which ends a call much earlier
 _ASIDE_TIMEOUT_S = 5.0
 _SESSION = "mcp-session-id"
@@ -37,6 +37,10 @@ _NOT_FOUND = 404
 _BAD_REQUEST = 400
 _UNAVAILABLE = 503
 _NO_METHOD = 405
+_PARSE_ERROR = -32_700
+_MAX_ASIDE_BYTES = 65_536
+_MAX_RECONNECTS = 60
+_KEPT_HEADERS = ("content-type", _SESSION)
 
 
 class BoundedClient(httpx2.AsyncClient):
@@ -59,6 +63,8 @@ class BoundedClient(httpx2.AsyncClient):
         if request.method == "GET" and "last-event-id" not in request.headers:
             # The stream of messages nobody asked for: nothing here listens to them.
             return httpx2.Response(_NO_METHOD, request=request)
+        if request.method == "GET" and _asks_too_often():
+            return _error(request, LOST, "the server ends its stream again and again")
         if _is_aside(request):
             # A notification or the end of a session: a server that hangs must not hold up calls behind it.
             request.extensions = {**request.extensions, "timeout": httpx2.Timeout(_ASIDE_TIMEOUT_S).as_dict()}
@@ -82,33 +88,53 @@ async def _checked(request: httpx2.Request, response: httpx2.Response) -> httpx2
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         await response.aclose()
         return _error(request, REFUSED, "the server compressed its answer although it was asked not to")
-    response.stream = _Bounded(response)
-    return response
+    content_type = response.headers.get("content-type", "").lower()
+    if content_type.startswith("text/event-stream"):
+        response.stream = Events(response)
+        return response
+    if content_type.startswith("application/json"):
+        return await _read(request, response)
+    await (
+        response.aclose()
+    )  # nothing else is a message: an empty acceptance, a redirect, or what the SDK refuses by its type
+    return httpx2.Response(response.status_code, headers=response.headers, request=request)
 
 
-class _Bounded(httpx2.AsyncByteStream):
-    """A response body that ends with an error where it is too large."""
+async def _read(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
+    """A response whose body is one message, read within bounds."""
+    try:
+        body = await _body(response, _MAX_ASIDE_BYTES if _is_aside(request) else foreign_json.MAX_BYTES)
+        found = await foreign_json.read(body)
+    except JsonBoundsError:
+        return _error(request, REFUSED, TOO_LARGE)
+    except NotJsonError:
+        return _error(request, _PARSE_ERROR, "Failed to parse the answer")
+    except httpx2.TransportError as error:
+        return _error(request, LOST, f"the connection broke ({type(error).__name__})")
+    finally:
+        await response.aclose()
+    small = mcp_results.without_result(found, mcp_results.current.get())
+    content = body if small is found else orjson.dumps(small)
+    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
 
-    def __init__(self, response: httpx2.Response) -> None:
-        self._stream = cast("httpx2.AsyncByteStream", response.stream)
-        events = response.headers.get("content-type", "").lower().startswith("text/event-stream")
-        # The one the SDK makes an error of this request of; any other would end the connection with all its calls.
-        self._error = httpx2.SSEError if events else httpx2.StreamError
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        try:
-            async for part in self._stream:
-                size += len(part)
-                if size > MAX_RESPONSE_BYTES:
-                    raise self._error(TOO_LARGE)
-                yield part
-        except httpx2.TransportError as error:
-            raise error if isinstance(error, httpx2.SSEError) else self._error(BROKE_OFF) from error
+async def _body(response: httpx2.Response, max_bytes: int) -> bytes:
+    kept = bytearray()
+    async for part in cast("httpx2.AsyncByteStream", response.stream):
+        kept += part
+        if len(kept) > max_bytes:
+            raise JsonBoundsError(f"more than {max_bytes} bytes")
+    return bytes(kept)
 
-    async def aclose(self) -> None:
-        """Close the body."""
-        await self._stream.aclose()
+
+def _asks_too_often() -> bool:
+    """Whether the rest of one call's stream has been asked for often enough; counts."""
+    slot = mcp_results.current.get()
+    if slot is None:
+        return False
+    slot.reconnects += 1
+    return slot.reconnects > _MAX_RECONNECTS
 
 
 def _is_aside(request: httpx2.Request) -> bool:

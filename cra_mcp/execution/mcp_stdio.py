@@ -11,16 +11,17 @@ Source: MCP specification, "Transports", stdio.
 import asyncio
 import json
 import os
+import re
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
 import anyio
-import orjson
 from mcp.client._transport import TransportStreams
 from mcp.shared.message import SessionMessage
 from mcp_types import (
@@ -36,10 +37,19 @@ from pydantic import ValidationError
 
 from cra_mcp.debug_log import open_debug_log
 from cra_mcp.errors import ExecutionCode, SettingsError
+from cra_mcp.execution import foreign_json, mcp_results
 from cra_mcp.execution.process import Child, start
 from cra_mcp.execution.upstream import Fault
+from cra_mcp.execution.values import NotJsonError
+from cra_mcp.json_bounds import INLINE_BYTES, JsonBoundsError
 
-MAX_LINE_BYTES = 33_554_432
+MAX_LINE_BYTES = foreign_json.MAX_BYTES
+MAX_UNASKED_BYTES = 1_048_576
+"""A message that answers nothing."""
+
+MAX_DROPPED_BYTES = 268_435_456
+"""How much of one line is read and dropped, so that only its own call fails."""
+
 MAX_UNREAD_BYTES = 1_048_576
 MAX_UNWRITTEN_BYTES = 16_777_216
 MAX_UNASKED_PER_SECOND = 2_000
@@ -47,6 +57,16 @@ MAX_GARBAGE_BYTES = 8_388_608
 
 UNREADABLE = "Failed to parse the answer"
 """Message of the error that stands for an answer that is not JSON, as the SDK words it."""
+
+TOO_LARGE = "cra: answer too large"
+"""Message of the error that stands for an answer that is longer, holds more or nests deeper than is read."""
+
+_END_BYTES = 4_096  # of a line that is dropped: its beginning or its end says which call it answers
+_ID = rb'"id"\s*:\s*(?P<id>[0-9]{1,18}|"[^"\\]{0,256}")'
+_VERSION = rb'"jsonrpc"\s*:\s*"2\.0"'
+_ID_FIRST = re.compile(rb"\s*\{\s*(?:" + _VERSION + rb"\s*,\s*)?" + _ID + rb'\s*,(?!\s*"method")')
+_ID_LAST = re.compile(rb",\s*" + _ID + rb"\s*(?:,\s*" + _VERSION + rb"\s*)?\}\s*\Z")
+_IS_REQUEST = re.compile(rb"\s*\{\s*(?:" + _VERSION + rb'\s*,\s*)?"method"')
 
 _GARBAGE_LINE_BYTES = 512  # what a line counts besides its length: dropping it costs time, too
 _EXIT_GRACE_S = 1.0
@@ -124,6 +144,17 @@ class StdioTransport:
             await self.peer.end()
 
 
+@dataclass(frozen=True, slots=True)
+class _Dropped:
+    """A line that was too long to be kept: its beginning and its end."""
+
+    head: bytes
+    tail: bytes
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.tail)
+
+
 class _Peer(Child):
     """The child at the other end."""
 
@@ -133,9 +164,11 @@ class _Peer(Child):
         self.fault: Fault | None = None
         self.closed = asyncio.Event()
         self.unanswered = 0
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[bytes | _Dropped] = deque()
         self._unread = 0
         self._partial = bytearray()
+        self._head = b""  # of the line that is being dropped
+        self._dropped = 0
         self._paused = False
         self._hung_up = False
         self._waiter: asyncio.Future[None] | None = None
@@ -147,12 +180,13 @@ class _Peer(Child):
             return  # read and dropped, so that a child that is flushing its output can end
         head, newline, rest = data.partition(b"\n")
         self._partial += head
-        if len(self._partial) > MAX_LINE_BYTES:
-            self.fail("output_too_large", f"the upstream wrote a message of more than {MAX_LINE_BYTES} bytes")
+        if len(self._partial) > MAX_LINE_BYTES or self._dropped:
+            self._drop()
         if not newline or self.eof:
             return
         lines = rest.split(b"\n")
-        self._add(bytes(self._partial))
+        self._add(_Dropped(self._head, bytes(self._partial)) if self._dropped else bytes(self._partial))
+        self._head, self._dropped = b"", 0
         self._partial = bytearray(lines.pop())
         for line in lines:
             self._add(line)
@@ -174,10 +208,11 @@ class _Peer(Child):
         """Whether ``next_line`` would return at once."""
         return bool(self._lines)
 
-    async def next_line(self) -> bytes | None:
+    async def next_line(self) -> bytes | _Dropped | None:
         """The next line; None when there will be no more."""
         while not self._lines:
             if self.eof:
+                self.closed.set()
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -222,11 +257,11 @@ class _Peer(Child):
         self._close()
 
     def fail(self, code: ExecutionCode, message: str) -> None:
-        """Give the child up for a reason, and kill it."""
+        """Give the child up for a reason, and kill it. What it has answered before stays answered."""
         if self.fault is None and not self.eof:
             self.fault = Fault(code, message)
             self.kill()
-            self.give_up()
+            self._close()
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
@@ -236,13 +271,23 @@ class _Peer(Child):
     def _stdout(self) -> asyncio.ReadTransport:
         return cast("asyncio.ReadTransport", self.transport.get_pipe_transport(1))
 
-    def _add(self, line: bytes) -> None:
+    def _drop(self) -> None:
+        """Keep the beginning and the end of a line that is too long."""
+        if not self._dropped:
+            self._head = bytes(self._partial[:_END_BYTES])
+        self._dropped += max(0, len(self._partial) - _END_BYTES)
+        del self._partial[:-_END_BYTES]
+        if self._dropped > MAX_DROPPED_BYTES:
+            self.fail("output_too_large", f"the upstream wrote a message of more than {MAX_DROPPED_BYTES} bytes")
+
+    def _add(self, line: bytes | _Dropped) -> None:
         self._lines.append(line)
         self._unread += len(line)
 
     def _close(self) -> None:
         self.eof = True
-        self.closed.set()
+        if not self._lines:  # what has arrived is read first: the calls it answers are done
+            self.closed.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -284,7 +329,7 @@ class _Reader(_Stream):
         if self._peer.has_line:
             await asyncio.sleep(0)  # a flood of lines must not keep the loop
         while (line := await self._peer.next_line()) is not None:
-            message = _parse(line)
+            message = await self._read(line)
             if message is None:
                 self._count_garbage(len(line))
             else:
@@ -303,6 +348,19 @@ class _Reader(_Stream):
             return await self.__anext__()
         except StopAsyncIteration:
             raise anyio.EndOfStream from None
+
+    async def _read(self, line: bytes | _Dropped) -> JSONRPCMessage | None:
+        """A message; None where a line is none, or is larger than one that nobody asked for may be."""
+        if isinstance(line, _Dropped):
+            return _failed_answer(line.head, line.tail, TOO_LARGE)
+        if len(line) > MAX_UNASKED_BYTES and (not self._peer.unanswered or _IS_REQUEST.match(line)):
+            return None
+        try:
+            return _message(await foreign_json.read(line))
+        except JsonBoundsError:
+            return _failed_answer(line[:_END_BYTES], line[-_END_BYTES:], TOO_LARGE)
+        except (NotJsonError, ValidationError):
+            return _malformed(line)
 
     def _count_garbage(self, size: int) -> None:
         self._garbage += size + _GARBAGE_LINE_BYTES
@@ -337,21 +395,34 @@ class _Writer(_Stream):
         self._peer.unanswered += is_request
 
 
-def _parse(line: bytes) -> JSONRPCMessage | None:
-    """A message, strictly: no NaN, no lone surrogate, no nesting without end."""
-    try:
-        return jsonrpc_message_adapter.validate_python(orjson.loads(line), by_name=False)
-    except (orjson.JSONDecodeError, ValidationError):
-        return _failed_answer(line) if line.startswith(b"{") else None
+def _message(found: object) -> JSONRPCMessage:
+    """A message, whose result the SDK need not look at if it is a tool's."""
+    message = jsonrpc_message_adapter.validate_python(found, by_name=False)
+    if isinstance(message, JSONRPCResponse) and mcp_results.is_tool_result(message.result):
+        message.result = mcp_results.stand_in(message.result, carried=True)
+    return message
 
 
-def _failed_answer(line: bytes) -> JSONRPCMessage | None:
+def _malformed(line: bytes) -> JSONRPCMessage | None:
     """An error in place of an answer that is nearly one, so that its call does not wait for another."""
+    if len(line) > INLINE_BYTES:
+        return _failed_answer(line[:_END_BYTES], line[-_END_BYTES:], UNREADABLE)
     try:
         found = cast("object", json.loads(line))
         if not isinstance(found, dict) or "method" in found:
             return None
-        fields = cast("dict[str, Any]", found)
-        return JSONRPCError(jsonrpc="2.0", id=fields["id"], error=ErrorData(code=PARSE_ERROR, message=UNREADABLE))
+        return _error(cast("dict[str, Any]", found)["id"], UNREADABLE)
     except (ValueError, KeyError, RecursionError):
         return None
+
+
+def _failed_answer(head: bytes, tail: bytes, message: str) -> JSONRPCMessage | None:
+    """An error in place of an answer of which only the beginning and the end are looked at."""
+    if _IS_REQUEST.match(head):
+        return None
+    found = _ID_FIRST.match(head) or _ID_LAST.search(tail)
+    return _error(json.loads(found["id"]), message) if found is not None else None
+
+
+def _error(of: Any, message: str) -> JSONRPCError:
+    return JSONRPCError(jsonrpc="2.0", id=of, error=ErrorData(code=PARSE_ERROR, message=message))

@@ -332,12 +332,11 @@ def _load_client() -> _Connect:
 
 
 def _result(raw: Mapping[str, object]) -> Result:
-    blocks = tuple(cast("list[Mapping[str, object]]", raw.get("content") or []))
-    value = raw.get("structuredContent")
     return Result(
-        value=value,
-        content=blocks if blocks or value is None else None,
+        value=raw.get("structuredContent"),
+        content=tuple(cast("list[Mapping[str, object]]", raw.get("content") or [])),
         is_error=raw.get("isError") is True,
+        meta=cast("Mapping[str, object] | None", raw.get("_meta")),
     )
 
 

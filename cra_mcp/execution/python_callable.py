@@ -145,7 +145,7 @@ def _result(function: _Function, value: object) -> Result:
 
 
 def _several(content: Content) -> Result:
-    blocks = tuple(cast("Mapping[str, object]", json_value(dict(block))) for block in content.blocks)
+    blocks = tuple(cast("list[Mapping[str, object]]", json_value([dict(block) for block in content.blocks])))
     if not all(is_block(block) for block in blocks):
         raise NotJsonError("a block of its Content has the wrong form")
     return Result(value=json_value(content.value), content=blocks)

@@ -7,26 +7,36 @@ holds.
 import math
 from typing import cast
 
-MAX_DEPTH = 100
-MAX_INTEGER_BITS = 1024
+from cra_mcp.json_bounds import MAX_DEPTH, MAX_VALUES, parts
+
+MAX_INTEGER_BITS = 14_283
+"""What 4,300 digits can say; the interpreter prints no more."""
+
+_MAX_PARTS = 2 * MAX_VALUES  # members count twice, long texts for several
 
 
 class NotJsonError(ValueError):
     """A value has no JSON form. The message names types and places, never contents."""
 
 
-def json_value(value: object, depth: int = 0) -> object:
+def json_value(value: object) -> object:
     """A copy of ``value`` in plain JSON types.
 
     Raises:
-        NotJsonError: it holds something else, a NaN or infinity, a lone surrogate, or is nested too deep.
+        NotJsonError: it holds something else, a NaN or infinity, a lone surrogate, or too much, or is nested too deep.
     """
+    if parts(value, _MAX_PARTS) >= _MAX_PARTS:
+        raise NotJsonError(f"it holds more than {MAX_VALUES} values")
+    return _copy(value, 0)
+
+
+def _copy(value: object, depth: int) -> object:
     if isinstance(value, dict | list):
         if depth >= MAX_DEPTH:
             raise NotJsonError(f"it is nested deeper than {MAX_DEPTH}")
         if isinstance(value, dict):
-            return {_key(key): json_value(item, depth + 1) for key, item in cast("dict[object, object]", value).items()}
-        return [json_value(item, depth + 1) for item in cast("list[object]", value)]
+            return {_key(key): _copy(item, depth + 1) for key, item in cast("dict[object, object]", value).items()}
+        return [_copy(item, depth + 1) for item in cast("list[object]", value)]
     return _scalar(value)
 
 

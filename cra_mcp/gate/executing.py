@@ -5,6 +5,7 @@ a foreign exception leaves here. Source: specs/carp.md, "Execution" and "Results
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import anyio
@@ -13,16 +14,27 @@ import anyio.lowlevel
 from cra_mcp.errors import AskError, CRAError, CredentialError, ExecutionError, TraceUnavailableError
 from cra_mcp.execution.backend import Invocation, Result
 from cra_mcp.gate.asking import RecordedClient
-from cra_mcp.gate.attempt import Attempt, Recorder, limiter_of_loop
+from cra_mcp.gate.attempt import Attempt, Recorder, in_thread, limiter_of_loop
 from cra_mcp.gate.binding import Binding, no_executor
 from cra_mcp.gate.call import ExecutionOutcome, Fault
 from cra_mcp.gate.charging import Charging
 from cra_mcp.gate.results import Measured, measure, recorded_result
 from cra_mcp.gate.standing import check_again
+from cra_mcp.json_bounds import parts
 from cra_mcp.policy.engine import PolicySet
 from cra_mcp.settings import RuntimeConfig
 
+_MANY_PARTS = 2_000
 _limiters: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("cra_gate_limiter")
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A result, what is wrong with it, and what the event of its outcome keeps of it."""
+
+    measured: Measured
+    fault: Fault | None
+    kept: Mapping[str, object]
 
 
 class Executing:
@@ -64,21 +76,14 @@ class Executing:
         except Exception as error:  # noqa: BLE001 - foreign code may raise anything; its text may hold secrets
             name = type(error).__name__
             return self._failed(attempt, started_ns, Fault("execution_failed", f"the action failed ({name})"))
-        measured = measure(result, self._config.max_result_bytes)
-        fault = _check_result(binding, measured)
+        judged = await self._judge(binding, result)
+        measured, fault = judged.measured, judged.fault
         if fault is not None:
             return self._failed(attempt, started_ns, fault, measured=measured)
+        kept = judged.kept
         if result.is_error:
             fault = Fault("tool_error", "the tool reported an error")
-            return self._failed(
-                attempt,
-                started_ns,
-                fault,
-                measured=measured,
-                result=measured.result,
-                kept=self._kept(binding, measured),
-            )
-        kept = self._kept(binding, measured)
+            return self._failed(attempt, started_ns, fault, measured=measured, result=measured.result, kept=kept)
         if attempt.charges:
             policy_set = self._policy_set_of(attempt.call.action_id)
             kept = {**kept, "costs": await self._charging.settle(attempt, policy_set, result.value)}
@@ -166,9 +171,17 @@ class Executing:
             return self._unrecorded(attempt, error)
         return self._recorder.outcome(attempt, "error", head, fault=fault, result=result)
 
-    def _kept(self, binding: Binding, measured: Measured) -> Mapping[str, object]:
-        """What the event of the outcome keeps of a result."""
-        return recorded_result(measured, binding.result_redactor, self._config)
+    async def _judge(self, binding: Binding, result: Result) -> "_Judged":
+        """Measure and check a result; off the event loop where that may take long."""
+        if parts((result.value, result.content), _MANY_PARTS) < _MANY_PARTS:
+            return self._judged(binding, result)
+        return await in_thread(lambda: self._judged(binding, result))
+
+    def _judged(self, binding: Binding, result: Result) -> "_Judged":
+        measured = measure(result, self._config.max_result_bytes)
+        fault = _check_result(binding, measured)
+        kept = recorded_result(measured, binding.result_redactor, self._config) if fault is None else {}
+        return _Judged(measured, fault, kept)
 
     def _unrecorded(self, attempt: Attempt, error: TraceUnavailableError) -> ExecutionOutcome:
         """The action ran, and its outcome could not be stored: what isn't in the trace is not handed on."""

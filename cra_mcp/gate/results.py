@@ -34,7 +34,7 @@ class Measured:
 
 def measure(result: Result, max_bytes: int) -> Measured:
     """Hash a result and cut it to ``max_bytes`` with a marker that says so."""
-    form = result.value if result.content is None else {"content": list(result.content), "structured": result.value}
+    form = _form(result)
     try:
         data = canonical_bytes(form)
     except CanonicalError:
@@ -44,6 +44,13 @@ def measure(result: Result, max_bytes: int) -> Measured:
     if size <= max_bytes:
         return Measured(result, sha256_hex(data), size, cut=False)
     return Measured(_cut(result, size, max_bytes), sha256_hex(data), size, cut=True)
+
+
+def _form(result: Result) -> object:
+    if result.content is None:
+        return result.value
+    form = {"content": list(result.content), "structured": result.value}
+    return form if result.meta is None else {**form, "_meta": result.meta}
 
 
 def recorded_result(measured: Measured, redactor: Redactor | None, config: RuntimeConfig) -> dict[str, object]:

@@ -14,7 +14,7 @@ import pytest
 
 from cra_mcp.atlas.model import McpExecutor, Upstream
 from cra_mcp.errors import ExecutionError
-from cra_mcp.execution import mcp_http
+from cra_mcp.execution import foreign_json, mcp_events
 from cra_mcp.execution.backend import Result
 from cra_mcp.execution.mcp_upstream import McpBackend
 
@@ -341,7 +341,8 @@ async def test_an_answer_that_is_not_mcp_is_refused(kit, backend, server, data, 
 
 @pytest.mark.parametrize("kind", ["json", "event", "events"])
 async def test_an_answer_without_end_is_cut_off(kit, backend, server, monkeypatch, kind) -> None:
-    monkeypatch.setattr(mcp_http, "MAX_RESPONSE_BYTES", 2_000_000)
+    monkeypatch.setattr(foreign_json, "MAX_BYTES", 2_000_000)
+    monkeypatch.setattr(mcp_events, "MAX_STREAM_BYTES", 2_000_000)
 
     def flood(handler: Handler, body) -> None:
         if kind == "json":
@@ -433,3 +434,118 @@ async def test_one_that_never_answers_the_handshake_is_given_up(kit, server) -> 
             assert "0.5 s" in error.message
     finally:
         released.set()
+
+
+# --- answers over a bound ----------------------------------------------------------------------------------------------
+
+_HEAD = b'{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"a":['
+_OVER = {
+    "values": (_HEAD + b"[]," * 5_000_000 + b"[]]}}}", "output_too_large"),
+    "depth": (_HEAD + b"[" * 5_000 + b"]" * 5_000 + b"]}}}", "output_too_large"),
+    "bytes": (_HEAD + b'"' + b"x" * 17_000_000 + b'"]}}}', "output_too_large"),
+    "no JSON": (_HEAD + b"x" * 1_000_000 + b"]}}}", "invalid_result"),
+    "blocks": (
+        b'{"jsonrpc":"2.0","id":ID,"result":{"content":[' + b'{"type":1},' * 30_000 + b"{}]}}",
+        "invalid_result",
+    ),
+}
+
+
+def in_form(handler: Handler, body, data: bytes, form: str) -> None:
+    data = data.replace(b"ID", str(body["id"]).encode())
+    with suppress(OSError):
+        if form == "json":
+            handler.reply(200, data, {"content-type": "application/json"})
+        else:
+            handler.events()
+            handler.wfile.write(b"event: message\ndata: " + data + b"\n\n")
+
+
+@pytest.mark.parametrize("form", ["json", "event"])
+@pytest.mark.parametrize("kind", _OVER)
+async def test_an_answer_over_a_bound_fails_its_own_call_and_no_other(kit, backend, server, form, kind) -> None:
+    data, code = _OVER[kind]
+    held = threading.Event()
+
+    def answer(handler: Handler, body) -> None:
+        if body["params"]["arguments"].get("wait"):
+            held.wait(20)
+            good(handler, body)
+        else:
+            in_form(handler, body, data, form)
+
+    server.answers = answer
+    done = []
+
+    async def neighbour() -> None:
+        done.append(text(await use(kit, backend, server.url, parameters={"wait": True, "text": "neighbour"})))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(neighbour)
+        await kit.until(lambda: server.calls)
+        slowest, over = 0.0, anyio.Event()
+
+        async def call() -> None:
+            with anyio.fail_after(20):
+                assert (await refused(kit, backend, server.url)).code == code
+            over.set()
+
+        tasks.start_soon(call)
+        while not over.is_set():
+            began = time.thread_time()
+            await anyio.sleep(0.001)
+            slowest = max(slowest, time.thread_time() - began)
+        held.set()
+    assert done == ["neighbour"]
+    assert slowest < 0.5  # reading all the values takes seconds
+    assert server.sessions == 1
+
+
+@pytest.mark.parametrize("form", ["json", "event"])
+async def test_results_pass_as_they_are(kit, backend, server, form) -> None:
+    numbers = [2**53, 2**64, -(2**63) - 1, 10**400, 0.5]
+    blocks = [{"type": "unheard-of", "x": None}, {"type": "text", "text": "\u2028a\nb"}]
+    result = {"content": blocks, "structuredContent": {"n": numbers, "none": None}, "_meta": {"example.com/a": 1}}
+
+    def answer(handler: Handler, body) -> None:
+        in_form(handler, body, json.dumps({"jsonrpc": "2.0", "id": body["id"], "result": result}).encode(), form)
+
+    server.answers = answer
+    got = await use(kit, backend, server.url)
+    assert (list(got.content or ()), got.value, got.meta) == (blocks, result["structuredContent"], result["_meta"])
+
+
+async def test_events_in_every_form_are_read(kit, backend, server) -> None:
+    def answer(handler: Handler, body) -> None:
+        handler.events()
+        message = json.dumps(
+            {"jsonrpc": "2.0", "id": body["id"], "result": {"content": [{"type": "text", "text": "x"}]}}
+        )
+        head, tail = message.split(" ", 1)
+        data = f": a comment\r\nid: 1\r\rdata:{head}\rdata: {tail}\r\nunknown: x\r\n\r\n".encode()
+        for byte in data:  # in the smallest of pieces
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+
+    server.answers = answer
+    assert text(await use(kit, backend, server.url)) == "x"
+
+
+async def test_a_server_that_ends_its_stream_at_once_is_not_asked_in_a_loop(kit, backend, server, monkeypatch) -> None:
+    asked = []
+
+    def get(handler: Handler) -> None:
+        asked.append(time.monotonic())
+        handler.events()
+        handler.wfile.write(b"id: 2\nretry: 0\ndata:\n\n")
+
+    monkeypatch.setattr(Handler, "do_GET", get)
+
+    def answer(handler: Handler, body) -> None:
+        handler.events()
+        handler.wfile.write(b"id: 1\nretry: 0\ndata:\n\n")
+
+    server.answers = answer
+    with anyio.move_on_after(4):
+        await use(kit, backend, server.url)
+    assert 1 <= len(asked) <= 3

@@ -322,12 +322,123 @@ async def test_a_large_result_arrives(kit, backend) -> None:
     assert len(text(await use(kit, backend, kit.server("huge", "5000000")))) == 5_000_000
 
 
-@pytest.mark.parametrize("mode", ["huge", "endless-line"])
-async def test_a_message_without_end_is_cut_off(kit, backend, mode) -> None:
-    upstream = kit.server(mode, str(mcp_stdio.MAX_LINE_BYTES))
-    error = await refused(kit, backend, upstream)
+async def test_a_message_without_end_is_cut_off(kit, backend) -> None:
+    error = await refused(kit, backend, kit.server("endless-line"))
     assert error.code == "output_too_large"
     await kit.until(lambda: not kit.alive(pids(kit)[0]))
+
+
+_FIRST = '{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"a":['
+_LAST = '{"result":{"content":[],"structuredContent":{"a":['
+_HOSTILE = {
+    "long": (_FIRST + '"', "x" * 1_000, 20_000, '"]}}}', "output_too_large"),
+    "long, its id last": (_LAST + '"', "x" * 1_000, 20_000, '"]}},"id":ID,"jsonrpc":"2.0"}', "output_too_large"),
+    "long, and no JSON": (_FIRST + '"', "x" * 1_000, 20_000, "", "output_too_large"),
+    "values": (_FIRST, "[],", 4_000_000, "[]]}}}", "output_too_large"),
+    "members": (_FIRST + "{", '"":"",', 1_000_000, '"":""}]}}}', "output_too_large"),
+    "values, id last": (_LAST, "[],", 1_000_000, '[]]}},"jsonrpc":"2.0","id":ID}', "output_too_large"),
+    "deep": (_FIRST, "[", 5_000, "]" * 5_000 + "]}}}", "output_too_large"),
+    "deep and cut off": (_FIRST, "[", 5_000_000, "", "output_too_large"),
+    "digits": (_FIRST, "1", 1_000_000, "]}}}", "invalid_result"),
+    "no JSON": (_FIRST, "x", 1_000_000, "]}}}", "invalid_result"),
+    "blocks": (
+        '{"jsonrpc":"2.0","id":ID,"result":{"content":[',
+        '{"type":1},',
+        30_000,
+        '{"type":1}]}}',
+        "invalid_result",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", _HOSTILE)
+async def test_an_answer_over_a_bound_fails_its_own_call_and_no_other(kit, backend, kind) -> None:
+    before, part, times, after, code = _HOSTILE[kind]
+    upstream = kit.server("good")
+    arguments = {"before": before, "part": part, "times": times, "after": after}
+    done = []
+
+    async def neighbour() -> None:
+        done.append(text(await use(kit, backend, upstream, "wait")))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(neighbour)
+        await kit.text_of("waiting")
+        with anyio.fail_after(30):
+            assert (await refused(kit, backend, upstream, "hostile", parameters=arguments)).code == code
+    assert done == ["done all the same"]
+    assert text(await use(kit, backend, upstream, parameters={"text": "next"})) == "next"
+    assert len(pids(kit)) == 1
+
+
+async def test_what_was_answered_before_the_end_stays_answered(kit, backend) -> None:
+    upstream = kit.server("good")
+    answers = []
+
+    async def neighbour() -> None:
+        answers.append(text(await use(kit, backend, upstream, "wait")))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(neighbour)
+        await kit.until(
+            lambda: (kit.folder / "waiting").exists() and len((kit.folder / "waiting").read_text().split()) == 20
+        )
+        gone = {"before": "", "part": "x", "times": 0, "after": "", "die": True}
+        assert (await refused(kit, backend, upstream, "hostile", parameters=gone)).code == "upstream_lost"
+    assert answers == ["done all the same"] * 20
+
+
+async def test_a_large_message_that_answers_nothing_is_passed_over(kit, backend) -> None:
+    before = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"'
+    upstream = kit.server("good")
+    arguments = {
+        "before": before,
+        "part": "x",
+        "times": 3_000_000,
+        "after": '"}}\n{"jsonrpc":"2.0","id":ID,"result":{"content":[]}}',
+    }
+    assert (await use(kit, backend, upstream, "hostile", parameters=arguments)).content == ()
+
+
+async def test_the_event_loop_stays_free_while_a_large_answer_is_read(kit, backend) -> None:
+    upstream = kit.server("good")
+    before, part, times, after, code = _HOSTILE["values"]
+    arguments = {"before": before, "part": part, "times": times, "after": after}
+    await use(kit, backend, upstream)
+    slowest, done = 0.0, anyio.Event()
+
+    async def call() -> None:
+        assert (await refused(kit, backend, upstream, "hostile", parameters=arguments)).code == code
+        done.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        while not done.is_set():
+            began = time.thread_time()
+            await anyio.sleep(0.001)
+            slowest = max(slowest, time.thread_time() - began)
+    assert slowest < 0.5  # reading it all takes seconds
+
+
+async def test_integers_arrive_as_they_are_whatever_their_size(kit, backend) -> None:
+    numbers = [2**53, 2**64, -(2**63) - 1, 10**400, 0.5, 1e300]
+    result = json.dumps({"content": [], "structuredContent": {"numbers": numbers}})
+    assert (await use(kit, backend, kit.server("malformed", result))).value == {"numbers": numbers}
+
+
+async def test_blocks_of_unknown_types_and_the_meta_of_a_result_pass(kit, backend) -> None:
+    blocks = [{"type": "unheard-of", "x": [1]}, {"type": "text", "text": "a", "_meta": {"b": 1}}]
+    result = await use(
+        kit, backend, kit.server("malformed", json.dumps({"content": blocks, "_meta": {"example.com/a": 1}}))
+    )
+    assert list(result.content or ()) == blocks
+    assert result.meta == {"example.com/a": 1}
+
+
+async def test_structured_content_beside_empty_content_is_both(kit, backend) -> None:
+    result = await use(kit, backend, kit.server("malformed", '{"content":[],"structuredContent":{"a":null}}'))
+    assert (result.content, result.value) == ((), {"a": None})
 
 
 @pytest.mark.parametrize("mode", ["flood", "flood-garbage"])
@@ -353,7 +464,16 @@ async def test_a_flood_ends_the_upstream_and_the_event_loop_stays_free(kit, back
 
 
 @pytest.mark.parametrize(
-    "result", ['{"content":"text"}', '{"content":[{"type":"text"}]}', '{"content":[{"type":"unheard-of"}]}', "{}"]
+    "result",
+    [
+        '{"content":"text"}',
+        '{"content":[{"type":"text"}]}',
+        '{"content":[{"type":7}]}',
+        '{"content":["a"]}',
+        '{"content":[],"isError":1}',
+        '{"content":[],"_meta":[]}',
+        "{}",
+    ],
 )
 async def test_a_result_that_is_none_of_mcp_is_refused(kit, backend, result) -> None:
     upstream = kit.server("malformed", result)

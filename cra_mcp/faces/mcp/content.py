@@ -5,13 +5,15 @@ Rule: total. A call that was carried out is answered, whatever its blocks look l
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Final, cast
 
 import mcp_types as t
 import orjson
 
 from cra_mcp.canonical import lossy
+from cra_mcp.faces.mcp.connection import RequestContext
 
 _META: Final = "_meta"
 _OURS: Final = re.compile(r"dev\.cra(?![a-z0-9-])")
@@ -32,6 +34,25 @@ def without_ours(value: object) -> Any:
         else:
             kept[key] = without_ours(item)
     return kept
+
+
+_as_they_came: ContextVar[list[Any] | None] = ContextVar("cra_blocks", default=None)
+
+
+def pass_on(blocks: Sequence[Mapping[str, object]]) -> None:
+    """Let the answer to the current request have these blocks, whatever their types: see ``with_blocks``."""
+    _as_they_came.set(without_ours(blocks))
+
+
+async def with_blocks(ctx: RequestContext, call_next: Callable[[RequestContext], Awaitable[Any]]) -> Any:
+    """The answer to a request, with the blocks that were passed on: the SDK would refuse a type it does not know."""
+    token = _as_they_came.set(None)
+    try:
+        answer = await call_next(ctx)
+        blocks = _as_they_came.get()
+    finally:
+        _as_they_came.reset(token)
+    return {**answer, "content": blocks} if blocks is not None else answer
 
 
 def is_ours(key: str) -> bool:

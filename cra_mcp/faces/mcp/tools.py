@@ -19,7 +19,7 @@ from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import names
 from cra_mcp.faces.mcp.calls import Calls
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of, text_result
-from cra_mcp.faces.mcp.content import as_text, without_ours
+from cra_mcp.faces.mcp.content import as_text, pass_on, without_ours
 from cra_mcp.gate.call import ExecutionOutcome
 from cra_mcp.policy.model import MICRO, Waiting
 from cra_mcp.resolution.model import Permission
@@ -209,9 +209,9 @@ def _result(ctx: RequestContext, outcome: ExecutionOutcome, returns: object, met
     result = outcome.result
     assert result is not None  # noqa: S101 - the caller has looked
     structured: Any = None
-    content: list[t.ContentBlock]
+    content: list[t.ContentBlock] = []
     if result.content is not None:
-        content = _blocks(result.content)
+        pass_on(result.content)
         structured = result.value
     else:
         content = [t.TextContent(type="text", text=as_text(result.value))]
@@ -219,11 +219,8 @@ def _result(ctx: RequestContext, outcome: ExecutionOutcome, returns: object, met
             structured = result.value
     if structured is not None and not is_modern(ctx) and not isinstance(structured, dict):
         structured = None
-    return t.CallToolResult(content=content, structured_content=structured, is_error=result.is_error, _meta=meta)
-
-
-def _blocks(content: tuple[Mapping[str, object], ...]) -> list[t.ContentBlock]:
-    return t.CallToolResult.model_validate({"content": without_ours(content)}).content
+    told = {**without_ours({"_meta": result.meta or {}})["_meta"], **meta}
+    return t.CallToolResult(content=content, structured_content=structured, is_error=result.is_error, _meta=told)
 
 
 def _sentence(text: str) -> str:

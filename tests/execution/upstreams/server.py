@@ -68,6 +68,26 @@ def progress(request: Message) -> None:
     answer(request, text("done"))
 
 
+WAITING: list[Message] = []
+
+
+def hostile(request: Message) -> None:
+    """Writes an answer as it is given, a part repeated and the id filled in; then answers the calls that wait."""
+    given = arguments(request)
+    data = given["before"] + given["part"] * given["times"] + given["after"]  # type: ignore[operator]
+    write(data.replace("ID", str(request["id"])).encode() + b"\n")
+    for waiting in WAITING:
+        answer(waiting, text("done all the same"))
+    WAITING.clear()
+    if given.get("die"):
+        os._exit(1)
+
+
+def wait(request: Message) -> None:
+    WAITING.append(request)
+    note("waiting", os.getpid())
+
+
 TOOLS: Mapping[str, Callable[[Message], None]] = {
     "echo": lambda request: answer(request, text(arguments(request).get("text", ""))),
     "fail": lambda request: answer(request, {**text("it went wrong"), "isError": True}),
@@ -78,6 +98,8 @@ TOOLS: Mapping[str, Callable[[Message], None]] = {
     "where": lambda request: answer(request, text(os.getcwd())),
     "blocks": lambda request: answer(request, json.loads((FOLDER / "blocks.json").read_text())),
     "progress": progress,
+    "hostile": hostile,
+    "wait": wait,
 }
 
 
