@@ -6,6 +6,7 @@ Rule: the only place that knows several faces. MCP is imported when a command th
 import gc
 import os
 import sys
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -318,6 +319,8 @@ async def _running(config: "RuntimeConfig", paths: Sequence[Path], watch: bool) 
     overlays = {overlay.overlay_id: path for overlay, path in zip(runtime.overlays(), governing, strict=True)}
     loaded = {runtime.load_atlas(path).atlas_id: path for path in paths}
     async with runtime:
+        # On a thread of its own: it reads whole traces, and nobody waits for it.
+        threading.Thread(target=runtime.end_abandoned, name="cra-abandoned", daemon=True).start()
         watching = asyncio.create_task(Reloader(runtime, loaded, looks, overlays=overlays).run()) if watch else None
         try:
             yield runtime

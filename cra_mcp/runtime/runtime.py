@@ -23,6 +23,7 @@ from cra_mcp.policy.model import Facts, RiskTier
 from cra_mcp.ranking import Choice, rank, within
 from cra_mcp.resolution.model import Permission, Query, Resolution
 from cra_mcp.runtime import arguments
+from cra_mcp.runtime.abandoned import end_abandoned
 from cra_mcp.runtime.administration import Administration
 from cra_mcp.runtime.atlases import LoadedAtlases
 from cra_mcp.runtime.blocking import BlockingLoop
@@ -145,6 +146,10 @@ class Runtime(Administration, Records):
         session = self._sessions.known(session_id)
         self._sessions.end(session, reason)
         self._calls.forget(session)
+
+    def end_abandoned(self) -> list[str]:
+        """End the sessions of the trace folder whose process died, and sign them; those that were ended. It reads their traces."""
+        return end_abandoned(self._store)
 
     def active_sessions(self) -> int:
         """How many sessions of this runtime have not ended."""

@@ -1,4 +1,4 @@
-"""Making checkpoints of the chains that are being written: every so many events, after some time, and when a session ends.
+"""Making checkpoints of chains that are being written: soon, when they rest, every so many events, after some time, at the end.
 
 Rule: what a call waits for is one reference put in a queue; hashing, signing and writing happen on a thread of their own. What is
 signed is what was recorded, not what the file says by then; nothing is signed that is not on disk, where it was put, or that
@@ -28,6 +28,10 @@ _SLICE = 8
 _MAX_WAITING = 20_000
 """Batches of one chain that may wait; further ones are hashed by who records them."""
 _CLOSE_S = 5.0
+_QUIET_S = 0.5
+"""A chain that has not grown for so long is signed: what ends this process then ends it with everything signed."""
+_FIRST_S = 1.0
+"""So is one that nothing was signed of yet, however fast it grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,28 @@ class CheckpointCounts:
 class _Log:
     """One chain: ``lock`` guards the tree, of which ``waiting`` holds what is to be added."""
 
-    __slots__ = ("due", "ended", "fault", "head", "lock", "ready", "session_id", "signed_size", "tree", "waiting")
+    __slots__ = (
+        "began",
+        "due",
+        "ended",
+        "fault",
+        "grown",
+        "head",
+        "lock",
+        "ready",
+        "session_id",
+        "signed_size",
+        "tree",
+        "tried",
+        "waiting",
+    )
 
     def __init__(self, session_id: str, due: int) -> None:
         self.session_id = session_id
         self.due = due
+        self.began = self.grown = time.monotonic()
+        self.tried: float | None = None
+        """When it had last grown as a checkpoint was tried last: a fault of the disk is not tried again and again."""
         self.ended = False
         self.ready = False
         self.fault = False
@@ -59,6 +80,13 @@ class _Log:
         self.head: Head | None = None  # of what is in the tree
         self.waiting: deque[tuple[Head, Sequence[bytes]]] = deque()
         self.lock = threading.Lock()
+
+    def moment(self, quiet_s: float, first_s: float) -> float | None:
+        """When it is to be signed for having rested, or for the first time; None: not before it grows."""
+        if self.tried == self.grown:
+            return None
+        quiet = self.grown + quiet_s
+        return quiet if self.tried is not None else min(quiet, self.began + first_s)
 
     def take_in(self, batches: int | None = None) -> bool:
         """Add what is waiting to the tree, or so many batches of it; whether anything is left. The caller holds ``lock``."""
@@ -84,6 +112,8 @@ class Checkpointer:
         timestamps: who is asked for timestamps; None for nobody.
         every: events after which one is due.
         interval_s: seconds an event may be without one.
+        quiet_s: seconds after which a chain that has not grown has one.
+        first_s: seconds after which a new chain has its first.
     """
 
     def __init__(
@@ -96,6 +126,8 @@ class Checkpointer:
         timestamps: Delivery | None = None,
         every: int,
         interval_s: float,
+        quiet_s: float = _QUIET_S,
+        first_s: float = _FIRST_S,
         is_kept: Callable[[SignerKey], bool] = lambda _: True,
     ) -> None:
         self._store = store
@@ -109,10 +141,13 @@ class Checkpointer:
         self._deliveries = [*self._copies, *([timestamps] if timestamps is not None else [])]
         self._every = every
         self._interval_s = interval_s
+        self._quiet_s = quiet_s
+        self._first_s = first_s
         self._logs: dict[str, _Log] = {}
         self._lock = threading.Lock()  # over starting and the set of logs
         self._work = threading.Event()
         self._closing = False
+        self._resting = False
         self._thread: threading.Thread | None = None
         self._signed = self._failures = 0
 
@@ -132,6 +167,10 @@ class Checkpointer:
         if log is None or log.ended:  # one that is continued is looked at anew
             log = self._begin(session_id)
         log.waiting.append((head, lines))
+        log.grown = time.monotonic()
+        if self._resting:
+            self._resting = False
+            self._work.set()
         if head.sequence >= log.due:
             log.due = head.sequence + self._every
             self._work.set()
@@ -183,21 +222,35 @@ class Checkpointer:
     def _run(self) -> None:
         tick = time.monotonic() + self._interval_s
         while True:
-            self._work.wait(max(0.0, tick - time.monotonic()))
+            self._work.wait(self._rest(tick))
             self._work.clear()  # before looking, so that what is said meanwhile is seen now or wakes again
             closing = self._closing
-            everything = closing or time.monotonic() >= tick
+            now = time.monotonic()
+            everything = closing or now >= tick
             if everything:
-                tick = time.monotonic() + self._interval_s
-            with self._lock:
-                logs = list(self._logs.values())
-            for log in logs:
-                if everything or log.ended or log.due - self._every >= log.signed_size:
+                tick = now + self._interval_s
+            for log in self._known():
+                moment = log.moment(self._quiet_s, self._first_s)
+                rested = moment is not None and now >= moment
+                if everything or rested or log.ended or log.due - self._every >= log.signed_size:
                     self._attend(log)
             if closing:
                 return
 
+    def _rest(self, tick: float) -> float:
+        """For how long there is nothing to do, as far as is known now."""
+        self._resting = True  # before looking: what grows from here on is seen now, or wakes
+        moments = [moment for log in self._known() if (moment := log.moment(self._quiet_s, self._first_s)) is not None]
+        if moments:
+            self._resting = False
+        return max(0.0, min((tick, *moments)) - time.monotonic())
+
+    def _known(self) -> list[_Log]:
+        with self._lock:
+            return list(self._logs.values())
+
     def _attend(self, log: _Log) -> None:
+        log.tried = log.grown
         ended = log.ended  # before looking: what was recorded until then is waiting
         if not log.fault:
             with self._told(log):

@@ -22,6 +22,7 @@ _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os,
 _FAR = 0x4000_0000  # Windows keeps others from reading locked bytes; nothing is ever written here
 _OWNER = re.compile(rb"([1-9][0-9]{0,9}) ([A-Za-z0-9._-]{1,253})\n")
 _OWNER_BYTES = 300
+_LOCK = ".lock"
 
 if sys.platform == "win32":  # pragma: no cover - Windows
     import msvcrt
@@ -52,8 +53,16 @@ def is_chain_claimed(directory: Path, session_id: str) -> bool:
     return Claim.is_taken(_chain_lock(directory, session_id))
 
 
+def locked_chains(directory: Path) -> list[str]:
+    """The chains there are locks of: those that are being written, and those whose writer died. What isn't an id is among them."""
+    try:
+        return sorted(name.removesuffix(_LOCK) for name in os.listdir(directory / ".locks") if name.endswith(_LOCK))
+    except FileNotFoundError:
+        return []
+
+
 def _chain_lock(directory: Path, session_id: str) -> Path:
-    return directory / ".locks" / f"{session_id}.lock"
+    return directory / ".locks" / f"{session_id}{_LOCK}"
 
 
 class Claim:

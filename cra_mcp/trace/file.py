@@ -16,7 +16,7 @@ from typing import BinaryIO, ClassVar
 
 from cra_mcp.errors import TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.chainfile import Bounds, ChainFile
-from cra_mcp.trace.claim import Claim, claim_chain, is_chain_claimed
+from cra_mcp.trace.claim import Claim, claim_chain, is_chain_claimed, locked_chains
 from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
 from cra_mcp.trace.segments import FOLDER, SUFFIX, Segment, lines_of, open_to_read, segments_of, statement_path
@@ -246,6 +246,17 @@ class FileStore:
             TraceInfo(session_id, size, format_timestamp(modified_ns), live=self._is_live(session_id))
             for modified_ns, size, session_id in reversed(latest)
         ]
+
+    def abandoned(self) -> list[str]:
+        """See ``TraceStore.abandoned``: those whose lock is still there, and nobody's."""
+        with _reading():
+            return [
+                session_id
+                for session_id in locked_chains(self._directory)
+                if is_identifier(session_id)
+                and segments_of(self._directory, session_id)
+                and not self._is_live(session_id)
+            ]
 
     def recover(self, session_id: str) -> Recovery:
         """See ``TraceStore.recover``."""

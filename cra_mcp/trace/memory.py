@@ -131,6 +131,10 @@ class MemoryStore:
                 raise TraceLockedError(f"session {session_id} is being written")
             return Recovery(session_id, kept=chain.events, set_aside_bytes=0, set_aside_to=None)
 
+    def abandoned(self) -> list[str]:
+        """See ``TraceStore.abandoned``: what is in memory dies with its writer."""
+        return []
+
     def check(self) -> None:
         """See ``TraceStore.check``."""
         if self._closed:

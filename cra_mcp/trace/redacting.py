@@ -138,6 +138,10 @@ class RedactingStore:
         """See ``TraceStore.sessions``."""
         return self._store.sessions()
 
+    def abandoned(self) -> list[str]:
+        """See ``TraceStore.abandoned``."""
+        return self._store.abandoned()
+
     def flush(self, session_id: str) -> None:
         """See ``TraceStore.flush``."""
         self._store.flush(session_id)

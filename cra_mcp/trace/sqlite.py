@@ -18,7 +18,7 @@ from typing import ClassVar
 from cra_mcp.errors import TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
-from cra_mcp.trace.sqlite_writer import Writer, lock_of
+from cra_mcp.trace.sqlite_writer import Writer, being_written, lock_of
 from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
 
 _BUSY_S = 5.0
@@ -211,6 +211,18 @@ class SqliteStore:
             return [TraceInfo(name, size, modified, live=name in self._chains) for name, size, modified, _ in rows]
         is_written = Claim.is_taken(lock_of(self._path))
         return [TraceInfo(name, size, modified, live=is_written and writing) for name, size, modified, writing in rows]
+
+    def abandoned(self) -> list[str]:
+        """See ``TraceStore.abandoned``. If there are any, this process becomes the one that writes the file."""
+        with self._lock:
+            if not self._writer.is_ours and self._path.exists() and not Claim.is_taken(lock_of(self._path)):
+                with self._reading(None) as reader:
+                    found = bool(being_written(reader))
+                if found:
+                    with self._writer.transaction(self._chains, "end a trace"):
+                        pass
+            left, self._writer.abandoned = self._writer.abandoned, []
+            return [session_id for session_id in left if session_id not in self._chains]
 
     def recover(self, session_id: str) -> Recovery:
         """See ``TraceStore.recover``. What is set aside goes to the table ``set_aside``."""

@@ -67,6 +67,8 @@ class Writer:
         self._is_full: bool | None = None  # the setting of the connection
         self._left = Stamps()  # as the last transaction left the files
         self._trouble: str | None = None
+        self.abandoned: list[str] = []
+        """The chains that the process which wrote it before did not give up."""
 
     @property
     def is_ours(self) -> bool:
@@ -160,6 +162,7 @@ class Writer:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(SCHEMA)
             # Whatever the last process that wrote it did not get to say.
+            self.abandoned += [each for each in being_written(connection) if each not in chains]
             connection.execute("UPDATE chains SET writing = 0")
             for session_id, chain in chains.items():
                 _check_chain(connection, session_id, chain.head)
@@ -219,6 +222,11 @@ def claim_database(path: Path) -> Claim:
 def lock_of(path: Path) -> Path:
     """The lock of the process that writes a database."""
     return path.with_name(f"{path.name}.lock")
+
+
+def being_written(connection: sqlite3.Connection) -> list[str]:
+    """The chains that a process writes, or did not give up before it died."""
+    return [session_id for (session_id,) in connection.execute("SELECT session_id FROM chains WHERE writing = 1")]
 
 
 def _check_same(before: Stamps, now: Stamps, path: Path) -> None:

@@ -159,6 +159,14 @@ class TraceStore(Protocol):
         """
         ...
 
+    def abandoned(self) -> list[str]:
+        """Chains whose writer died before it gave them up, and that nobody writes now. That there are none is found quickly.
+
+        Raises:
+            TraceUnavailableError: it can't be seen.
+        """
+        ...
+
     def check(self) -> None:
         """Try whether something could be written now, without touching a chain.
 

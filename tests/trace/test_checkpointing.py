@@ -34,12 +34,28 @@ def until(holds: Callable[[], object]) -> None:
 class Written:
     """A file store with checkpoints."""
 
-    def __init__(self, folder: Path, *, every: int = 10, interval_s: float = 600.0, key=lambda: KEY, sinks=()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int = 10,
+        interval_s: float = 600.0,
+        rest_s: float = 600.0,
+        key=lambda: KEY,
+        sinks=(),
+    ) -> None:
         self.folder = folder
         self.store = FileStore(folder)
         self.kept = KeptCheckpoints(folder)
         self.checkpointer = Checkpointer(
-            store=self.store, key=key, kept=self.kept, sinks=sinks, every=every, interval_s=interval_s
+            store=self.store,
+            key=key,
+            kept=self.kept,
+            sinks=sinks,
+            every=every,
+            interval_s=interval_s,
+            quiet_s=rest_s,
+            first_s=2 * rest_s,
         )
         self.store.tap = self.checkpointer
         self.store.begin(SESSION, SESSION)
@@ -98,6 +114,34 @@ def test_one_is_made_after_some_time_and_none_where_nothing_is_new(tmp_path, dra
     until(lambda: written.sizes() == [1, 2])
     written.close()
     assert written.sizes() == [1, 2]
+
+
+def test_one_is_made_when_a_chain_rests_and_the_first_soon_even_if_it_does_not(tmp_path, draft):
+    written = Written(tmp_path, every=10_000, rest_s=0.2)
+    written.store.append(SESSION, [draft(1)])
+    until(lambda: written.sizes() == [1])
+    written.store.append(SESSION, [draft(2)])
+    written.store.append(SESSION, [draft(3)])
+    until(lambda: written.sizes() == [1, 3])
+    written.store.begin(OTHER, OTHER)
+    until(lambda: not written.store.append(OTHER, [draft(1)]) or written.sizes(OTHER))
+    written.close()
+
+
+def test_a_chain_that_rests_and_can_not_be_signed_is_not_tried_again_and_again(tmp_path, draft, errors):
+    def key():
+        tried.append(time.monotonic())
+        raise SettingsError("no key", code="checkpoint_key")
+
+    tried: list[float] = []
+    written = Written(tmp_path, key=key, rest_s=0.05)
+    written.store.append(SESSION, [draft(1)])
+    until(lambda: tried)
+    time.sleep(0.5)  # ten times the rest
+    assert len(tried) == 1
+    written.store.append(SESSION, [draft(2)])
+    until(lambda: len(tried) == 2)
+    written.close()
 
 
 def test_each_session_has_its_own(tmp_path, draft):

@@ -131,6 +131,11 @@ class ConnectionSession:
             self._runtime.end_session(session.session_id, reason=reason)
         return session
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return any(session.active_calls for session in self._open)
+
     def close(self, reason: EndReason) -> None:
         """End all sessions of the connection; a request that comes after this gets no new one."""
         self._closed = True

@@ -1,9 +1,11 @@
 """Serving one host over standard input and output.
 
-Rule: one process, one principal (whoever started it), one session at a time. Source: specs/mcp.md, "Connection and session".
+Rule: one process, one principal (whoever started it), one session at a time. A session whose host closes its connection, or asks
+us to stop, has completed; one that is cut off has not. Source: specs/mcp.md, "Connection and session".
 """
 
 import asyncio
+import os
 from dataclasses import dataclass, field
 
 import anyio
@@ -16,9 +18,13 @@ from cra_mcp.faces.mcp.wire import LineReader, LineWriter, StandardStreams
 from cra_mcp.runtime import Runtime
 from cra_mcp.session import EndReason
 
+_LOOKS = 5
+_LOOK_S = 0.005
+
 
 async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
-    """Serve one host over standard input and output, until it closes them or asks us to stop (SIGTERM, SIGINT)."""
+    """Serve one host over standard input and output, until it closes them or asks us to stop (SIGTERM, SIGINT, SIGHUP)."""
+    host = os.getppid()
     principal = local_principal(runtime, options)
     session = ConnectionSession(runtime, principal, options.goal)
     server = GovernedServer(runtime, options, ProcessSession(session))
@@ -28,22 +34,40 @@ async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
         writer = LineWriter(streams.write_fd)
         with stop_requested() as asked:
             async with anyio.create_task_group() as group:
-                group.start_soon(_stop_when, asked, server, group.cancel_scope, reason)
+                group.start_soon(_stop_when, asked, server, group.cancel_scope, session, reason)
                 await serve(server, LineReader(streams.read_fd, writer), writer, principal)
                 group.cancel_scope.cancel()
     finally:
         await server.aclose()
-        session.close(reason.value)
+        session.close("error" if await _has_died(host, wait=not reason.asked) else reason.value)
         streams.restore()
 
 
 @dataclass(slots=True)
 class _Reason:
     value: EndReason = field(default="completed")
+    asked: bool = False
 
 
-async def _stop_when(asked: asyncio.Event, server: GovernedServer, scope: anyio.CancelScope, reason: _Reason) -> None:
+async def _stop_when(
+    asked: asyncio.Event,
+    server: GovernedServer,
+    scope: anyio.CancelScope,
+    session: ConnectionSession,
+    reason: _Reason,
+) -> None:
     await asked.wait()
-    reason.value = "cancelled"
+    reason.asked = True
+    if session.busy:
+        reason.value = "cancelled"
     await server.listening.aclose()
     scope.cancel()
+
+
+async def _has_died(host: int, *, wait: bool) -> bool:
+    """Whether the process that started us is gone. The input of one that is killed ends a moment before it is gone."""
+    for _ in range(_LOOKS if wait else 0):
+        if os.getppid() != host:
+            break
+        await anyio.sleep(_LOOK_S)
+    return os.getppid() != host

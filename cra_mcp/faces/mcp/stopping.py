@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM and SIGINT, and on Windows Ctrl-Break, whatever the event loop.
+"""Being asked to stop: SIGTERM, SIGINT and SIGHUP, and on Windows Ctrl-Break, whatever the event loop.
 
 Source: Python documentation, "signal": handlers run in the main thread; a loop is woken from them by ``call_soon_threadsafe``.
 """
@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGBREAK,) if sys.platform == "win32" else ()))
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGBREAK if sys.platform == "win32" else signal.SIGHUP)
 
 
 @contextmanager
@@ -26,7 +26,9 @@ def stop_requested() -> Generator[asyncio.Event]:
     def ask(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(asked.set)
 
-    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    # Whoever starts a program with nohup wants it to ignore the end of its terminal.
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield asked
     finally:
