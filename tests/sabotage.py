@@ -700,6 +700,13 @@ GUARDS = (
         "tests/faces/http/test_identity.py",
     ),
     Guard(
+        "what is no authority is nobody's name",
+        "cra_mcp/authority.py",
+        "_AUTHORITY.fullmatch(text.lower())",
+        "_AUTHORITY.match(text.lower())",
+        "tests/authority",
+    ),
+    Guard(
         "a request whose roles may not call is refused",
         "cra_mcp/runtime/callers.py",
         '        require(principal, "call")\n',

@@ -23,6 +23,7 @@ from cra_mcp.atlas.placeholders import is_scalar, placeholders
 from cra_mcp.atlas.policy_form import PolicyPart
 from cra_mcp.atlas.publication import check_publication
 from cra_mcp.atlas.shape import Place, steps_in
+from cra_mcp.authority import split_url
 from cra_mcp.policy.calls import program_for, unknown_everywhere
 from cra_mcp.policy.compiler import PolicyError, conditions_from_manifest, policy_from_manifest
 from cra_mcp.policy.conditions import compile_globs
@@ -284,6 +285,13 @@ def _check_upstream(item: Item[UpstreamPart]) -> None:
         if name in item.raw:
             message = f"{name} goes with {'command' if part.command is None else 'url'} only"
             item.place.below(name).add("invalid_value", message)
+    if part.url is not None and "${" not in part.url:
+        try:
+            split_url(part.url, {"http", "https"})
+        except ValueError:
+            item.place.below("url").add(
+                "invalid_format", "must be http(s)://HOST[:PORT]/PATH, without name or password"
+            )
     check_upstream_secrets(part, item.place)
 
 

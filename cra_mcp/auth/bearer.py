@@ -17,6 +17,7 @@ import anyio.to_thread
 from cra_mcp.auth.keys import KeyStore, has_key_form
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.tokens import TokenVerifier
+from cra_mcp.authority import split_url
 from cra_mcp.errors import AuthenticationError, CRAError, ForbiddenError, SettingsError
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
@@ -47,9 +48,12 @@ class Resource:
         Raises:
             SettingsError: it is no absolute URL without query and fragment (RFC 9728, section 1.2).
         """
-        parts = urlsplit(self.identifier)
-        quotable = _URL.fullmatch(self.identifier) is not None
-        if not quotable or parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.fragment:
+        try:
+            parts = split_url(self.identifier, {"https", "http"})
+            good = _URL.fullmatch(self.identifier) is not None and not parts.query and not parts.fragment
+        except ValueError:
+            good = False
+        if not good:
             raise SettingsError(
                 "the resource identifier must be an http(s) URL without query and fragment",
                 hint="give the URL clients connect to, such as https://cra.example.com/mcp",

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 
+from cra_mcp.authority import split_url
 from cra_mcp.canonical import parse_json
 from cra_mcp.errors import CRAError, SettingsError
 
@@ -84,10 +84,12 @@ class UrlSource:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if not parts.hostname or not (
-            parts.scheme == "https" or (parts.scheme == "http" and _is_local(parts.hostname))
-        ):
+        try:
+            parts = split_url(url, {"https", "http"})
+            good = parts.scheme == "https" or _is_local(parts.hostname or "")
+        except ValueError:
+            good = False
+        if not good:
             raise SettingsError("the URL of the key set must begin https://", hint="plain http works on localhost only")
         self._url = url
 

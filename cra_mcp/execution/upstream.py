@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from cra_mcp.atlas.model import Atlas, Upstream
+from cra_mcp.authority import split_url
 from cra_mcp.errors import ExecutionCode, ExecutionError
 from cra_mcp.execution.backend import Progress
 from cra_mcp.execution.environment import child_environment, expand
@@ -134,7 +135,16 @@ def target_of(
     """
     if upstream.url is not None:
         headers = {name: expand(value, environ) for name, value in upstream.headers.items()}
-        return HttpTarget(expand(upstream.url, environ), headers)
+        url = expand(upstream.url, environ)
+        try:
+            split_url(url, {"http", "https"})
+        except ValueError:
+            raise ExecutionError(
+                "upstream_unavailable",
+                f"the URL of upstream {upstream.name} is none",
+                hint="write http(s)://HOST[:PORT]/PATH, without a name or password, and check the variables in it",
+            ) from None
+        return HttpTarget(url, headers)
     inherited = child_environment(environ)
     inherited.update({name: expand(value, environ) for name, value in upstream.env.items()})
     cwd = None if upstream.cwd is None else expand(upstream.cwd, environ)

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import orjson
 
+from cra_mcp.authority import split_url
 from cra_mcp.errors import SettingsError
 from cra_mcp.trace.delivery import Sink
 from cra_mcp.trace.posting import TIMEOUT_S, post
@@ -25,6 +26,7 @@ AUTHORIZATION = "CRA_CHECKPOINT_AUTHORIZATION"
 """Environment variable: the ``Authorization`` header of HTTP deliveries."""
 
 _PRIORITY = 13 * 8 + 5  # log audit, notice
+_SCHEMES = frozenset({"http", "https", "syslog+udp", "syslog+tcp"})
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -155,11 +157,11 @@ def sink_of(text: str, environ: Mapping[str, str], *, hidden: frozenset[str] = f
             _argv_of(rest), {key: environ[key] for key in environ if key not in {AUTHORIZATION, *hidden}}
         )
     try:
-        url = urlsplit(text)
-        port_is_good = url.port is None or url.port > 0
+        # A local socket has a path, and no host.
+        url = urlsplit(text) if text.startswith("syslog:///") else split_url(text, _SCHEMES)
     except ValueError:
         raise _unusable(text) from None
-    if url.username is not None or url.password is not None or url.fragment or not port_is_good:
+    if url.fragment:
         raise _unusable(text)
     if scheme in {"http", "https"} and url.hostname:
         authorization = environ.get(AUTHORIZATION)

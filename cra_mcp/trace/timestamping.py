@@ -8,6 +8,7 @@ Source: RFC 3161, sections 2.4 and 3.4; specs/trace.md, "Timestamps".
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
+from cra_mcp.authority import split_url
 from cra_mcp.errors import SettingsError, TraceError
 from cra_mcp.trace import timestamp
 from cra_mcp.trace.checkpoint import is_key_name
@@ -84,12 +85,11 @@ def authority_url(text: str) -> SplitResult:
         SettingsError: it can't be used.
     """
     try:
-        url = urlsplit(text)
-        port_is_good = url.port is None or url.port > 0
-        good = url.scheme in {"http", "https"} and is_key_name(url.hostname or "") and port_is_good
+        url = split_url(text, {"http", "https"})
+        good = is_key_name(url.hostname or "") and not url.fragment
     except ValueError:
         good, url = False, urlsplit("")
-    if not good or url.username is not None or url.password is not None or url.fragment:
+    if not good:
         raise SettingsError(
             f"no time-stamping authority is at {text.rpartition('@')[2][:100]}",
             hint="give its address as http(s)://HOST[:PORT]/PATH, without a name or password in it",

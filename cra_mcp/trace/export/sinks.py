@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
+from cra_mcp.authority import split_url
 from cra_mcp.trace.export import otlp, syslog
 from cra_mcp.trace.export.delivering import TIMEOUT_S, DeliveryError, Sink, invalid_export, joined
 from cra_mcp.trace.export.format import FORMATS, format_of
@@ -239,11 +240,11 @@ def _split(spec: str) -> tuple[str, str | None]:
 
 def _address(where: str) -> SplitResult:
     try:
-        parts = urlsplit(where)
-        good = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        parts = split_url(where, {where.partition(":")[0].lower()})
+        good = not parts.query and not parts.fragment
     except ValueError:
         good, parts = False, urlsplit("")
-    if not good or parts.username is not None or parts.query or parts.fragment:
+    if not good:
         raise invalid_export("it must be SCHEME://HOST:PORT, without user, password or query")
     return parts
 

@@ -113,7 +113,8 @@ class HttpOptions:
         if is_loopback(self.host):
             own = ("localhost", "127.0.0.1", "[::1]")
         if self.host not in _WILDCARDS:
-            own = (*own, f"[{self.host}]" if ":" in self.host else self.host)
+            address = self.host.partition("%")[0]  # clients leave the scope out
+            own = (*own, f"[{address}]" if ":" in address else address)
         return (*own, *self.allowed_hosts)
 
     def check(self, *, authenticated: bool) -> None:

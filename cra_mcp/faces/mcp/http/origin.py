@@ -2,14 +2,16 @@
 
 A web page can make its own name resolve to this machine, and then send requests here with the user's browser (DNS rebinding); the
 Host header still carries the page's name, and Origin its origin.
+What is no authority by RFC 3986 is nobody's name, whatever it begins with.
 Source: MCP specification, "Streamable HTTP", security warning; RFC 9110, 7.2; RFC 6454, 7.
 """
 
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cra_mcp.authority import split_authority, split_url
 from cra_mcp.errors import SettingsError
 from cra_mcp.faces.mcp.http.answers import Refusal
 
@@ -51,7 +53,11 @@ class CheckOrigin:
             await self._app(scope, receive, send)
 
     def _is_ours(self, host: str) -> bool:
-        return host in self._hosts or _without_port(host) in self._hosts
+        try:
+            name, port = split_authority(host)
+        except ValueError:
+            return False
+        return name in self._hosts or (port is not None and f"{name}:{port}" in self._hosts)
 
     def _may_call(self, origin: str, host: str) -> bool:
         # The host has been found to be ours, so a page of the same one came from here.
@@ -64,25 +70,23 @@ def checked_origin(origin: str) -> str:
     Raises:
         SettingsError: it isn't one.
     """
-    parts = urlsplit(origin.lower())
-    if parts.scheme in {"http", "https"} and parts.netloc and origin.lower() == f"{parts.scheme}://{parts.netloc}":
-        return origin.lower()
+    lowered = origin.lower()
+    with suppress(ValueError):
+        parts = split_url(lowered, {"http", "https"})
+        if lowered == f"{parts.scheme}://{parts.netloc}":
+            return lowered
     raise SettingsError(
-        f"{origin[:100]!r} is not a web origin", hint="write scheme, host and port only: https://app.example.com:8443"
+        f"{origin.rpartition('@')[2][:100]!r} is not a web origin",
+        hint="write scheme, host and port only: https://app.example.com:8443",
     )
 
 
 def _checked_host(host: str) -> str:
-    lowered = host.lower()
-    name = _without_port(lowered)
-    if name and not set(name) & set("/*@ \t?#,"):
-        return lowered
-    raise SettingsError(
-        f"{host[:100]!r} is not a host name", hint="write a name, with a port if only that one is meant"
-    )
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[: host.find("]") + 1]
-    return host.rsplit(":", 1)[0] if host.count(":") == 1 else host
+    try:
+        name, port = split_authority(host)
+    except ValueError:
+        raise SettingsError(
+            f"{host.rpartition('@')[2][:100]!r} is not a host name",
+            hint="write a name, with a port if only that one is meant",
+        ) from None
+    return name if port is None else f"{name}:{port}"
