@@ -19,6 +19,7 @@ from cra_mcp.execution.command import CommandBackend
 from cra_mcp.execution.http_endpoint import HttpBackend
 from cra_mcp.execution.mcp_upstream import McpBackend
 from cra_mcp.execution.python_callable import PythonBackend
+from cra_mcp.folders import check_private
 from cra_mcp.gate.binding import Bindings
 from cra_mcp.gate.gate import Gate
 from cra_mcp.policy.counters import Counters
@@ -67,6 +68,7 @@ class CRARuntime(Runtime):
             message = f"config must be a RuntimeConfig, not {type(config).__name__}"
             raise SettingsError(message, hint='CRARuntime(RuntimeConfig(store="memory"))')
         config = config or RuntimeConfig()
+        check_folders(config)
         stored = open_store(config)
         self.checkpointer = open_checkpointer(config, stored)
         """Makes checkpoints of what is recorded; None where that is turned off."""
@@ -114,6 +116,19 @@ class CRARuntime(Runtime):
                 export.close()
 
 
+def check_folders(config: RuntimeConfig) -> None:
+    """Refuse folders that others than their owner can write to.
+
+    Raises:
+        SettingsError: ``insecure_folder``: one is, and ``insecure_folders`` is not set.
+    """
+    if config.store == "memory":
+        return
+    database = database_of(config)
+    folders = [config.data_path, config.trace_path, config.trace_path / FOLDER, config.data_path / "exports"]
+    check_private(*folders, *([database.parent] if database is not None else []), allowed=config.insecure_folders)
+
+
 def open_backends(config: RuntimeConfig) -> dict[str, Backend]:
     """What carries out actions, by type of executor. Starts nothing."""
     backends: list[Backend] = [
@@ -131,13 +146,14 @@ def open_store(config: RuntimeConfig) -> TraceStore:
         return MemoryStore(clock_ns=config.clock_ns, new_id=config.new_id)
     path = database_of(config)
     if path is not None:
-        return SqliteStore(path, clock_ns=config.clock_ns, new_id=config.new_id)
+        return SqliteStore(path, clock_ns=config.clock_ns, new_id=config.new_id, insecure=config.insecure_folders)
     return FileStore(
         config.trace_path,
         clock_ns=config.clock_ns,
         new_id=config.new_id,
         flush_interval_s=config.flush_interval_s,
         bounds=Bounds(config.segment_bytes, config.segment_age_s, config.max_unflushed_bytes),
+        insecure=config.insecure_folders,
     )
 
 
@@ -244,13 +260,15 @@ def database_of(config: RuntimeConfig) -> Path | None:
 
 
 def open_keys(config: RuntimeConfig) -> KeyStore:
-    """The API keys of a configuration. Touches nothing until it is used."""
+    """The API keys of a configuration. Touches nothing until it is used. Raises as ``check_folders``."""
+    check_folders(config)
     path = None if config.store == "memory" else config.data_path / "state.sqlite3"
     return KeyStore(Database(path, keys.SCHEMA), lambda: config.clock_ns() // 1_000)
 
 
 def open_freezes(config: RuntimeConfig) -> Freezes:
-    """The kill switch of a configuration. Touches nothing until it is used."""
+    """The kill switch of a configuration. Touches nothing until it is used. Raises as ``check_folders``."""
+    check_folders(config)
     path, marker = (
         (None, None) if config.store == "memory" else (config.data_path / "state.sqlite3", config.data_path / "freeze")
     )
@@ -270,8 +288,9 @@ def open_ledger(
     """The approvals of a configuration. Touches nothing until it is used.
 
     ``detectors`` hide secrets in the parameters it keeps; e-mail addresses stay, since whoever approves must see them.
-    ``added`` says what atlases have hidden besides.
+    ``added`` says what atlases have hidden besides. Raises as ``check_folders``.
     """
+    check_folders(config)
     path = None if config.store == "memory" else config.data_path / "state.sqlite3"
     shown = detectors.without_emails() if detectors is not None and config.recording != "full" else None
 

@@ -90,6 +90,7 @@ class RuntimeConfig:
         timestamp_ca: file of certificates (PEM) its answers must hold against before they are kept.
         checkpoint_key: ``file:PATH``, ``env:NAME`` or ``keyring:SERVICE/NAME``; None: a file in the data folder, made if needed.
         debug_log: file, mode 0600, for what logs leave out because it can hold secrets; None: it is written nowhere.
+        insecure_folders: whether folders that others can write to are used all the same.
         clock_ns: wall clock, nanoseconds since the epoch.
         new_id: source of identifiers.
         storage: another name of ``store``, when a configuration is made.
@@ -136,6 +137,7 @@ class RuntimeConfig:
     timestamp_interval_s: float = 15.0
     timestamp_ca: Path | None = None
     debug_log: Path | None = None
+    insecure_folders: bool = False
     clock_ns: Callable[[], int] = time.time_ns
     new_id: Callable[[], str] = new_uuid7
     storage: InitVar[str | None] = None
@@ -285,6 +287,7 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "timestamp_interval_s": float,
     "timestamp_ca": Path,
     "debug_log": Path,
+    "insecure_folders": Flag,
 }
 
 

@@ -257,6 +257,27 @@ GUARDS = (
         "tests/faces/cli/test_nothing.py",
     ),
     Guard(
+        "a folder that others can write to is refused at the start",
+        "cra_mcp/compose.py",
+        "        check_folders(config)\n        stored",
+        "        stored",
+        "tests/runtime/test_folders.py",
+    ),
+    Guard(
+        "a folder that others can write to is refused when a trace begins",
+        "cra_mcp/trace/standing.py",
+        "check_private(folder, allowed=allowed)",
+        "pass",
+        "tests/runtime/test_folders.py",
+    ),
+    Guard(
+        "folders above one that is made are private too",
+        "cra_mcp/folders.py",
+        "make_private(path.parent)",
+        "path.parent.mkdir(parents=True)",
+        "tests/runtime/test_folders.py",
+    ),
+    Guard(
         "payloads read at once are each in canonical form",
         "cra_mcp/canonical.py",
         "_parsed_agree(values) and orjson.dumps(values, option=_OPTIONS) == joined",

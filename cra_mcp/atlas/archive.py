@@ -20,6 +20,7 @@ from cra_mcp.atlas.overlay_loading import load_overlay_atlas, load_policy_file
 from cra_mcp.atlas.package import MANIFEST, Package
 from cra_mcp.canonical import sha256_hex
 from cra_mcp.errors import AtlasInvalidError
+from cra_mcp.folders import make_private, open_private
 from cra_mcp.secret_forms import has_certain
 
 FOLDER = ".atlases"
@@ -99,7 +100,7 @@ class AtlasArchive:
             self._name_database()
             if self._touch(digest):
                 return
-            draft.mkdir(mode=0o700, parents=True)
+            make_private(draft)
             for name, data in files.items():
                 _write(draft / name, data)
             os.rename(draft, target)
@@ -140,6 +141,6 @@ class AtlasArchive:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(os.open(path, _PRIVATE_FILE, 0o600), "wb") as file:
+    make_private(path.parent)
+    with open(open_private(path, _PRIVATE_FILE), "wb") as file:
         file.write(data)

@@ -179,6 +179,9 @@ def serve(
             "write to standard error. It can hold parameters, results and secrets. Default: CRA_DEBUG_LOG, or nowhere.",
         ),
     ] = None,
+    insecure_folders: Annotated[
+        bool, typer.Option("--insecure-folders", help="Use folders that others than their owner can write to.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Over HTTP: print the addresses on stdout as one line of JSON.")
     ] = False,
@@ -211,6 +214,7 @@ def serve(
         overlays=overlay,
         mode=mode,
         debug_log=debug_log,
+        insecure_folders=insecure_folders or None,
     )
     if config.mode == "shadow":
         say(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cra_mcp.errors import CRAError
+from cra_mcp.folders import give_back, make_private
 
 _BUSY_TIMEOUT_S = 5.0
 
@@ -87,8 +88,9 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             if self._path is not None:
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private(self._path.parent)
                 self._path.touch(mode=0o600, exist_ok=True)
+                give_back(self._path, 0o600)
             connection = sqlite3.connect(
                 self._path or ":memory:", timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from cra_mcp.folders import open_private
 from cra_mcp.state.database import Database, StateUnavailableError
 
 SCHEMA = """
@@ -177,7 +178,7 @@ class Freezes:
             return
         new = f"{self._marker}.{os.getpid()}"
         try:
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            with open(open_private(new, os.O_WRONLY | os.O_TRUNC), "wb") as file:
                 file.write(content)
             os.replace(new, self._marker)  # a new file: its number differs from that of the one it replaces
         except OSError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cra_mcp.errors import TraceUnavailableError
+from cra_mcp.folders import give_back
 from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
 from cra_mcp.trace.event import Head, parse
 from cra_mcp.trace.recovery import recover
@@ -180,6 +181,7 @@ class ChainFile:
             self.check()
             with suppress(FileExistsError):
                 self._disk.mkdir(segment.path.parent, 0o700)
+                give_back(segment.path.parent, 0o700)
             self._disk.sync_folder(self._directory)
             earlier = (*opened.earlier, _Left.of(opened.segments[-1]))
             fresh = self._open((*opened.segments, segment), earlier, now_ns)
@@ -250,6 +252,7 @@ class ChainFile:
         fd = self._disk.open(segments[-1].path, os.O_RDWR | os.O_APPEND | os.O_CREAT | PLAIN, 0o600)
         try:
             check_regular(fd)
+            give_back(segments[-1].path, 0o600)
             born_ns = now_ns
             for line in islice(lines_of(segments[-1:]), 1):
                 born_ns = _timestamp_ns(line, now_ns)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cra_mcp.errors import TraceLockedError
+from cra_mcp.folders import make_private, open_private
 
 _WAIT_S = 0.25  # rides over another process that looks whether something is claimed
 _PAUSE_S = 0.01
@@ -40,7 +41,7 @@ else:
 def claim_chain(directory: Path, session_id: str) -> "Claim":
     """The right to write a chain of the trace folder ``directory``. Raises as ``Claim.take``."""
     path = _chain_lock(directory, session_id)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    make_private(path.parent)
     return Claim.take(
         path,
         f"session {session_id} is being written",
@@ -88,7 +89,7 @@ class Claim:
         """
         until = time.monotonic() + _WAIT_S
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+            fd = open_private(path, os.O_RDWR | _FLAGS)
             try:
                 if _lock(fd):
                     if _is_at(fd, path):
@@ -122,8 +123,9 @@ class Claim:
             if self._fd < 0 or _is_at(self._fd, self._path):
                 return self._fd >= 0
             try:
-                self._path.parent.mkdir(mode=0o700, exist_ok=True)
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+                if self._path.parent.parent.is_dir():  # else it is the whole folder that went
+                    make_private(self._path.parent)
+                fd = open_private(self._path, os.O_RDWR | _FLAGS)
             except OSError:
                 return False
             if not (_lock(fd) and _is_at(fd, self._path)):

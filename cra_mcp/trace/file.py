@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from cra_mcp.errors import TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
+from cra_mcp.folders import make_private
 from cra_mcp.trace.chainfile import Bounds, ChainFile
 from cra_mcp.trace.claim import Claim, claim_chain, is_chain_claimed, locked_chains
 from cra_mcp.trace.disk import PLAIN, Disk, unavailable, write_all
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
 from cra_mcp.trace.segments import FOLDER, SUFFIX, Segment, lines_of, open_to_read, segments_of, statement_path
-from cra_mcp.trace.standing import Identity, identity_of, lost
+from cra_mcp.trace.standing import Identity, check_folder, identity_of, lost
 from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
 from cra_mcp.trace.writing import Chain, Flusher
 
@@ -37,6 +38,7 @@ class FileStore:
         flush_interval_s: how long a written event may wait for the disk.
         bounds: how far files go.
         disk: the calls that change files.
+        insecure: the folder may be one that others can write to.
     """
 
     remote: ClassVar[bool] = False
@@ -50,12 +52,14 @@ class FileStore:
         flush_interval_s: float = 1.0,
         bounds: Bounds | None = None,
         disk: Disk | None = None,
+        insecure: bool = False,
     ) -> None:
         self._directory = directory
         self._clock_ns = clock_ns
         self._new_id = new_id
         self._bounds = bounds or Bounds()
         self._disk = disk or Disk()
+        self._insecure = insecure
         self._flusher = Flusher(flush_interval_s)
         self._chains: dict[str, Chain] = {}
         self._folder: Identity | None = None  # where the chains are that are being written
@@ -288,13 +292,14 @@ class FileStore:
             TraceUnavailableError: it is not the one there was.
         """
         if not self._chains:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._directory)
         try:
             found = identity_of(os.stat(self._directory))
         except FileNotFoundError:
             raise lost("missing", "the trace folder") from None
         if self._chains and found != self._folder:
             raise lost("replaced", "the trace folder")
+        check_folder(self._directory, allowed=self._insecure)
         self._folder = found
 
     def _claim(self, session_id: str) -> Claim:

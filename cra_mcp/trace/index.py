@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cra_mcp.errors import TraceLockedError, TraceUnavailableError
+from cra_mcp.folders import open_private
 from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.index_builder import BATCH, Builder, Progress
 from cra_mcp.trace.index_source import IndexSource, Part
@@ -162,7 +163,7 @@ class TraceIndex:
             connection = sqlite3.connect(":memory:", isolation_level=None)
         else:
             with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                os.close(open_private(self._path, os.O_RDWR | os.O_EXCL))
             connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()

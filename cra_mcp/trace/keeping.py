@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from cra_mcp.errors import TraceUnavailableError
+from cra_mcp.folders import open_private
 from cra_mcp.trace.checkpoint import join_notes, split_notes
 
 SUFFIX = ".checkpoints"
@@ -58,7 +59,7 @@ class KeptCheckpoints:
         except FileNotFoundError:
             notes = []
         whole = len(join_notes(notes))
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | _FLAGS, 0o600)
+        fd = open_private(path, os.O_WRONLY | _FLAGS)
         try:
             data = join_notes([note])
             if os.fstat(fd).st_size < whole:  # the last one lacks its empty line

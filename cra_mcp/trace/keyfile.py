@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cra_mcp.errors import SettingsError, TraceError
+from cra_mcp.folders import give_back, make_private
 from cra_mcp.trace.checkpoint import SignerKey, VerifierKey
 
 KEY_FILE = "checkpoint.key"
@@ -73,7 +74,7 @@ def make_key(path: Path, name: str | None = None) -> SignerKey:
     key = SignerKey.generate(name)
     public = path.with_suffix(PUBLIC_SUFFIX)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         if not write_new(path, key):
             return _from_file(path)
         public.unlink(missing_ok=True)
@@ -126,6 +127,7 @@ def public_key_of(path: Path) -> VerifierKey | None:
 
 def _write(path: Path, text: str, mode: int) -> None:
     fd = os.open(path, _MAKE, mode)
+    give_back(path, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(text.encode())
         file.flush()

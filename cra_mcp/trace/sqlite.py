@@ -41,6 +41,7 @@ class SqliteStore:
         path: the database; beside it ``.lock`` names the process that writes.
         clock_ns: wall clock, nanoseconds since the epoch.
         new_id: source of event ids.
+        insecure: its folder may be one that others can write to.
     """
 
     remote: ClassVar[bool] = False
@@ -51,13 +52,14 @@ class SqliteStore:
         *,
         clock_ns: Callable[[], int] = time.time_ns,
         new_id: Callable[[], str] = new_identifier,
+        insecure: bool = False,
     ) -> None:
         self._path = path
         self._clock_ns = clock_ns
         self._new_id = new_id
         self._lock = threading.RLock()  # over the chains and the connection that writes
         self._read_lock = threading.RLock()  # over the one that reads
-        self._writer = Writer(path)
+        self._writer = Writer(path, insecure=insecure)
         self._reader: sqlite3.Connection | None = None
         self._chains: dict[str, _Chain] = {}
         self._closed = False

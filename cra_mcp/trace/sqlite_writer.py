@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from cra_mcp.errors import TraceError, TraceUnavailableError
+from cra_mcp.folders import make_private, open_private
 from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.disk import Disk
 from cra_mcp.trace.event import Head, parse
-from cra_mcp.trace.standing import Stamp, lost, stamp_of
+from cra_mcp.trace.standing import Stamp, check_folder, lost, stamp_of
 
 _log = logging.getLogger("cra_mcp.trace")
 _BUSY_S = 5.0
@@ -57,10 +58,16 @@ class Written(Protocol):
 
 
 class Writer:
-    """Writes one database. The caller serialises all calls; nothing is opened, claimed or made before the first transaction."""
+    """Writes one database. The caller serialises all calls; nothing is opened, claimed or made before the first transaction.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the database.
+        insecure: its folder may be one that others can write to.
+    """
+
+    def __init__(self, path: Path, *, insecure: bool = False) -> None:
         self._path = path
+        self._insecure = insecure
         self._files = [os.path.abspath(f"{path}{suffix}") for suffix in ("", "-wal")]
         self._claim: Claim | None = None
         self.connection: sqlite3.Connection | None = None
@@ -146,7 +153,8 @@ class Writer:
         if chains:
             _check_same(self._left, self._stamps(), self._path)
         else:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._path.parent)
+            check_folder(self._path.parent, allowed=self._insecure)
             if self._claim is not None and not self._claim.holds():  # the folder may be another one
                 self.close()
         self.check()
@@ -154,7 +162,7 @@ class Writer:
             self._claim = claim_database(self._path)
         if not chains:
             with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                os.close(open_private(self._path, os.O_RDWR | os.O_EXCL))
                 Disk().sync_folder(self._path.parent)
         uri = f"{self._path.absolute().as_uri()}?mode=rw"  # never made by SQLite
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)

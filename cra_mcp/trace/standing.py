@@ -5,9 +5,11 @@ anything is acknowledged, and before anything is signed. Source: specs/trace.md,
 """
 
 import os
+from pathlib import Path
 from typing import Final, Literal
 
-from cra_mcp.errors import TraceUnavailableError
+from cra_mcp.errors import SettingsError, TraceUnavailableError
+from cra_mcp.folders import check_private
 from cra_mcp.trace.disk import unavailable
 
 Reason = Literal["missing", "replaced", "cut", "grown", "changed"]
@@ -55,6 +57,18 @@ def lost(reason: Reason, name: str) -> TraceUnavailableError:
 def identity_of(status: os.stat_result) -> Identity:
     """Which file it is."""
     return status.st_dev, status.st_ino
+
+
+def check_folder(folder: Path, *, allowed: bool) -> None:
+    """Refuse to write where others could replace what is written, unless that is ``allowed``.
+
+    Raises:
+        TraceUnavailableError: others can write to it.
+    """
+    try:
+        check_private(folder, allowed=allowed)
+    except SettingsError as error:
+        raise TraceUnavailableError(error.message, hint=error.hint, reason="insecure") from error
 
 
 def check_place(path: str, identity: Identity, size: int, *, exactly: bool = True) -> None:

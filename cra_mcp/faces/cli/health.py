@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import sqlite3
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import cra_mcp
 from cra_mcp.errors import SettingsError
 from cra_mcp.faces.cli.hosts import Entry, Host, known_hosts, our_entries
 from cra_mcp.faces.cli.shipped import atlas_path
+from cra_mcp.folders import OTHERS_WRITE
 from cra_mcp.settings import RuntimeConfig
 
 State = Literal["ok", "note", "problem"]
@@ -34,6 +36,7 @@ _PACKAGES = (
     "uuid-utils",
 )
 _PROGRAMS = {"git": "the devops atlas", "node": "the filesystem atlas", "npx": "the filesystem atlas"}
+_OTHERS_READ = 0o055
 _LEAST_FREE = 100 * 1_048_576
 _WAL_FIXED = (3, 51, 3)
 
@@ -53,6 +56,7 @@ def examine(config: RuntimeConfig) -> list[Finding]:
         *_versions(),
         _folder("data folder", config.data_path),
         _folder("trace folder", config.trace_path),
+        *_private(config),
         _disk(config.trace_path),
         *_programs(),
         *(finding for host in known_hosts(Path.home(), os.environ) for finding in _host(host, config)),
@@ -84,6 +88,27 @@ def _folder(name: str, path: Path) -> Finding:
     except OSError as error:
         return Finding(name, "problem", f"{path}: {error.strerror}; make it writable, or give another")
     return Finding(name, "ok", f"{path}{'' if place == path else ' (made when first used)'}")
+
+
+def _private(config: RuntimeConfig) -> Iterator[Finding]:
+    """Folders and files that others can write to or read; nothing of those that are as they should be."""
+    from cra_mcp.compose import database_of  # noqa: PLC0415 - only here
+
+    database = database_of(config)
+    folders = [config.data_path, config.trace_path, config.trace_path / ".atlases", config.trace_path / ".locks"]
+    folders += [config.data_path / "exports", *([database.parent] if database is not None else [])]
+    files = [config.data_path / name for name in ("state.sqlite3", "checkpoint.key", "redaction.key", "freeze")]
+    files += [config.trace_path / "index.sqlite3", *([database] if database is not None else [])]
+    for path in dict.fromkeys([*folders, *files]):
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            continue
+        advice = f"{path}; chmod {'700' if stat.S_ISDIR(mode) else '600'} {path}"
+        if mode & OTHERS_WRITE and os.name != "nt":
+            yield Finding("private", "problem", f"others can write to {advice}")
+        elif mode & _OTHERS_READ and os.name != "nt":
+            yield Finding("private", "problem" if path in files else "note", f"others can read {advice}")
 
 
 def _disk(path: Path) -> Finding:

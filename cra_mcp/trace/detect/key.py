@@ -11,6 +11,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from cra_mcp.folders import make_private, open_private
+
 _BYTES = 32
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -47,9 +49,9 @@ def _read_or_make(path: Path) -> bytes:
     """
     with suppress(FileNotFoundError):
         return _read(path)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    fd = open_private(draft, os.O_WRONLY | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0))
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(secrets.token_hex(_BYTES).encode() + b"\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from cra_mcp.errors import TraceError
+from cra_mcp.folders import make_private, open_private
 from cra_mcp.trace.event import Head
 from cra_mcp.trace.export.delivering import TIMEOUT_S, DeliveryError, Sink
 from cra_mcp.trace.export.record import Record, Recorder
@@ -194,9 +195,9 @@ class LiveExport:
         if not lines:
             return
         try:
-            self._dead_letters.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._dead_letters.parent)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            fd = os.open(self._dead_letters, flags, 0o600)
+            fd = open_private(self._dead_letters, flags)
             with os.fdopen(fd, "ab", buffering=0) as file:
                 if file.tell() > _MAX_DEAD_BYTES:
                     raise OSError

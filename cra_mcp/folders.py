@@ -1,0 +1,93 @@
+"""Folders and files for their owner only, from the first moment and whatever the umask; those that others can write to are refused.
+
+Rule: whoever can write to a folder can replace what is in it, and with it what happened. Source: specs/trace.md, "Files".
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from cra_mcp.errors import SettingsError
+
+OTHERS_WRITE: Final = 0o022
+"""The right of a group, or of everybody, to write."""
+
+_OWNER_ONLY: Final = 0o700
+_OWNER_READS_AND_WRITES: Final = 0o600
+
+
+def make_private(path: Path) -> None:
+    """Make a folder, and those above it that are missing, with mode 0700. One that is there stays as it is.
+
+    Raises:
+        OSError: it can't be made, or is no folder.
+    """
+    try:
+        os.mkdir(path, _OWNER_ONLY)  # never more than that for an instant: the umask only takes away
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        make_private(path.parent)
+        make_private(path)
+        return
+    give_back(path, _OWNER_ONLY)
+
+
+def give_back(path: Path, mode: int) -> None:
+    """Give what was made just now the rights of its owner that the umask took.
+
+    Raises:
+        OSError: it can't be looked at or changed.
+    """
+    if os.name != "nt" and os.stat(path).st_mode & mode != mode:
+        path.chmod(mode)
+
+
+def open_private(path: "str | Path", flags: int) -> int:
+    """Open a file that is made with mode 0600 if it is not there: no more for an instant, and no less, whatever the umask.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    fd = os.open(path, flags | os.O_CREAT, _OWNER_READS_AND_WRITES)
+    try:
+        mode = os.fstat(fd).st_mode
+        if os.name != "nt" and mode & _OWNER_READS_AND_WRITES != _OWNER_READS_AND_WRITES:
+            os.fchmod(fd, _OWNER_READS_AND_WRITES)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def is_open(path: Path) -> bool:
+    """Whether others than its owner can write to a folder; False of one that is not there."""
+    try:
+        return os.name != "nt" and bool(os.stat(path).st_mode & OTHERS_WRITE)
+    except OSError:
+        return False
+
+
+def check_private(*paths: Path, allowed: bool) -> None:
+    """Refuse folders that others can write to, unless that is ``allowed``.
+
+    Raises:
+        SettingsError: ``insecure_folder``.
+    """
+    for path in paths:
+        if not allowed and is_open(path):
+            raise insecure(path)
+
+
+def insecure(path: Path) -> SettingsError:
+    """The error for a folder that others can write to."""
+    return SettingsError(
+        f"others than its owner can write to {path}, so they could forge or delete what is recorded there",
+        code="insecure_folder",
+        hint=f"run `chmod go-w {path}`, or give another folder; whoever trusts all who can write there can say "
+        "--insecure-folders (CRA_INSECURE_FOLDERS=1)",
+    )
