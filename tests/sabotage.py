@@ -327,6 +327,27 @@ GUARDS = (
         "tests/policy/test_boundary.py",
     ),
     Guard(
+        "before the arguments are known, an error may be none with them",
+        "cra_mcp/policy/calls.py",
+        "return UNKNOWN if truth == ERROR and reads_args else truth",
+        "return truth",
+        "tests/policy/test_early.py",
+    ),
+    Guard(
+        "what is decided without the arguments stays decided",
+        "cra_mcp/policy/calls.py",
+        "if not reads_args or inputs.args is NOT_KNOWN:",
+        "if True:",
+        "tests/policy/test_early.py",
+    ),
+    Guard(
+        "what no arguments and no waiting can help is refused for good",
+        "cra_mcp/policy/engine.py",
+        'if foreseen.effect == "deny" or self.reads_args(action_id, facts):',
+        "if self.reads_args(action_id, facts):",
+        "tests/gate/test_call_conditions.py",
+    ),
+    Guard(
         "names of members are seen to their end or not at all",
         "cra_mcp/policy/exact.py",
         "if type(key) is Withheld:",

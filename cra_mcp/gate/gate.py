@@ -148,12 +148,9 @@ class Gate:
         facts = attempt.call.resolution.facts
         # What is denied whatever its arguments is refused before anything is said of them.
         reads_args = atlas.policy_set.reads_args(action.action_id, facts)
-        if reads_args:
-            attempt.decided_us = self._config.clock_ns() // 1_000
-            attempt.timed = atlas.policy_set.timed
-            decision = atlas.policy_set.foresee(action.action_id, facts, attempt.decided_us)
-        else:
-            decision = self._decide(atlas, action, attempt)
+        attempt.decided_us = self._config.clock_ns() // 1_000
+        attempt.timed = atlas.policy_set.timed
+        decision = atlas.policy_set.before_arguments(action.action_id, facts, self._counters, attempt.decided_us)
         if not is_denied(decision):  # what looks unknown goes on looking so
             decision = self._frozen(atlas, facts) or decision
         if is_denied(decision):

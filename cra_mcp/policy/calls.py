@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, cast
 
-from cra_mcp.policy.cel import FIELD_READERS, EvaluationError, Inputs, Program, compile_program, reader
-from cra_mcp.policy.conditions import ERROR, FALSE, TRUE, Truth
+from cra_mcp.policy.cel import FIELD_READERS, NOT_KNOWN, EvaluationError, Inputs, Program, compile_program, reader
+from cra_mcp.policy.conditions import ERROR, FALSE, TRUE, UNKNOWN, Truth
 from cra_mcp.policy.exact import Withheld
 from cra_mcp.policy.expression import Expression, ExpressionError, Kind, Reference
-from cra_mcp.policy.model import MICRO, ActionFacts, Budget, Policy
+from cra_mcp.policy.model import MICRO, ActionFacts, Budget, Facts, Policy
 from cra_mcp.policy.types import Typed, UnknownMemberError, type_at
 from cra_mcp.schema_check import Validator, compile_schema
 
@@ -23,16 +23,27 @@ MAX_COST: Final = 10**15
 """Millionths. Costs above are an error, so that no sum of them leaves what a database column holds."""
 
 
+_NOBODY: Final = Inputs(Facts("", ""), 0, NOT_KNOWN)
+
+
 class CallTest(NamedTuple):
     """A condition of one policy on one action.
 
     Attributes:
-        test: must be asked only with the arguments where ``reads_args``.
-        reads_args: whether it needs them.
+        test: of a call whose arguments are known.
+        reads_args: whether it reads them.
+        known: what it comes to without them, where that is the same for every request; None where it must be asked.
     """
 
     test: Callable[[Inputs], Truth]
     reads_args: bool
+    known: Truth | None = None
+
+    def early(self, facts: Facts, now_us: int) -> Truth:
+        """What it comes to before the arguments are known: true or false if it does whatever they are, else it waits for them."""
+        if self.known is not None:
+            return self.known
+        return _early(self.test, Inputs(facts, now_us, NOT_KNOWN), reads_args=self.reads_args)
 
 
 class Cost(NamedTuple):
@@ -86,10 +97,24 @@ def call_test(policy: Policy, action: ActionFacts) -> CallTest | None:
     if policy.conditions.arguments:
         tests.append(_arguments_test(policy.conditions.arguments))
     if policy.when is not None:
-        tests.append(_when_test(program_for(policy.when, "when", action)))
+        tests.append(_when_test(program_for(policy.when, "when", action), reads_args=policy.when.reads("args")))
     if not tests:
         return None
-    return CallTest(tests[0] if len(tests) == 1 else _both(*tests), policy.may_read_args)
+    test = tests[0] if len(tests) == 1 else _both(*tests)
+    reads_args = policy.may_read_args
+    known = _early(test, _NOBODY, reads_args=reads_args) if reads_args and not _reads_request(policy.when) else None
+    return CallTest(test, reads_args, known)
+
+
+def _early(test: Callable[[Inputs], Truth], inputs: Inputs, *, reads_args: bool) -> Truth:
+    """An error without the arguments may be none with them."""
+    truth = test(inputs)
+    return UNKNOWN if truth == ERROR and reads_args else truth
+
+
+def _reads_request(when: Expression | None) -> bool:
+    """Whether it reads the requester or the clock."""
+    return when is not None and (when.reads("context") or any(not name.startswith("action.") for name in when.fields))
 
 
 def cost_of(budget: Budget, action: ActionFacts) -> Cost:
@@ -162,12 +187,16 @@ def _typed(reference: Reference, action: ActionFacts, tested: set[tuple[str, ...
     return Typed("has", len(path)) if reference.tested else typed
 
 
-def _when_test(program: Program) -> Callable[[Inputs], Truth]:
+def _when_test(program: Program, *, reads_args: bool) -> Callable[[Inputs], Truth]:
     def test(inputs: Inputs) -> Truth:
         try:
             value = program.value(inputs)
         except EvaluationError:
-            return ERROR
+            if not reads_args or inputs.args is NOT_KNOWN:
+                return ERROR
+            # A loop over arguments that runs out of its budget ends the evaluation, where CEL would let another part settle it:
+            # what is decided without them stays decided.
+            return test(inputs._replace(args=NOT_KNOWN))
         return TRUE if value is True else FALSE if value is False else ERROR
 
     return test
@@ -177,6 +206,8 @@ def _arguments_test(schema: str) -> Callable[[Inputs], Truth]:
     validator = _validator(schema)
 
     def test(inputs: Inputs) -> Truth:
+        if inputs.args is NOT_KNOWN:
+            return ERROR
         try:
             return TRUE if validator.is_valid(inputs.args) else FALSE
         except Exception:  # noqa: BLE001 - foreign code; a value it has no form for

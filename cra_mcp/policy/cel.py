@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
-from typing import Any, NamedTuple, cast
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, cast
 
 from cra_mcp.canonical import MAX_INTEGER
 from cra_mcp.policy.exact import CONVERTERS, MISSING, Withheld, as_string, texts
@@ -34,6 +35,10 @@ _SLOTS: Mapping[Type, str] = {
 
 class EvaluationError(Exception):
     """An expression has no value here: something it reads is missing, of another type, or out of range."""
+
+
+NOT_KNOWN: Final[Mapping[str, object]] = MappingProxyType({})
+"""Arguments before they are known: no member of them, nor the whole, is given to an expression."""
 
 
 class Inputs(NamedTuple):

@@ -56,8 +56,8 @@ class PolicySet:
     """
 
     __slots__ = (
-        "_calls", "_plans", "_previews", "_schedules", "_settling", "_truths", "_waits", "default_effect", "digest", "overlays",
-        "policies", "timed",
+        "_asked_early", "_early", "_plans", "_previews", "_schedules", "_settling", "_truths", "default_effect", "digest",
+        "overlays", "policies", "timed",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +77,7 @@ class PolicySet:
         self.digest: str = canonical.digest(canonical_form(policies, default_effect, overlays))
         self._plans = plans
         everything = [*policies, *(policy for overlay in overlays for policy in overlay.policies)]
-        clocks = [clock_use(policy.when) for policy in everything if policy.when and not policy.may_read_args]
+        clocks = [clock_use(policy.when) for policy in everything if policy.when]
         schedules = [condition.schedule for condition in conditions]
         self._schedules = tuple(each for each in (*schedules, *clocks) if each is not None)
         self.timed: bool = bool(self._schedules) or any(
@@ -87,10 +87,8 @@ class PolicySet:
             for policy in everything
         )
         self._truths: Memo[tuple[Truth, ...]] = Memo(conditions, lambda truths: truths)
-        self._calls = tuple(calls)
-        self._waits: tuple[Truth, ...] | None = (
-            (UNKNOWN,) * len(calls) if all(each.reads_args for each in calls) else None
-        )
+        self._early: tuple[Truth, ...] = tuple(UNKNOWN if each.known is None else each.known for each in calls)
+        self._asked_early = tuple((at, each) for at, each in enumerate(calls) if each.known is None)
         self._previews: dict[Outcome, tuple[Decision, ...]] = {}
         self._settling = settling
 
@@ -135,8 +133,18 @@ class PolicySet:
         by_tier = self._plans.get(action_id)
         if by_tier is None:
             return UNDECLARED
-        tier, truths, calls = self.outcome(facts, now_us)
-        return by_tier[tier].foresee(truths, calls)
+        return by_tier[facts.task_risk].foresee_alone(facts, now_us)
+
+    def before_arguments(self, action_id: str, facts: Facts, counters: Counters, now_us: int) -> Decision:
+        """Say what a call is told before its arguments are looked at.
+
+        What is refused whatever they are, and whatever room there is, is refused here; where they can change nothing, this is
+        the decision.
+        """
+        foreseen = self.foresee(action_id, facts, now_us)
+        if foreseen.effect == "deny" or self.reads_args(action_id, facts):
+            return foreseen
+        return self.decide(action_id, facts, counters, now_us)
 
     def reads_args(self, action_id: str, facts: Facts) -> bool:
         """Tell whether decisions on an action can depend on the arguments."""
@@ -145,11 +153,12 @@ class PolicySet:
 
     def outcome(self, facts: Facts, now_us: int) -> Outcome:
         """Return a key that is equal for requests that every policy here treats alike before their arguments are known."""
-        calls = self._waits
-        if calls is None:
-            inputs = Inputs(facts, now_us, _NO_ARGUMENTS)
-            now: list[Truth] = [UNKNOWN if each.reads_args else each.test(inputs) for each in self._calls]
-            calls = tuple(now)
+        calls = self._early
+        if self._asked_early:
+            early = list(calls)
+            for at, each in self._asked_early:
+                early[at] = each.early(facts, now_us)
+            calls = tuple(early)
         return facts.task_risk, self._truths.get(facts, now_us), calls
 
     def preview(self, facts: Facts, now_us: int) -> tuple[Decision, ...]:

@@ -247,15 +247,18 @@ def _call_parts(policy: Policy, asked: _Asked) -> Iterator[tuple[Truth, Part]]:
         values = {} if waits else {"args": asked.shown.args}
         yield truth, Part("arguments", _NAMES[truth], wanted, values, faults=tuple(faults))
     if when is not None:
-        truth = UNKNOWN if waits else _truth(Policy("", "deny", when=when), asked)
+        truth = _truth(Policy("", "deny", when=when), asked)
         values, missing = _read(when, asked)
         kept_back = () if waits else withheld(when, asked.action, asked.inputs)
         yield truth, Part("when", _NAMES[truth], when.text, values, missing, kept_back)
 
 
 def _truth(only: Policy, asked: _Asked) -> Truth:
+    """What a condition comes to; before the arguments are known, as far as it does whatever they are."""
     test = call_test(only, asked.action)
-    return TRUE if test is None else test.test(asked.inputs)
+    if test is None:
+        return TRUE
+    return test.test(asked.inputs) if asked.known else test.early(asked.inputs.facts, asked.inputs.now_us)
 
 
 # --- values ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from cra_mcp.policy.calls import CallTest, Cost
 from cra_mcp.policy.cel import Inputs
 from cra_mcp.policy.conditions import ERROR, FALSE, TRUE, UNKNOWN, FactsCondition, Truth
 from cra_mcp.policy.memo import Memo
-from cra_mcp.policy.model import EVIDENCE, Basis, Charge, Decision, Effect, Limit, Policy, PolicyType, Waiting
+from cra_mcp.policy.model import EVIDENCE, Basis, Charge, Decision, Effect, Facts, Limit, Policy, PolicyType, Waiting
 from cra_mcp.policy.wording import reason_of
 
 DefaultEffect = Literal["allow", "deny"]
@@ -137,6 +137,22 @@ class Plan:
             *[truths[test] for test in self._tests],
             *[calls[number] for number, _, _ in self._calls],
         )
+        return self._foreseen_for(key)
+
+    def foresee_alone(self, facts: Facts, now_us: int) -> Decision:
+        """As ``foresee``, of this action alone: no condition is tested that is not about it."""
+        if self.certain is not None:
+            return self.certain.asked.decision
+        if self.memo is not None:
+            return self.memo.get(facts, now_us).asked.decision
+        assert self._truths is not None  # noqa: S101 - has one of the three
+        truths = self._truths.get(facts, now_us)
+        early: list[Truth] = [
+            call.early(facts, now_us) if at is None or truths[at] != FALSE else FALSE for _, call, at in self._calls
+        ]
+        return self._foreseen_for((*truths, *early))
+
+    def _foreseen_for(self, key: tuple[Truth, ...]) -> Decision:
         found = self._foreseen.get(key)
         if found is None:
             if len(self._foreseen) >= _MAX_VERDICTS:

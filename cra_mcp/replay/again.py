@@ -259,12 +259,13 @@ def decide(case: Case, call: RecordedCall, counters: Counters, at_us: int, *, co
         return UNDECLARED
     atlas, action = case.found
     facts, policies = case.asked.facts, atlas.policy_set
-    if not policies.reads_args(action.action_id, facts):
-        return policies.decide(action.action_id, facts, counters, at_us, approved=consented)
-    # As the gate does: what is denied whatever its arguments is refused before they are looked at.
-    foreseen = policies.foresee(action.action_id, facts, at_us)
-    if foreseen.effect == "deny" and not consented:
-        return foreseen
+    reads_args = policies.reads_args(action.action_id, facts)
+    if not consented:  # as the gate does
+        early = policies.before_arguments(action.action_id, facts, counters, at_us)
+        if early.effect == "deny" or not reads_args:
+            return early
+    if not reads_args:
+        return policies.decide(action.action_id, facts, counters, at_us, approved=True)
     if call.parameters is None:
         return None
     return policies.decide(action.action_id, facts, counters, at_us, approved=consented, args=call.parameters)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -17,7 +18,7 @@ import jsonschema
 from cra_mcp.policy.model import ActionFacts, Facts, Layer, RiskTier
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TRUE, FALSE, ERROR = "true", "false", "error"
+TRUE, FALSE, ERROR, UNKNOWN = "true", "false", "error", "unknown"
 TIERS = ["low", "medium", "high", "critical"]
 TYPES = ["deny", "require_approval", "rate_limit", "budget", "allow"]
 
@@ -57,15 +58,15 @@ def whole(value):
 
 
 def text(value):
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:
         raise NoValueError
     return value
 
 
 def texts(value):
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list):
         raise NoValueError
-    return value
+    return [text(item) for item in value]
 
 
 MEANINGS = {
@@ -83,10 +84,10 @@ MEANINGS = {
     ),
     "'root' in args.tags": lambda asked: "root" in texts(member(asked.args, "tags")),
     "args.tags.all(tag, tag.size() < 5)": lambda asked: all(len(tag) < 5 for tag in texts(member(asked.args, "tags"))),
-    "has(args.name)": lambda asked: "name" in asked.args,
+    "has(args.name)": lambda asked: "name" in mapping(asked.args),
     "args.to.country == 'DE'": lambda asked: text(member(asked.args, "to", "country")) == "DE",
     "has(args.to.country)": lambda asked: "country" in mapping(member(asked.args, "to")),
-    "size(args) > 1": lambda asked: len(asked.args) > 1,
+    "size(args) > 1": lambda asked: len(mapping(asked.args)) > 1,
     "agent.id == 'bot'": lambda asked: asked.facts.agent_id == "bot",
     "session.tenant != 'default'": lambda asked: asked.facts.tenant != "default",
     "action.id.endsWith('delete')": lambda asked: asked.action.action_id.endswith("delete"),
@@ -192,9 +193,10 @@ def window_is_open(window, now_us):
 
 def all_of(results):
     results = list(results)
-    if FALSE in results:
-        return FALSE
-    return ERROR if ERROR in results else TRUE
+    for settling in (FALSE, UNKNOWN, ERROR):
+        if settling in results:
+            return settling
+    return TRUE
 
 
 def truth(value):
@@ -208,12 +210,14 @@ def context_match(context, key, pattern):
 
 
 def conditions_hold(policy, asked):
+    """With arguments None: before they are known."""
     conditions, (action, facts, now_us, args, _) = policy.conditions, asked
     results = []
     if conditions.arguments:
-        results.append(truth(validator(conditions.arguments).is_valid(args)))
+        results.append(UNKNOWN if args is None else truth(validator(conditions.arguments).is_valid(args)))
     if policy.when is not None:
-        results.append(when_holds(policy.when.text, asked))
+        holds = when_holds(policy.when.text, asked)
+        results.append(UNKNOWN if holds == ERROR and args is None and "args" in policy.when.text else holds)
     if conditions.risk_tiers:
         risk = max(str(action.risk_tier), str(facts.task_risk), key=TIERS.index)
         results.append(truth(risk in [str(tier) for tier in conditions.risk_tiers]))
@@ -236,10 +240,13 @@ def concerns(policy, action):
     return any(glob_matches(pattern, action.action_id) for pattern in policy.actions)
 
 
-def applies(policy, asked):
+def applies(policy, asked, hoped=()):
+    """What waits for the arguments applies if its type is hoped for."""
     if not concerns(policy, asked.action):
         return False
     result = conditions_hold(policy, asked)
+    if result == UNKNOWN:
+        return policy.type in hoped
     return result == TRUE if policy.type == "allow" else result in (TRUE, ERROR)
 
 
@@ -270,13 +277,8 @@ class World(NamedTuple):
     overlays: tuple = ()
 
 
-def decide(world, action_id, facts, now_us, charges, *, approved=False, args=None):  # noqa: PLR0911 - rows of a table
-    """``charges`` are (limit or budget id, whom it is counted for, instant, amount)."""
-    action = next((action for action in world.actions if action.action_id == action_id), None)
-    if action is None:
-        return answer("deny", "undeclared", "default", disclose=False)
-    asked = Asked(action, facts, now_us, {} if args is None else args)
-    layers = [
+def layers_of(world):
+    return [
         *(
             (
                 f"{layer.overlay_id}/default",
@@ -287,9 +289,53 @@ def decide(world, action_id, facts, now_us, charges, *, approved=False, args=Non
         ),
         ("default", world.default_effect, world.policies),
     ]
+
+
+def foresee(world, action_id, facts, now_us):
+    """What the best arguments would be told, as if no limit were spent, and the policies that wait for them."""
+    early = decide(world, action_id, facts, now_us, None, args=None, hoped=("allow",))
+    if early["effect"] == "deny" and early["basis"] == "default":
+        early = decide(world, action_id, facts, now_us, None, args=None, hoped=("allow", "require_approval"))
+    asked = Asked(next((each for each in world.actions if each.action_id == action_id), None), facts, now_us, None)
+    if early["effect"] == "deny":
+        return early, []
+    concerning = [
+        (layer, policy) for layer in layers_of(world) for policy in layer[2] if concerns(policy, asked.action)
+    ]
+    waiting = [
+        policy.policy_id
+        for (_, default, policies), policy in concerning
+        if conditions_hold(policy, asked) == UNKNOWN
+        and policy.disclose
+        and not (policy.type == "allow" and (default == "allow" or is_covered(policies, asked)))
+    ]
+    return early, waiting
+
+
+def is_covered(policies, asked):
+    return any(
+        policy.type in ("allow", "require_approval")
+        and concerns(policy, asked.action)
+        and conditions_hold(policy, asked) == TRUE
+        for policy in policies
+    )
+
+
+def decide(  # noqa: C901, PLR0911 - rows of a table
+    world, action_id, facts, now_us, charges, *, approved=False, args=MappingProxyType({}), hoped=()
+):
+    """``charges`` are (limit or budget id, whom it is counted for, instant, amount); None: no limit is asked.
+
+    ``args`` are None before they are known.
+    """
+    action = next((action for action in world.actions if action.action_id == action_id), None)
+    if action is None:
+        return answer("deny", "undeclared", "default", disclose=False)
+    asked = Asked(action, facts, now_us, None if args is None else dict(args))
+    layers = layers_of(world)
     everything = [policy for _, _, policies in layers for policy in policies]
     in_order = sorted(enumerate(everything), key=lambda entry: (-entry[1].priority, entry[0]))
-    applying = [policy for _, policy in in_order if applies(policy, asked)]
+    applying = [policy for _, policy in in_order if applies(policy, asked, hoped)]
 
     def of_type(name):
         return [policy for policy in applying if policy.type == name]
@@ -320,6 +366,8 @@ def decide(world, action_id, facts, now_us, charges, *, approved=False, args=Non
         return answer(
             "require_approval", named, "require_approval", approving, limits=limits, errors=errors, budgets=budgets
         )
+    if charges is None:
+        limiting, spending = [], []
     waits = {policy.policy_id: wait_us(policy.limit, facts, now_us, charges) for policy in limiting}
     spent = [policy for policy in limiting if waits[policy.policy_id] > 0]
     if spent:
@@ -409,8 +457,12 @@ def run_vector(vector, policy_from_manifest, default_effect):
         facts = Facts(**{**call["facts"], "task_risk": RiskTier(call["facts"].get("task_risk", "low"))})
         now_us = (datetime.fromisoformat(call["at"]) - EPOCH) // timedelta(microseconds=1)
         args, approved = call.get("args", {}), call.get("approved", False)
-        decision = decide(world, call["action_id"], facts, now_us, charges, approved=approved, args=args)
-        if decision["effect"] == "allow":
+        waiting = []
+        if args is None:
+            decision, waiting = foresee(world, call["action_id"], facts, now_us)
+        else:
+            decision = decide(world, call["action_id"], facts, now_us, charges, approved=approved, args=args)
+        if args is not None and decision["effect"] == "allow":
             charges.extend(
                 charge(
                     world,
@@ -428,5 +480,7 @@ def run_vector(vector, policy_from_manifest, default_effect):
             plain["retry_after_seconds"] = math.ceil(decision["retry_after_us"] / 1_000_000)
         if decision["errors"]:
             plain["errors"] = decision["errors"]
+        if waiting:
+            plain["waiting"] = waiting
         decisions.append(plain)
     return {"decisions": decisions}

@@ -122,6 +122,7 @@ def test_a_set_of_policies_foresees_what_its_expressions_can_change():
     hours = policy("hours", "now.getHours() > 18")
     assert boundary(hours) == NOON_US + QUARTER_US
     assert boundary(policy("plain", None), overlay=[hours]) == NOON_US + QUARTER_US
-    assert boundary(policy("waits", "now.getHours() > 18 && has(args.n)")) is None
+    assert boundary(policy("waits", "now.getHours() > 18 && has(args.n)")) == NOON_US + QUARTER_US
+    assert boundary(policy("never", "has(args.n) && !has(args.n)")) is None
     window = policy("window", None, time_window=TimeWindow(0, 725))
     assert boundary(hours, window) == NOON_US + 5 * MINUTE_US

@@ -80,7 +80,9 @@ def _expected(history: History, new: Atlas, oracle: ModuleType) -> set[tuple[str
     differing = set()
     for at_us, session_id, event, span, facts in sorted(calls, key=lambda call: call[0]):
         was = _was(span)
-        now = oracle.decide(world, event.payload["action_id"], facts, at_us, charges)
+        now, _ = oracle.foresee(world, event.payload["action_id"], facts, at_us)
+        if now["effect"] != "deny":  # else it is refused whatever its arguments, and whatever room is left
+            now = oracle.decide(world, event.payload["action_id"], facts, at_us, charges)
         verdict = now["effect"]
         consented = any(other.event_type == "approval.granted" for other in span)
         limited = verdict == "deny" and now["basis"] == "rate_limit"

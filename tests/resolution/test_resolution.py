@@ -201,7 +201,12 @@ def test_the_time_to_live_ends_when_a_window_opens_or_closes() -> None:
 def test_the_time_to_live_ends_when_an_expression_can_change_with_the_hour() -> None:
     closing = "now >= timestamp('2026-11-21T12:02:00Z')"
     actions = (action("a.read"), action("a.write", parameters_schema={"type": "object", "properties": {"n": {}}}))
-    for when, ttl_seconds in ((closing, 120), ("string(now) > '2027'", 1), (f"has(args.n) && {closing}", 300)):
+    for when, ttl_seconds in (
+        (closing, 120),
+        ("string(now) > '2027'", 1),
+        (f"has(args.n) && {closing}", 120),
+        ("has(args.n)", 300),
+    ):
         with runtime(atlas(actions=actions, policies=[{**DENY_WRITE, "when": when}])) as made:
             assert resolve(made).ttl_seconds == ttl_seconds
             assert made.unchanged_for_ms(300_000) == ttl_seconds * 1_000

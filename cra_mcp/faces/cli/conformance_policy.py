@@ -42,7 +42,10 @@ def run(vector: Mapping[str, object]) -> object:
     for call in _objects(given, "calls"):
         facts, now_us = _facts(cast("Mapping[str, object]", call["facts"])), _instant_us(cast("str", call["at"]))
         approved = bool(call.get("approved", False))
-        action_id, args = cast("str", call["action_id"]), cast("Mapping[str, object]", call.get("args", {}))
+        action_id, args = cast("str", call["action_id"]), cast("Mapping[str, object] | None", call.get("args", {}))
+        if args is None:
+            decisions.append(_plain(engine.foresee(action_id, facts, now_us)))
+            continue
         decision = engine.decide(action_id, facts, counters, now_us, approved=approved, args=args)
         if decision.effect == "allow":
             counters.take(decision.limits, facts, now_us, decision.charges)
@@ -88,6 +91,8 @@ def _plain(decision: Decision) -> dict[str, object]:
         plain["retry_after_seconds"] = decision.retry_after_seconds
     if decision.errors:
         plain["errors"] = list(decision.errors)
+    if decision.waiting:
+        plain["waiting"] = [each.policy_id for each in decision.waiting]
     return plain
 
 
