@@ -18,7 +18,7 @@ from cra_mcp.atlas.http_checks import check_http
 from cra_mcp.atlas.json_schema import check_schema
 from cra_mcp.atlas.literal_secrets import check_command_secrets, check_http_secrets, check_upstream_secrets
 from cra_mcp.atlas.manifest import ActionPart, CapabilityPart, ContextPackPart, UpstreamPart
-from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, published_name
+from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, prompt_name, published_name
 from cra_mcp.atlas.placeholders import is_scalar, placeholders
 from cra_mcp.atlas.policy_form import PolicyPart
 from cra_mcp.atlas.publication import check_publication
@@ -95,6 +95,12 @@ def _check_published_names(parts: Parts) -> None:
         owner = owners.setdefault(name, action_id)
         if owner != action_id:
             place.add("name_collision", f"would be published as {name}, as {owner} is")
+    atlas_id = parts.head.atlas_id if parts.head is not None else ""
+    for pack in parts.context_packs:
+        name = prompt_name(atlas_id, pack.part.pack_id)
+        if is_reserved(name):
+            told = f"would be a prompt named {name}; names beginning {RESERVED_PREFIX} belong to the runtime"
+            pack.place.below("pack_id").add("reserved_name", told)
 
 
 def _check_action(item: Item[ActionPart], parts: Parts) -> None:

@@ -10,10 +10,8 @@ from typing import cast
 
 from cra_mcp.atlas.executor_form import PythonExecutorPart
 from cra_mcp.atlas.manifest import ActionPart, PromptPublication, ResourcePublication
+from cra_mcp.atlas.names import takes_own_uri
 from cra_mcp.atlas.shape import Place
-
-OWN_SCHEME = "cra://"
-"""Resources of the runtime itself; no action's URI may begin so."""
 
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -58,8 +56,11 @@ def check_publication(action: ActionPart, place: Place) -> None:
 
 def _check_uri(uri: str, known: Mapping[str, object], place: Place) -> None:
     below = place.below("publish", "uri")
-    if uri.startswith(OWN_SCHEME):
-        below.add("reserved_name", f"URIs beginning {OWN_SCHEME} belong to the runtime")
+    if takes_own_uri(uri):
+        below.add(
+            "reserved_name",
+            "URIs of the scheme cra or the authority cra, and templates that fit ui://cra, belong to the runtime",
+        )
     try:
         names = uri_variables(uri)
     except ValueError as error:

@@ -48,6 +48,10 @@ def test_a_function_gets_a_context_and_may_ask_what_the_atlas_says() -> None:
     ("bad", "expected"),
     [
         (resource("cra://sessions"), ("/actions/0/publish/uri", "reserved_name")),
+        (resource("ui://cra/trace"), ("/actions/0/publish/uri", "reserved_name")),
+        (resource("app://%63RA/x"), ("/actions/0/publish/uri", "reserved_name")),
+        (resource("ui://{id}/trace"), ("/actions/0/publish/uri", "reserved_name")),
+        (resource("test://a", name="Cra-x"), ("/actions/0/publish/name", "reserved_name")),
         (resource("test://{other}"), ("/actions/0/publish/uri", "unknown_parameter")),
         (resource("test://{id}", NUMBER), ("/actions/0/publish/uri", "invalid_placeholder")),
         (resource("test://{+id}"), ("/actions/0/publish/uri", "invalid_placeholder")),

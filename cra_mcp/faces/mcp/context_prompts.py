@@ -8,8 +8,7 @@ import mcp_types as t
 
 from cra_mcp.access import Access
 from cra_mcp.atlas.model import ContextBlock
-from cra_mcp.atlas.names import published_name
-from cra_mcp.canonical import sha256_hex
+from cra_mcp.atlas.names import prompt_name
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.runtime import Runtime
@@ -75,10 +74,9 @@ def _named(packs: dict[Pack, list[ContextBlock]]) -> dict[str, tuple[Pack, list[
     found: dict[str, tuple[Pack, list[ContextBlock]]] = {}
     for pack, blocks in packs.items():
         atlas_id, pack_id = pack
-        words = f"{atlas_id.rsplit('.', 1)[-1]}.{pack_id}"
-        name = published_name(words)
+        name = prompt_name(atlas_id, pack_id)
         if name in found:
-            name = published_name(f"{words}.{sha256_hex(atlas_id.encode())[:8]}")
+            name = prompt_name(atlas_id, pack_id, shared=True)
         found[name] = (pack, blocks)
     return found
 
