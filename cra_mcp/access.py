@@ -1,15 +1,17 @@
 """The runtime as one principal may use it: what it may see of sessions, traces and approvals, and do with them.
 
-Rule: what is someone else's answers exactly as what isn't there. Every face that speaks to more than one caller goes through here.
-Source: specs/identity.md.
+Rule: what is someone else's, or must not be told of, answers exactly as what isn't there. Every face that speaks to more than one
+caller goes through here. Source: specs/identity.md; specs/policy.md, "Disclosure".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Literal
 
 from cra_mcp.actions.client import Client
 from cra_mcp.approval.ledger import unknown_approval
 from cra_mcp.approval.model import Approval, Asker, Channel
+from cra_mcp.atlas.model import Action
 from cra_mcp.auth.principal import Principal, Recheck
 from cra_mcp.auth.roles import may, require
 from cra_mcp.errors import ForbiddenError, RequestError, TraceError, UnknownTraceError
@@ -20,6 +22,7 @@ from cra_mcp.runtime import Runtime
 from cra_mcp.session import Session
 from cra_mcp.trace.event import Verification
 from cra_mcp.trace.store import TraceInfo
+from cra_mcp.trace.view import view_of
 
 
 class Access:
@@ -70,6 +73,8 @@ class Access:
         on_progress: Progress | None = None,
         client: Client | None = None,
         otel: Mapping[str, str] | None = None,
+        called: str | None = None,
+        offered: bool = True,
     ) -> ExecutionOutcome:
         """Have an action carried out in a session of its own, decided by the principal's roles. As ``Runtime.execute``."""
         return await self._runtime.execute(
@@ -82,6 +87,8 @@ class Access:
             on_progress=on_progress,
             client=client,
             otel=otel,
+            called=called,
+            offered=offered,
             principal=self.principal,
             recheck=self._recheck,
         )
@@ -89,6 +96,21 @@ class Access:
     def check_caller(self, session_id: str, action_id: str) -> None:
         """Whether it may call in a session. Raises as ``Runtime.check_caller``."""
         self._runtime.check_caller(session_id, self.principal, action_id)
+
+    def action(self, action_id: str) -> Action | None:
+        """An action it may be told of, whatever else policy says of it."""
+        hidden = self._runtime.hidden(self.principal)  # asked first: what isn't there takes the same steps
+        return self._runtime.find_action(action_id) if action_id not in hidden else None
+
+    def published(self, name: str, kind: Literal["tool", "prompt"]) -> Action | None:
+        """An action it may be told of, by the name under which it is published as a ``kind``."""
+        found = self.action(self._runtime.action_id_of(name) or "")
+        return found if found is not None and found.publication.kind == kind and may(self.principal, "call") else None
+
+    def resources(self) -> list[Action]:
+        """The actions published as resources that it may be told of, in load order."""
+        hidden = self._runtime.hidden(self.principal)
+        return [each for each in self._runtime.published("resource") if each.action_id not in hidden]
 
     # --- traces ----------------------------------------------------------------------------------------------------
 
@@ -101,18 +123,24 @@ class Access:
             return True
         return owner == self.principal.owner and may(self.principal, "read_own")
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether it reads traces as they are stored; others read the view of an agent, in which nothing undisclosed is."""
+        return may(self.principal, "read_tenant")
+
     def traces(self) -> Iterator[TraceInfo]:
         """Traces it may read, the most recently written first."""
         return (info for info in self._runtime.list_traces() if self.may_read(info.session_id))
 
     def read_trace(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
-        """Stored lines of a trace.
+        """Lines of a trace: as they are stored, or of the view of it.
 
         Raises:
             UnknownTraceError: there is no such trace for it.
         """
         self._check(session_id)
-        return self._runtime.read_trace(session_id, after=after, limit=limit)
+        lines = self._runtime.read_trace(session_id, after=after, limit=limit)
+        return lines if self.sees_all else [view_of(line, at) for at, line in enumerate(lines, max(after + 1, 0))]
 
     def verify_chain(self, session_id: str) -> Verification:
         """Check a whole chain. Raises as ``read_trace``."""
@@ -180,7 +208,9 @@ class Access:
 
     def _concerns(self, approval: Approval) -> bool:
         owner = self._runtime.owner_of(approval.session_id)
-        return owner is not None and owner.tenant == self.principal.tenant
+        if owner is None or owner.tenant != self.principal.tenant:
+            return False
+        return self.sees_all or approval.action_id not in self._runtime.hidden(self.principal)
 
     def _is_own(self, approval: Approval) -> bool:
         return self._runtime.owner_of(approval.session_id) == self.principal.owner

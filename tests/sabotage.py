@@ -26,6 +26,20 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "an atlas takes no URI of the runtime, however it is written",
+        "cra_mcp/atlas/names.py",
+        "decoded = unquote(uri)",
+        "decoded = uri",
+        "tests/atlas/test_names.py",
+    ),
+    Guard(
+        "a request for a URI of the runtime reaches no action",
+        "cra_mcp/faces/mcp/server.py",
+        "if is_own_uri(str(params.uri)):",
+        'if str(params.uri).startswith("cra://"):',
+        "tests/faces/mcp/test_disclosure.py",
+    ),
+    Guard(
         "an upstream that no atlas defines any more ends",
         "cra_mcp/execution/mcp_upstream.py",
         "if definition not in named and not upstream.calls:",
@@ -157,6 +171,34 @@ GUARDS = (
         'if self.text.startswith("-", self.at):\n                raise _UntranslatableError',
         "if False:\n                raise _UntranslatableError",
         "tests/atlas/test_ecma.py",
+    ),
+    Guard(
+        "an agent reads the view of its trace, not what is stored",
+        "cra_mcp/access.py",
+        "return lines if self.sees_all else [",
+        "return lines if True else [",
+        "tests/access/test_access.py",
+    ),
+    Guard(
+        "an undisclosed event looks like one of an unknown action in the view",
+        "cra_mcp/trace/view.py",
+        'if payload.get("disclosed") is False:',
+        "if False:",
+        "tests/trace/test_view.py",
+    ),
+    Guard(
+        "what a resolution hides takes the steps of what isn't there",
+        "cra_mcp/gate/gate.py",
+        "or self._hidden(call) is not None:",
+        "or False:",
+        "tests/gate/test_disclosure.py",
+    ),
+    Guard(
+        "the name of a hidden action finds nothing",
+        "cra_mcp/access.py",
+        "if action_id not in hidden else None",
+        "if True else None",
+        "tests/access/test_access.py",
     ),
     Guard(
         "a line taken in with many others is byte for byte what is written for its fields",

@@ -137,6 +137,10 @@ class Catalogue:
         """The atlas of this id."""
         return next((atlas for atlas in self.atlases if atlas.atlas_id == atlas_id), None)
 
+    def holds(self, atlas: Atlas) -> bool:
+        """Whether this very atlas, governed by the same overlays, is loaded."""
+        return any(each is atlas for each in self.atlases)
+
     def find(self, action_id: str) -> Owned | None:
         """The action of this id, with the atlas that owns it."""
         return self._by_id.get(action_id)
@@ -152,6 +156,10 @@ class Catalogue:
     def by_published_name(self, name: str) -> Owned | None:
         """The action published under this name, with the atlas that owns it."""
         return self._by_name.get(name)
+
+    def published(self, kind: str) -> tuple[Action, ...]:
+        """The actions published as a ``kind``, in the order of ``actions``."""
+        return tuple(action for _, action in self.actions() if action.publication.kind == kind)
 
     def actions(self) -> Iterator[Owned]:
         """All actions: atlases in load order, each one's actions in manifest order."""

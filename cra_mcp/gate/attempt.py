@@ -56,6 +56,14 @@ class Attempt:
         """The instant that was decided for, as the trace states it; None where the decision doesn't depend on it."""
         return format_timestamp(self.decided_us * 1_000) if self.timed else None
 
+    def conceal(self, called: str | None) -> None:
+        """Mark what is noted as undisclosed: its agent may see a call of something unknown in it, by the name ``called``."""
+        mark: dict[str, object] = {"disclosed": False, **({"called": called} if called is not None else {})}
+        self.drafts = [
+            draft if isinstance(draft.payload, bytes) else draft._replace(payload={**draft.payload, **mark})
+            for draft in self.drafts
+        ]
+
     def note(self, event_type: str, payload: Mapping[str, object]) -> None:
         """Add an event to be stored with the next ones."""
         self.drafts.append(Draft(event_type, payload, self.span, self.call.session.root_span))

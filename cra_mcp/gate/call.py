@@ -27,6 +27,8 @@ class Call:
     whom the action may talk back to. ``otel`` has the ``trace_id`` and ``span_id`` of the OpenTelemetry span it is made in.
     ``principal`` makes the call (None: whoever began the session), with the roles that ``resolution`` was made for; ``recheck``
     tells, after a wait, whether its credential still stands for it.
+    ``called`` is what the caller asked for, where that is not the action id (a published name, a URI). ``offered`` is False
+    where nothing of the kind that was asked for has that name: the call is one of an unknown action, whatever has its id.
     """
 
     session: Session
@@ -41,6 +43,8 @@ class Call:
     otel: Mapping[str, str] | None = None
     principal: Principal | None = None
     recheck: Recheck | None = None
+    called: str | None = None
+    offered: bool = True
 
     @property
     def by(self) -> Principal | None:

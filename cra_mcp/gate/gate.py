@@ -27,6 +27,7 @@ from cra_mcp.gate.standing import check_again, refuse_lapsed
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.engine import PolicySet
 from cra_mcp.policy.model import Decision, Facts
+from cra_mcp.resolution.model import Permission
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.state.database import Database, StateUnavailableError
 from cra_mcp.state.freezes import SCHEMA, Freezes
@@ -113,7 +114,7 @@ class Gate:
         """
         found = self._find(call)
         redactor = self._bindings.of(*found).redactor if found is not None else None
-        attempt, fault = receive(call, redactor, self._config)
+        attempt, fault = receive(call, redactor, self._config, found=found is not None)
         try:
             binding = await self._authorise(attempt, fault)
         except (TraceUnavailableError, StateUnavailableError) as error:
@@ -129,10 +130,18 @@ class Gate:
         return explain_call(question, self.catalogue, self._counters, self._frozen, self._config)
 
     def _find(self, call: Call) -> tuple[Atlas, Action] | None:
-        """The action, if it is loaded now and part of the resolution the call is made under."""
-        if call.action_id not in call.resolution.outcome.members:
+        """The action, if it is loaded now, part of the resolution the call is made under, and not hidden in it."""
+        if not call.offered or call.action_id not in call.resolution.outcome.members or self._hidden(call) is not None:
             return None
         return self.catalogue.find(call.action_id)
+
+    def _hidden(self, call: Call) -> Permission | None:
+        """What the resolution says of an action it hides, while the atlas is the same: it ends before time says otherwise.
+
+        A call of it takes the steps of a call of an unknown action: nothing is bound, compiled or evaluated for it.
+        """
+        hidden = call.resolution.outcome.hidden.get(call.action_id)
+        return hidden if hidden is not None and self.catalogue.holds(hidden.atlas) else None
 
     def _policy_set_of(self, action_id: str) -> PolicySet | None:
         found = self.catalogue.find(action_id)
@@ -143,7 +152,7 @@ class Gate:
     async def _authorise(self, attempt: Attempt, fault: Fault | None) -> Binding | ExecutionOutcome:
         found = self._find(attempt.call)
         if found is None:
-            return refuse(self._recorder, attempt, UNDECLARED)
+            return refuse(self._recorder, attempt, self._unseen(attempt))
         atlas, action = found
         facts = attempt.call.resolution.facts
         # What is denied whatever its arguments is refused before anything is said of them.
@@ -170,6 +179,15 @@ class Gate:
                 return answer
             granted = answer
         return await self._approve_now(attempt, atlas, binding, decision, granted)
+
+    def _unseen(self, attempt: Attempt) -> Decision:
+        """The decision on a call of what is hidden or unknown."""
+        hidden = self._hidden(attempt.call) if attempt.call.offered else None
+        if hidden is None:
+            return UNDECLARED
+        attempt.decided_us = self._config.clock_ns() // 1_000
+        attempt.timed = hidden.atlas.policy_set.timed
+        return hidden.decision
 
     def _decide(self, atlas: Atlas, action: Action, attempt: Attempt, *, approved: bool = False) -> Decision:
         attempt.decided_us = now_us = self._config.clock_ns() // 1_000

@@ -18,8 +18,14 @@ from cra_mcp.trace.redact import Redactor
 _MAX_ACTION_ID = 256
 
 
-def receive(call: Call, redactor: Redactor | None, config: RuntimeConfig) -> tuple[Attempt, Fault | None]:
-    """Take a call in; ``redactor`` hides what its action's schema marks as sensitive."""
+def receive(
+    call: Call, redactor: Redactor | None, config: RuntimeConfig, *, found: bool = True
+) -> tuple[Attempt, Fault | None]:
+    """Take a call in; ``redactor`` hides what its action's schema marks as sensitive.
+
+    Not ``found``: the call is one of an unknown action, or must look so. No schema says what in it is secret, so that where
+    secrets are hidden its parameters are kept by hash alone, for both alike.
+    """
     parameters, data, fault = _normalise(call.parameters, config.max_parameters_bytes)
     attempt = Attempt(call=call, span=config.new_id(), parameters=parameters, parameters_hash=sha256_hex(data))
     payload: dict[str, object] = {
@@ -28,7 +34,7 @@ def receive(call: Call, redactor: Redactor | None, config: RuntimeConfig) -> tup
         "parameters_hash": attempt.parameters_hash,
         "resolution_id": call.resolution.resolution_id,
     }
-    mode = config.recording
+    mode = "hash" if not found and config.recording == "redacted" else config.recording
     if mode in {"none", "hash"}:
         payload["recording"] = mode
     elif len(data) > config.max_recorded_bytes:

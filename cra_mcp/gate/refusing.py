@@ -35,6 +35,9 @@ def refuse(recorder: Recorder, attempt: Attempt, decision: Decision) -> Executio
         "policy.violated", {"action_id": action_id, "policy_id": decision.policy_id, "violation_type": violation}
     )
     attempt.note("action.denied", {"action_id": action_id, "policy_id": decision.policy_id, "reason": decision.reason})
+    if not decision.disclose:
+        called = shown_id(attempt.call.called or attempt.call.action_id)
+        attempt.conceal(None if called == action_id and decision.policy_id == UNDECLARED.policy_id else called)
     head = recorder.append(attempt)
     if not decision.disclose:
         return recorder.outcome(attempt, "denied", head, fault=unknown_action(attempt.call.action_id))
@@ -112,6 +115,10 @@ def evaluated(action_id: str, decision: Decision, at: str | None) -> dict[str, o
         "basis": decision.basis,
         "determining": list(decision.determining),
         **({"errors": list(decision.errors)} if decision.errors else {}),
+        **({} if decision.disclose else {"disclosed": False}),
+        **(
+            {} if decision.disclose or decision.policy_id == UNDECLARED.policy_id else {"called": action_id}
+        ),  # or what it was called by
     }
     if at is not None:
         payload["at"] = at

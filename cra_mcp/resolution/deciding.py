@@ -24,7 +24,11 @@ def outcome_of(scope: Scope, facts: Facts, now_us: int) -> Outcome:
     ]
     allowed = tuple(item for item in permissions if item.decision.effect != "deny")
     denied = tuple(item for item in permissions if item.decision.effect == "deny" and item.decision.disclose)
-    hidden = tuple(item for item in permissions if item.decision.effect == "deny" and not item.decision.disclose)
+    hidden = {
+        item.action.action_id: item
+        for item in permissions
+        if item.decision.effect == "deny" and not item.decision.disclose
+    }
     approvals = [item for item in allowed if item.decision.effect == "require_approval"]
     decision_type, reason = _summarise(len(allowed), len(approvals), len(denied))
     constraints = (*_constraints(allowed), *_waiting(allowed))

@@ -85,7 +85,7 @@ class Outcome:
     Attributes:
         allowed: what may be called, approval or not, in atlas load order then manifest order.
         denied: refused actions that may be told of.
-        hidden: refused actions that must look unknown.
+        hidden: refused actions that must look unknown, by id.
         digest: lower-case hex SHA-256 of the canonical form of all three with their policies.
     """
 
@@ -93,7 +93,7 @@ class Outcome:
     reason: str
     allowed: tuple[Permission, ...]
     denied: tuple[Permission, ...]
-    hidden: tuple[Permission, ...]
+    hidden: Mapping[str, Permission]
     constraints: tuple[Mapping[str, object], ...]
     members: frozenset[str]
     digest: str

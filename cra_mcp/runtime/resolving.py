@@ -3,6 +3,7 @@
 Rule: a resolution that could not be recorded does not exist. Source: specs/carp.md, "Resolution".
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from cra_mcp.atlas.registry import Catalogue
@@ -11,7 +12,7 @@ from cra_mcp.auth.roles import may
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import RequestError
 from cra_mcp.policy.model import Facts
-from cra_mcp.resolution.model import Answer, Query, Resolution
+from cra_mcp.resolution.model import Answer, Permission, Query, Resolution
 from cra_mcp.resolution.resolver import Resolver
 from cra_mcp.runtime.sessions import Sessions, check_goal, facts_outside
 from cra_mcp.session import Session
@@ -46,6 +47,11 @@ class Resolving:
         return self._resolver.answer(
             Query(""), facts_outside(self._config, principal), self._config.clock_ns() // 1_000
         )
+
+    def hidden(self, principal: Principal | None) -> Mapping[str, Permission]:
+        """The actions that a principal must not be told of now, by id, whether it may call or not."""
+        now_us = self._config.clock_ns() // 1_000
+        return self._resolver.answer(Query(""), facts_outside(self._config, principal), now_us).outcome.hidden
 
     def unchanged_for_us(self) -> int | None:
         """Microseconds until time can change what anybody is allowed or told; None: it never does."""
@@ -184,4 +190,5 @@ def _completed(answer: Answer, request_id: str, resolution_id: str, ttl_seconds:
         "request_id": request_id,
         "resolution_id": resolution_id,
         "ttl_seconds": ttl_seconds,
+        **({"undisclosed": list(outcome.hidden)} if outcome.hidden else {}),
     }

@@ -209,6 +209,10 @@ class Runtime(Administration, Records):
         answer = self._resolving.preview(principal)
         return answer.context_blocks if answer is not None else ()
 
+    def hidden(self, principal: Principal | None = None) -> Mapping[str, Permission]:
+        """The actions that a principal must not be told of now, by id. Nothing is recorded. None as above."""
+        return self._resolving.hidden(principal)
+
     def unchanged_for_ms(self, at_most_ms: int) -> int:
         """For how long ``permissions`` and ``context`` stay as they are if nothing but time passes; ``at_most_ms`` at most."""
         left_us = self._resolving.unchanged_for_us()
@@ -218,6 +222,10 @@ class Runtime(Administration, Records):
         """The action published under a host-safe name; None if there is none."""
         found = self._gate.catalogue.by_published_name(published)
         return found[1].action_id if found is not None else None
+
+    def published(self, kind: str) -> tuple[Action, ...]:
+        """The loaded actions published as a ``kind``, whatever policy says of them, in load order."""
+        return self._gate.catalogue.published(kind)
 
     def find_action(self, action_id: str) -> Action | None:
         """A loaded action, whatever policy says of it."""
@@ -278,6 +286,8 @@ class Runtime(Administration, Records):
         otel: Mapping[str, str] | None = None,
         principal: Principal | None = None,
         recheck: Recheck | None = None,
+        called: str | None = None,
+        offered: bool = True,
     ) -> ExecutionOutcome:
         """Have an action carried out, if policy allows it.
 
@@ -295,6 +305,8 @@ class Runtime(Administration, Records):
             otel: ``trace_id`` and ``span_id`` of the OpenTelemetry span the call is made in; its event names them.
             principal: who makes the call, which is decided by its roles; None: whoever began the session.
             recheck: whom its credential stands for by now; asked where the call has waited.
+            called: what the caller asked for, where that is not the action id: a published name, a URI.
+            offered: False where nothing of the kind the caller asked for has that name: it is refused as unknown.
 
         Raises:
             RequestError: the session or the resolution can't be used; recorded if the session exists.
@@ -319,6 +331,8 @@ class Runtime(Administration, Records):
                 otel=otel,
                 principal=principal,
                 recheck=recheck,
+                called=called,
+                offered=offered,
             ),
             idempotency_key,
         )

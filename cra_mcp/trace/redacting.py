@@ -28,6 +28,7 @@ _NAMING = frozenset(("action.requested", "policy.evaluated", "policy.violated", 
 _FIRST = "session.started"  # stays the first of its chain: it says whose the chain is
 _BY_SETTING = frozenset(("parameters", "result"))  # kept in full where the operator says so
 _MAX_FOUND = 64
+_ABOUT = ("action_id", "called", "disclosed")  # of the event it stands beside
 
 Added = Callable[[str | None], frozenset[str]]
 """What the atlas of an action has hidden besides what the operator hides; None: what any loaded one has."""
@@ -103,6 +104,11 @@ class RedactingStore:
         action_id = payload.get("action_id")
         if not isinstance(action_id, str):
             return fields, None
+        if (
+            payload.get("disclosed") is False
+        ):  # searched alike, whether it is hidden or unknown: by the name its caller used
+            name = "called" if "called" in payload else "action_id"
+            return (*fields, name) if event_type in _NAMING else fields, None
         if event_type in _NAMING and not self._known(action_id):
             fields = (*fields, "action_id")
         return fields, action_id
@@ -169,7 +175,7 @@ def _marker(draft: Draft, found: Sequence[Found]) -> Draft:
         "event_type": draft.event_type,
         "found": [{"pointer": each.pointer, "detector": each.detector} for each in found[:_MAX_FOUND]],
     }
-    action_id = draft.payload.get("action_id") if isinstance(draft.payload, Mapping) else None
-    if isinstance(action_id, str):
-        payload["action_id"] = action_id
+    about = draft.payload
+    if isinstance(about, Mapping) and isinstance(about.get("action_id"), str):
+        payload |= {name: about[name] for name in _ABOUT if name in about}
     return Draft("context.redacted", payload, draft.span_id, draft.parent_span_id)

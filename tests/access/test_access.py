@@ -241,3 +241,83 @@ def test_every_role_has_its_permissions_and_no_other_word_is_a_role() -> None:
     require(who("x", "admin"), "manage_keys")
     with pytest.raises(ForbiddenError, match="manage_keys"):
         require(who("x", "operator"), "manage_keys")
+
+
+def veiled(runtime: CRARuntime, tmp_path: Path) -> None:
+    """Hide what could be told of from everybody but operators."""
+    policy = {
+        "policy_id": "veil",
+        "type": "deny",
+        "actions": ["do.*"],
+        "disclose": False,
+        "conditions": {"roles": ["agent", "approver"]},
+    }
+    path = tmp_path / "veil.json"
+    path.write_text(json.dumps({"overlay_id": "veil", "policies": [policy]}))
+    runtime.load_policy_file(path)
+
+
+def test_a_hidden_action_is_not_there_for_whom_it_is_hidden(runtime: CRARuntime, tmp_path: Path) -> None:
+    published = json.loads(json.dumps(ATLAS))
+    published["atlas_id"] = "com.example.published"
+    published["policies"] = []
+    published["actions"] = [
+        {**ATLAS["actions"][1], "action_id": "do.page", "publish": {"as": "resource", "uri": "app://page"}},
+        {**ATLAS["actions"][1], "action_id": "do.letter", "publish": {"as": "prompt", "name": "letter"}},
+    ]
+    runtime.load_atlas_from_json(json.dumps(published))
+    agent, operator = Access(runtime, who("ann")), Access(runtime, who("eve", "operator"))
+    for access in (agent, operator):
+        assert access.action("do.pay") is not None
+        assert access.published("do_pay", "tool") is not None
+        assert access.published("letter", "prompt") is not None
+        assert [each.action_id for each in access.resources()] == ["do.page"]
+    assert agent.published("letter", "tool") is None
+    assert agent.published("nowhere", "prompt") is None
+    assert agent.action("do.nowhere") is None
+    assert Access(runtime, who("eve", "auditor")).published("letter", "prompt") is None, "it may not call"
+    veiled(runtime, tmp_path)
+    assert agent.action("do.pay") is None
+    assert agent.published("do_pay", "tool") is None
+    assert agent.published("letter", "prompt") is None
+    assert agent.resources() == []
+    assert operator.action("do.pay") is not None
+    assert operator.published("letter", "prompt") is not None
+    assert [each.action_id for each in operator.resources()] == ["do.page"]
+
+
+def test_an_agent_reads_the_view_of_its_trace_and_an_auditor_what_is_stored(
+    runtime: CRARuntime, tmp_path: Path
+) -> None:
+    veiled(runtime, tmp_path)
+    session = session_of(runtime, who("ann"))
+    runtime.execute_blocking(session, "do.pay", {"a": 1})
+    stored = runtime.read_trace(session)
+    for reader in ("auditor", "operator", "admin"):
+        access = Access(runtime, who("eve", reader))
+        assert access.sees_all
+        assert access.read_trace(session) == stored
+        assert access.read_trace(session, after=1, limit=2) == stored[2:4]
+    agent = Access(runtime, who("ann"))
+    assert not agent.sees_all
+    lines = [json.loads(line) for line in agent.read_trace(session)]
+    assert [line["sequence"] for line in lines] == list(range(len(stored)))
+    assert [json.loads(line) for line in agent.read_trace(session, after=1, limit=2)] == lines[2:4]
+    assert b"veil" in b"".join(stored)
+    assert b"veil" not in b"".join(agent.read_trace(session))
+    assert agent.verify_chain(session) == runtime.verify_chain(session)
+
+
+def test_an_approver_is_not_told_of_a_call_of_what_is_hidden_from_it(runtime: CRARuntime, tmp_path: Path) -> None:
+    approval_id = pending(runtime, who("ann"))
+    approver, operator = Access(runtime, who("eve", "approver")), Access(runtime, who("eve", "operator"))
+    approver, operator = (
+        Access(runtime, replace(each.principal, credential="api_key")) for each in (approver, operator)
+    )
+    assert [each.approval_id for each in approver.pending_approvals()] == [approval_id]
+    veiled(runtime, tmp_path)
+    assert approver.pending_approvals() == []
+    with pytest.raises(ApprovalError) as unknown:
+        approver.settle_approval(approval_id, granted=True)
+    assert unknown.value.code == "unknown_approval"
+    assert [each.approval_id for each in operator.pending_approvals()] == [approval_id]

@@ -34,10 +34,13 @@ class ScriptedBackend:
 
     def __init__(self) -> None:
         self.done: list[Invocation] = []
+        self.bound: list[str] = []
         self.closed = False
         self.behaviour: dict[str, Callable[[Invocation], Awaitable[Result]]] = {}
 
     def bind(self, action: Action, atlas: Atlas) -> BoundAction:
+        self.bound.append(action.action_id)
+
         async def run(invocation: Invocation) -> Result:
             self.done.append(invocation)
             behave = self.behaviour.get(action.action_id)

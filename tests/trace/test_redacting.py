@@ -292,7 +292,7 @@ def hidden(made: CRARuntime, session: str) -> list[tuple[str, str | None, str]]:
     ]
 
 
-def test_an_atlas_has_more_hidden_of_its_own_actions_and_of_what_is_about_no_action(tmp_path: Path) -> None:
+def test_an_atlas_has_more_hidden_of_its_own_actions_and_of_what_is_about_none(tmp_path: Path) -> None:
     config = RuntimeConfig(data_dir=tmp_path, detectors=("card",))
     with CRARuntime(config) as made:
         made.load_atlas_from_json(asking_for("strict", "email"))
@@ -306,9 +306,11 @@ def test_an_atlas_has_more_hidden_of_its_own_actions_and_of_what_is_about_no_act
             ("action.requested", "strict.send", "email"),
             ("action.requested", "strict.send", "card"),
             ("action.requested", "plain.send", "card"),
-            ("action.requested", "unknown.send", "email"),
-            ("action.requested", "unknown.send", "card"),
         ]
+        (unknown,) = [
+            event.payload for event in made.get_trace(session) if event.payload.get("action_id") == "unknown.send"
+        ][:1]
+        assert (unknown["parameters"], unknown["recording"]) == (None, "hash"), "no schema says what in them is secret"
         shown = [json.dumps(made.explain(f"{name}.send", {"to": MAIL}).to_dict()) for name in ("strict", "plain")]
         assert [(MAIL in text, "[redacted:email" in text) for text in shown] == [(False, True), (True, False)]
 

@@ -4,6 +4,7 @@ Rule: one road for all of them: the same policy, the same approval, the same tra
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import mcp_types as t
@@ -26,6 +27,15 @@ from cra_mcp.gate.call import ExecutionOutcome
 from cra_mcp.runtime import Runtime
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request asks for: an action, by what its caller calls it. ``offered`` is as in ``cra_mcp.gate.call.Call``."""
+
+    action_id: str
+    called: str
+    offered: bool = True
+
+
 class Calls:
     """Hands calls of actions to the runtime, with whom to ask and whom to tell."""
 
@@ -35,7 +45,7 @@ class Calls:
         self._rounds = Rounds()
 
     async def call(
-        self, ctx: RequestContext, request: Request, action_id: str, arguments: Mapping[str, object] | None
+        self, ctx: RequestContext, request: Request, wanted: Wanted, arguments: Mapping[str, object] | None
     ) -> ExecutionOutcome | t.InputRequiredResult:
         """What became of a call, or what the client is to answer first.
 
@@ -43,13 +53,15 @@ class Calls:
             CRAError: the session can't be used, or the call could not be recorded.
             MCPError: the action asks for what the client did not declare.
         """
+        action_id = wanted.action_id
         session = self._sessions.of(ctx).current()
         access = Access(self._runtime, principal_of(ctx), recheck=recheck_of(ctx))
         access.check_caller(session.session_id, action_id)  # before anything it brings counts
         can_ask = await take_answer(ctx, request, self._runtime)
         logs.about(session.session_id, self._runtime.newest_sequence)
         otel = tracing.span_ids()
-        action = self._runtime.find_action(action_id)
+        # What the caller must not be told of takes the steps of what isn't there.
+        action = access.action(action_id) if wanted.offered else None
         executor = action.executor if action is not None else None
 
         progress = Progress(ctx)
@@ -63,6 +75,8 @@ class Calls:
                 on_progress=progress.report,
                 client=client,
                 otel=otel,
+                called=wanted.called,
+                offered=wanted.offered,
             )
             await progress.sent()
             return outcome

@@ -6,6 +6,9 @@ Rule: who it is comes from a credential, or from whoever started the process; ``
 from typing import Any, Final
 
 import mcp_types as t
+from mcp.server.auth.middleware.auth_context import auth_context_var
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
@@ -20,6 +23,20 @@ PRINCIPAL_SCOPE: Final = "cra.principal"
 
 RECHECK_SCOPE: Final = "cra.recheck"
 """Where it puts what looks at the credential of a request again."""
+
+
+class KnownUser(AuthenticatedUser):
+    """A principal in the SDK's form, where its transports look for one."""
+
+    def __init__(self, token: AccessToken, principal: Principal) -> None:
+        super().__init__(token)
+        self.principal = principal
+
+
+def caller() -> Principal | None:
+    """Whom the HTTP request under way is made for, where the SDK asks before there is a context; None on other transports."""
+    user = auth_context_var.get()
+    return user.principal if isinstance(user, KnownUser) else None
 
 
 def principal_of(ctx: RequestContext) -> Principal:

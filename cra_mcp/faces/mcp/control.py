@@ -45,7 +45,7 @@ class ControlTools:
     def __init__(self, runtime: Runtime, sessions: SessionFinder, which: Which) -> None:
         self._runtime = runtime
         self._sessions = sessions
-        every = [*session_tools(runtime), *context_tools(runtime), *approval_tools(), trace_tool.trace_tool(runtime)]
+        every = [*session_tools(runtime), *context_tools(runtime), *approval_tools(), trace_tool.trace_tool()]
         self._tools = {
             each.tool.name: each
             for each in every

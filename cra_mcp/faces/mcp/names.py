@@ -7,6 +7,8 @@ SESSION_META = "dev.cra/session"
 
 JSON = "application/json"
 TRACE_JSONL = "application/vnd.cra.trace+jsonl"
+TRACE_VIEW_JSONL = "application/vnd.cra.trace-view+jsonl"
+TRACE_VIEW_JSON = "application/vnd.cra.trace-view+json"
 TRACE_JSON = "application/vnd.cra.trace+json"
 ATLAS_JSON = "application/vnd.cra.atlas+json"
 CARP_JSON = "application/vnd.cra.carp+json"

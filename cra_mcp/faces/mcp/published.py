@@ -5,17 +5,18 @@ Source: specs/mcp.md, "Publication".
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
 
+from cra_mcp.access import Access
 from cra_mcp.atlas.model import Action
 from cra_mcp.atlas.publication import uri_pattern, uri_variables
 from cra_mcp.errors import CRAError
-from cra_mcp.faces.mcp.calls import Calls
+from cra_mcp.faces.mcp.calls import Calls, Wanted
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of
 from cra_mcp.faces.mcp.content import as_text, contents, readable
 from cra_mcp.faces.mcp.tools import receipt_meta
@@ -40,31 +41,40 @@ class PublishedPrompts:
         )
 
     async def get(
-        self, ctx: RequestContext, params: t.GetPromptRequestParams
+        self, ctx: RequestContext, params: t.GetPromptRequestParams, *, unseen: bool = False
     ) -> t.GetPromptResult | t.InputRequiredResult | None:
-        """The messages of a prompt; None if no action is presented under this name.
+        """The messages of a prompt; None if no action is presented to the caller under this name.
+
+        ``unseen``: whatever the caller can see; the gate then refuses and records what is hidden, and what isn't there.
 
         Raises:
             MCPError: it was refused, or failed.
         """
-        action_id = self._runtime.action_id_of(params.name)
-        action = self._runtime.find_action(action_id) if action_id is not None else None
-        if action is None or action.publication.kind != "prompt":
+        access = Access(self._runtime, principal_of(ctx))
+        seen = access.published(params.name, "prompt")
+        if seen is None and not unseen:
             return None
-        outcome = await _carried(self._calls, ctx, params, action, params.arguments)
-        if not isinstance(outcome, ExecutionOutcome):
-            return outcome
+        action = seen or self._named(params.name)
+        wanted = Wanted(action.action_id if action else params.name, params.name, offered=action is not None)
+        outcome = await _carried(self._calls, ctx, params, wanted, params.arguments)
+        if action is None or not isinstance(outcome, ExecutionOutcome):
+            return outcome if isinstance(outcome, t.InputRequiredResult) else None
         messages = [
             t.PromptMessage.model_validate({"role": "user", "content": readable(block)})
             for block in _blocks(_result(outcome))
         ]
         return t.GetPromptResult(description=action.description, messages=messages, _meta=receipt_meta(outcome))
 
-    def completions(self, name: str, argument: str) -> list[str]:
-        """Values an argument can have, where its schema lists them."""
+    def _named(self, name: str) -> Action | None:
+        """The action presented as a prompt of this name, whoever may know it."""
         action_id = self._runtime.action_id_of(name)
-        action = self._runtime.find_action(action_id) if action_id is not None else None
-        if action is None or action.publication.kind != "prompt":
+        found = self._runtime.find_action(action_id) if action_id is not None else None
+        return found if found is not None and found.publication.kind == "prompt" else None
+
+    def completions(self, ctx: RequestContext, name: str, argument: str) -> list[str]:
+        """Values an argument can have, where its schema lists them."""
+        action = Access(self._runtime, principal_of(ctx)).published(name, "prompt")
+        if action is None:
             return []
         values = _properties(action).get(argument, {}).get("enum")
         return [str(value) for value in cast("list[object]", values)] if isinstance(values, list) else []
@@ -119,24 +129,25 @@ class PublishedResources:
         Raises:
             MCPError: it was refused, or failed.
         """
+        access = Access(self._runtime, principal_of(ctx))
         uri = str(params.uri)
-        for atlas in self._runtime.atlases():
-            for action in atlas.actions:
-                values = self._match(action, uri)
-                if values is not None:
-                    outcome = await _carried(self._calls, ctx, params, action, values)
-                    if not isinstance(outcome, ExecutionOutcome):
-                        return outcome
-                    kind = action.publication.mime_type or "text/plain"
-                    found = [contents(uri, kind, block) for block in _blocks(_result(outcome))]
-                    return t.ReadResourceResult(contents=found, _meta=receipt_meta(outcome))
-        return None
-
-    def has(self, uri: str) -> bool:
-        """Whether reading this is a call, which policy decides."""
-        return any(
-            self._match(action, uri) is not None for atlas in self._runtime.atlases() for action in atlas.actions
+        # What the caller can see first: something hidden that the URI fits too must not stand in its way. The gate refuses and
+        # records what is hidden, and what isn't there.
+        action, values = (
+            self._find(access.resources(), uri) or self._find(self._runtime.published("resource"), uri) or (None, {})
         )
+        wanted = Wanted(action.action_id if action else uri, uri, offered=action is not None)
+        outcome = await _carried(self._calls, ctx, params, wanted, values)
+        if action is None or not isinstance(outcome, ExecutionOutcome):
+            return outcome if isinstance(outcome, t.InputRequiredResult) else None
+        kind = action.publication.mime_type or "text/plain"
+        found = [contents(uri, kind, block) for block in _blocks(_result(outcome))]
+        return t.ReadResourceResult(contents=found, _meta=receipt_meta(outcome))
+
+    def _find(self, actions: Iterable[Action], uri: str) -> tuple[Action, dict[str, str]] | None:
+        """The first of ``actions`` that the URI fits, and the values of its variables."""
+        fitting = ((action, self._match(action, uri)) for action in actions)
+        return next(((action, values) for action, values in fitting if values is not None), None)
 
     def _match(self, action: Action, uri: str) -> dict[str, str] | None:
         if action.publication.kind != "resource":
@@ -158,12 +169,12 @@ async def _carried(
     calls: Calls,
     ctx: RequestContext,
     params: t.GetPromptRequestParams | t.ReadResourceRequestParams,
-    action: Action,
+    wanted: Wanted,
     arguments: Mapping[str, object] | None,
 ) -> ExecutionOutcome | t.InputRequiredResult | None:
     """The outcome of a call that succeeded, or what is asked; None where the action must look unknown."""
     try:
-        outcome = await calls.call(ctx, params, action.action_id, arguments)
+        outcome = await calls.call(ctx, params, wanted, arguments)
     except CRAError as error:
         raise MCPError(code=REFUSED, message=error.message, data={"error": error.code, "hint": error.hint}) from error
     if isinstance(outcome, t.InputRequiredResult):

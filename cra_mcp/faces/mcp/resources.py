@@ -26,6 +26,8 @@ from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.runtime import Runtime
 from cra_mcp.words import visible_json
 
+NO_RESOURCE = "there is no such resource"
+
 _PAGE = 100
 _MAX_COMPLETIONS = 100
 
@@ -169,7 +171,7 @@ class Resources:
         except CRAError as error:
             raise not_found(ctx, uri, error.message) from error
         if found is None:
-            raise not_found(ctx, uri, "there is no such resource")
+            raise not_found(ctx, uri, NO_RESOURCE)
         return found
 
     def _read(self, ctx: RequestContext, uri: str) -> t.ReadResourceResult | None:
@@ -200,15 +202,17 @@ class Resources:
         }
 
     def _all_sessions(self, ctx: RequestContext) -> list[object]:
+        access = self._access(ctx)
         return [
             {
                 "session_id": info.session_id,
                 "modified": info.modified,
-                "size_bytes": info.size_bytes,
+                # How large the stored lines are would tell of what the view leaves out of them.
+                **({"size_bytes": info.size_bytes} if access.sees_all else {}),
                 "live": info.live,
                 "trace": f"cra://trace/{info.session_id}",
             }
-            for info in islice(self._access(ctx).traces(), traces.MAX_EVENTS)
+            for info in islice(access.traces(), traces.MAX_EVENTS)
         ]
 
     def _trace(self, ctx: RequestContext, uri: str, values: dict[str, str]) -> t.ReadResourceResult | None:
@@ -242,11 +246,8 @@ class Resources:
         sequence = _number(values["sequence"], -1)
         if sequence is None or sequence < 0:
             return None
-        lines = self._access(ctx).read_trace(values["session_id"], after=sequence - 1, limit=1)
-        if not lines:
-            return None
-        page = traces.Page(values["session_id"], sequence, (lines[0],), more=False)
-        return t.ReadResourceResult(contents=[traces.jsonl(page, uri, kind=names.TRACE_JSON, end=b"")])
+        page = traces.read_page(self._access(ctx), values["session_id"], after=sequence - 1, limit=1)
+        return t.ReadResourceResult(contents=[traces.jsonl(page, uri, one=True)]) if page.lines else None
 
     def _access(self, ctx: RequestContext) -> Access:
         return Access(self._runtime, principal_of(ctx))

@@ -18,6 +18,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 import cra_mcp
+from cra_mcp.atlas.names import is_own_uri
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import roles_of
 from cra_mcp.canonical import lossy
@@ -33,7 +34,7 @@ from cra_mcp.faces.mcp.listening import Listening
 from cra_mcp.faces.mcp.news import News
 from cra_mcp.faces.mcp.published import REFUSED, PublishedPrompts, PublishedResources
 from cra_mcp.faces.mcp.request_ids import DUPLICATE, is_duplicate
-from cra_mcp.faces.mcp.resources import Resources, completion
+from cra_mcp.faces.mcp.resources import NO_RESOURCE, Resources, completion, not_found
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.faces.mcp.subscriptions import Subscriptions
 from cra_mcp.faces.mcp.tools import ActionTools
@@ -182,7 +183,11 @@ class GovernedServer(Server[Principal]):
         self, ctx: RequestContext, params: t.GetPromptRequestParams
     ) -> t.GetPromptResult | t.InputRequiredResult:
         try:
-            found = await self._prompts.get(ctx, params) or self._packs.get(ctx, params)
+            found = (
+                await self._prompts.get(ctx, params)
+                or self._packs.get(ctx, params)
+                or await self._prompts.get(ctx, params, unseen=True)
+            )
         except CRAError as error:
             raise MCPError(code=REFUSED, message=error.message, data={"error": error.code}) from error
         if found is None:
@@ -207,7 +212,12 @@ class GovernedServer(Server[Principal]):
     async def _read_resource(
         self, ctx: RequestContext, params: t.ReadResourceRequestParams
     ) -> t.ReadResourceResult | t.InputRequiredResult:
-        return await self._published.read(ctx, params) or await self._resources.read(ctx, str(params.uri))
+        if is_own_uri(str(params.uri)):
+            return await self._resources.read(ctx, str(params.uri))
+        found = await self._published.read(ctx, params)
+        if found is None:
+            raise not_found(ctx, str(params.uri), NO_RESOURCE)
+        return found
 
     def _ttl_ms(self) -> int:
         """How long a list holds: changes of atlases are told, the hour is not."""
@@ -219,7 +229,7 @@ class GovernedServer(Server[Principal]):
 
     async def _complete(self, ctx: RequestContext, params: t.CompleteRequestParams) -> t.CompleteResult:
         if isinstance(params.ref, t.PromptReference):
-            values = self._prompts.completions(params.ref.name, params.argument.name)
+            values = self._prompts.completions(ctx, params.ref.name, params.argument.name)
             return t.CompleteResult(completion=completion(values, params.argument.value))
         return t.CompleteResult(completion=self._resources.complete(ctx, params))
 
@@ -270,9 +280,7 @@ class GovernedServer(Server[Principal]):
 
     def _is_call(self, ctx: RequestContext) -> bool:
         uri = (ctx.params or {}).get("uri")
-        return ctx.method in _CALLS or (
-            ctx.method == "resources/read" and isinstance(uri, str) and self._published.has(uri)
-        )
+        return ctx.method in _CALLS or (ctx.method == "resources/read" and isinstance(uri, str) and not is_own_uri(uri))
 
     def _record_error(self, ctx: RequestContext, code: str, message: str) -> None:
         try:

@@ -12,13 +12,14 @@ from typing import Any
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
 
+from cra_mcp.access import Access
 from cra_mcp.atlas.model import Action
 from cra_mcp.atlas.portable import portable, reshaped
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
 from cra_mcp.faces.mcp import names
-from cra_mcp.faces.mcp.calls import Calls
-from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of, text_result
+from cra_mcp.faces.mcp.calls import Calls, Wanted
+from cra_mcp.faces.mcp.connection import RequestContext, caller, is_modern, principal_of, text_result
 from cra_mcp.faces.mcp.content import as_text, pass_on, without_ours
 from cra_mcp.gate.call import ExecutionOutcome
 from cra_mcp.policy.model import MICRO, Waiting
@@ -64,9 +65,12 @@ class ActionTools:
         return found[1]
 
     def header_annotations(self, name: str) -> Mapping[str, Any] | None:
-        """The listed schema of a tool that can have ``x-mcp-header`` in it; None for others, whose listed schema has none."""
-        action_id = self._runtime.action_id_of(name)
-        action = self._runtime.find_action(action_id) if action_id is not None else None
+        """The listed schema of a tool that can have ``x-mcp-header`` in it; None for others, whose listed schema has none.
+
+        For the caller of the request under way: a tool that it must not be told of has none.
+        """
+        principal = caller()
+        action = Access(self._runtime, principal).published(name, "tool") if principal is not None else None
         return action.parameters_schema if action is not None and action.publication.exact_schema else None
 
     async def call(
@@ -79,7 +83,7 @@ class ActionTools:
         """
         action_id = self._runtime.action_id_of(params.name) or params.name
         try:
-            outcome = await self._calls.call(ctx, params, action_id, params.arguments)
+            outcome = await self._calls.call(ctx, params, Wanted(action_id, params.name), params.arguments)
         except CRAError as error:
             return refusal(error)
         if isinstance(outcome, t.InputRequiredResult):

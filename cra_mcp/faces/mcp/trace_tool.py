@@ -1,22 +1,19 @@
 """The control tool ``cra_trace``: a trace for hosts that don't read resources, and the anchor of the trace page.
 
-Rule: it reads, and records nothing. A model may be on the other end: what policy hides from agents is shown to it as if it did
-not exist, and the stored lines, which tell it, are not given at all while something is hidden.
+Rule: it reads, and records nothing. A model may be on the other end: it gets what its principal may see, like any reader.
 Source: specs/mcp.md, "The tool cra_trace".
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import mcp_types as t
 
-from cra_mcp.errors import ForbiddenError, UnknownTraceError
+from cra_mcp.errors import UnknownTraceError
 from cra_mcp.faces.mcp import app, traces
 from cra_mcp.faces.mcp.control_tool import ControlTool, Later
 from cra_mcp.faces.mcp.sessions import Caller
-from cra_mcp.gate.refusing import UNDECLARED
-from cra_mcp.runtime import Runtime
 from cra_mcp.trace.event import Verification
 from cra_mcp.trace.summary import Summary
 
@@ -52,7 +49,7 @@ TOOL = t.Tool(
             "format": {
                 "type": "string",
                 "enum": ["table", "jsonl"],
-                "description": "A table (the default), or the stored events as JSON lines.",
+                "description": "A table (the default), or the events as JSON lines.",
             },
         },
         "required": [],
@@ -65,7 +62,7 @@ TOOL = t.Tool(
             "trace": {"type": "string", "description": "URI of the resource with all events."},
             "verification": {
                 "type": "object",
-                "description": "Of the whole chain. bad_index and code name the first bad or missing event.",
+                "description": "The server's, of the whole stored chain. bad_index and code name the first bad or missing event.",
                 "properties": {
                     "ok": {"type": "boolean"},
                     "events": {**_COUNT, "description": "Good events from the start."},
@@ -127,7 +124,6 @@ class Reading:
     after: int | None
     limit: int
     as_lines: bool
-    hidden: frozenset[str]
 
     def answer(self) -> t.CallToolResult:
         """The trace that was asked for.
@@ -141,54 +137,32 @@ class Reading:
             after = -1 if self.after is None else self.after
             page = traces.read_page(self.source, self.session_id, after=after, limit=self.limit)
         check = self.source.verify_chain(self.session_id)
-        rows = [_disclosed(row, self.hidden) for row in traces.summaries(page)]
+        rows = traces.summaries(page)
         return t.CallToolResult(
             content=_lines(page) if self.as_lines else [t.TextContent(type="text", text=_table(page, check, rows))],
             structured_content=_structured(page, check, rows),
         )
 
 
-def trace_tool(runtime: Runtime) -> ControlTool:
+def trace_tool() -> ControlTool:
     """The tool of this module."""
-    return ControlTool(TOOL, TraceTool(runtime).run, "read_own")
+    return ControlTool(TOOL, _run, "read_own")
 
 
-class TraceTool:
-    """What ``cra_trace`` answers."""
+def _run(caller: Caller, arguments: Mapping[str, Any]) -> Later:
+    """What was asked for; the arguments fit ``TOOL.input_schema``.
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def run(self, caller: Caller, arguments: Mapping[str, Any]) -> Later:
-        """What was asked for; the arguments fit ``TOOL.input_schema``.
-
-        Raises:
-            ForbiddenError: ``not_disclosed``: the stored lines would tell what policy hides.
-            UnknownTraceError: no session was named, and none is active.
-        """
-        session_id = cast("str", arguments.get("session_id") or _current(caller))
-        hidden = self._hidden_policies()
-        as_lines = arguments.get("format") == "jsonl"
-        if as_lines and hidden:
-            raise ForbiddenError(
-                "the stored lines would tell what policy hides from agents",
-                code="not_disclosed",
-                hint=f"use the table; a person reads cra://trace/{session_id} or runs `cra-mcp trace show {session_id}`",
-            )
-        reading = Reading(
-            source=caller.access,
-            session_id=session_id,
-            after=cast("int | None", arguments.get("after")),
-            limit=cast("int", arguments.get("limit", _DEFAULT_LIMIT)),
-            as_lines=as_lines,
-            hidden=hidden,
-        )
-        return Later(reading.answer, reads=True)
-
-    def _hidden_policies(self) -> frozenset[str]:
-        return frozenset(
-            policy.policy_id for atlas in self._runtime.atlases() for policy in atlas.policies if not policy.disclose
-        )
+    Raises:
+        UnknownTraceError: no session was named, and none is active.
+    """
+    reading = Reading(
+        source=caller.access,
+        session_id=cast("str", arguments.get("session_id") or _current(caller)),
+        after=cast("int | None", arguments.get("after")),
+        limit=cast("int", arguments.get("limit", _DEFAULT_LIMIT)),
+        as_lines=arguments.get("format") == "jsonl",
+    )
+    return Later(reading.answer, reads=True)
 
 
 def _current(caller: Caller) -> str:
@@ -196,13 +170,6 @@ def _current(caller: Caller) -> str:
     if session is None:
         raise UnknownTraceError("no session is active", hint="give session_id; cra://sessions lists those there are")
     return session.session_id
-
-
-def _disclosed(row: Summary | str, hidden: frozenset[str]) -> Summary | str:
-    """A row as an agent may see it: a call of a hidden action looks like one of an action that isn't there."""
-    if isinstance(row, str) or row.policy_id not in hidden:
-        return row
-    return replace(row, policy_id=UNDECLARED.policy_id)
 
 
 def _table(page: traces.Page, check: Verification, rows: Sequence[Summary | str]) -> str:

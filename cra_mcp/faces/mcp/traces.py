@@ -1,7 +1,8 @@
 """Traces as MCP content: one page of stored lines, as JSON lines or as a table.
 
-Rule: JSON lines are the stored bytes; where those are not text, they travel as a blob, since a replaced character would make
-another trace of it. One answer stays under 512 KiB. Source: specs/mcp.md, "Resources" and "The tool cra_trace".
+Rule: JSON lines are the stored bytes, or the view of an agent; where they are not text, they travel as a blob, since a replaced
+character would make another trace of it. One answer stays under 512 KiB.
+Source: specs/mcp.md, "Resources" and "The tool cra_trace".
 """
 
 import base64
@@ -18,10 +19,17 @@ from cra_mcp.faces.mcp import markdown, names
 from cra_mcp.gate.attempt import limiter_of_loop
 from cra_mcp.trace.event import Verification, parse
 from cra_mcp.trace.summary import Summary, summarise
+from cra_mcp.trace.view import read_view
 
 MAX_ANSWER_BYTES = 524_288
 MAX_EVENTS = 1_000
 _MAX_READERS = 2
+_KINDS = {
+    (True, False): names.TRACE_JSONL,
+    (True, True): names.TRACE_JSON,
+    (False, False): names.TRACE_VIEW_JSONL,
+    (False, True): names.TRACE_VIEW_JSON,
+}
 _readers: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("cra_trace_readers")
 
 T = TypeVar("T")
@@ -34,10 +42,15 @@ async def off_loop(read: Callable[[], T]) -> T:
 
 
 class TraceSource(Protocol):
-    """Who answers for traces: the runtime, or what one principal may see of it."""
+    """Who answers for traces: what one principal may see of the runtime."""
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether lines are as they are stored."""
+        ...
 
     def read_trace(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
-        """Stored lines; raises UnknownTraceError."""
+        """Lines; raises UnknownTraceError."""
         ...
 
     def verify_chain(self, session_id: str) -> Verification:
@@ -52,12 +65,14 @@ class Page:
     Attributes:
         start: position of the first line.
         more: whether the chain goes on after them.
+        whole: they are as they are stored; otherwise the view of an agent.
     """
 
     session_id: str
     start: int
     lines: tuple[bytes, ...]
     more: bool
+    whole: bool = True
 
     @property
     def last(self) -> int:
@@ -74,14 +89,14 @@ def read_page(source: TraceSource, session_id: str, *, after: int, limit: int) -
     limit = min(limit, MAX_EVENTS)
     lines = source.read_trace(session_id, after=after, limit=limit + 1)
     kept = _fitting(lines[:limit])
-    return Page(session_id, max(after + 1, 0), kept, more=len(kept) < len(lines))
+    return Page(session_id, max(after + 1, 0), kept, more=len(kept) < len(lines), whole=source.sees_all)
 
 
 def last_page(source: TraceSource, session_id: str, *, limit: int) -> Page:
     """The newest lines. Raises as ``read_page``."""
     lines = source.read_trace(session_id)
     kept = _fitting(lines[::-1][: min(limit, MAX_EVENTS)])[::-1]
-    return Page(session_id, len(lines) - len(kept), kept, more=False)
+    return Page(session_id, len(lines) - len(kept), kept, more=False, whole=source.sees_all)
 
 
 def _fitting(lines: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -94,9 +109,11 @@ def _fitting(lines: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def jsonl(
-    page: Page, uri: str, meta: dict[str, Any] | None = None, *, kind: str = names.TRACE_JSONL, end: bytes = b"\n"
+    page: Page, uri: str, meta: dict[str, Any] | None = None, *, one: bool = False
 ) -> t.TextResourceContents | t.BlobResourceContents:
-    """The lines as they are stored, each with ``end`` after it."""
+    """The lines, each with its line feed; ``one``: a single line without."""
+    end = b"" if one else b"\n"
+    kind = _KINDS[page.whole, one]
     data = b"".join(line + end for line in page.lines)
     try:
         return t.TextResourceContents(uri=uri, mime_type=kind, text=data.decode(), _meta=meta)
@@ -109,7 +126,7 @@ def summaries(page: Page) -> list[Summary | str]:
     found: list[Summary | str] = []
     for line in page.lines:
         try:
-            found.append(summarise(parse(line)))
+            found.append(summarise(parse(line) if page.whole else read_view(line)))
         except TraceError as error:
             found.append(error.message)
     return found

@@ -42,7 +42,7 @@ def drive(kind: str, mode: str, place: Place, *target: str) -> dict[str, object]
         [python_of(kind), "-P", str(DRIVE), kind, mode, str(marks), *target],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment("agent,auditor"),
         timeout=120,
         check=False,
     )

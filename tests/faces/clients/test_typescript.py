@@ -27,7 +27,9 @@ def place(tmp_path: Path) -> Place:
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment("agent,auditor"), timeout=120, check=False
+    )
 
 
 @pytest.mark.parametrize(("sdk", "mode"), [("1", "legacy"), ("2", "legacy"), ("2", "auto"), ("2", "pin")])

@@ -62,7 +62,11 @@ class Servers:
         errors = (place.folder / "stderr").open("ab")
         with errors:
             process = subprocess.Popen(
-                [sys.executable, *command], stdout=subprocess.PIPE, stderr=errors, env=environment(), bufsize=0
+                [sys.executable, *command],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment(place.roles),
+                bufsize=0,
             )
         self.started.append(process)
         assert process.stdout is not None
@@ -114,5 +118,5 @@ def server(servers: Servers) -> HttpServer:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
     """One server for the tests of a module that don't mind what others have done with it: starting one takes longer than most."""
     folder = tmp_path_factory.mktemp("shared")
-    with contextlib.closing(Servers(Place(folder, write_atlas(folder / "atlas")))) as made:
+    with contextlib.closing(Servers(Place(folder, write_atlas(folder / "atlas"), "agent,auditor"))) as made:
         yield made.start()

@@ -141,6 +141,8 @@ class Place:
 
     folder: Path
     atlas: Path
+    roles: str = "agent"
+    """Of whoever starts the server; an auditor reads traces as they are stored."""
 
     @property
     def data(self) -> Path:
@@ -162,7 +164,7 @@ class Place:
         return fresh("serve", "--atlas", self.atlas, "--data-dir", self.data, *more)
 
     def parameters(self, *more: str) -> StdioServerParameters:
-        return StdioServerParameters(command=sys.executable, args=self.command(*more), env=environment())
+        return StdioServerParameters(command=sys.executable, args=self.command(*more), env=environment(self.roles))
 
     def traces(self) -> list[Path]:
         return sorted((self.data / "traces").glob("*.trace.jsonl"))
@@ -181,9 +183,9 @@ class Place:
         )
 
 
-def environment() -> dict[str, str]:
+def environment(roles: str = "agent") -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CRA_")}
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    return {**kept, "PYTHONPATH": str(ROOT), "CRA_ROLES": roles}
 
 
 @pytest.fixture
@@ -270,7 +272,11 @@ class Wire:
 @pytest.fixture
 def wire(place: Place) -> Iterator[Wire]:
     process = subprocess.Popen(
-        [sys.executable, *place.command()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), bufsize=0
+        [sys.executable, *place.command()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(place.roles),
+        bufsize=0,
     )
     made = Wire(process)
     yield made

@@ -213,6 +213,7 @@ async def test_control_tools_are_published_as_asked(place: Place, mode: Mode, wh
 
 
 async def test_traces_are_read_as_resources_byte_for_byte(place: Place, mode: Mode) -> None:
+    place.roles = "agent,auditor"
     async with Client(place.parameters(), mode=mode, cache=None) as client:
         current = json.loads((await client.read_resource("cra://session/current")).contents[0].text)
         assert current["session"] is None

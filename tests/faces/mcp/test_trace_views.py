@@ -1,7 +1,6 @@
 """A trace as a host shows it: JSON lines, table, tool."""
 
 import base64
-import copy
 import json
 import re
 import unicodedata
@@ -19,7 +18,7 @@ from cra_mcp.faces.mcp.trace_tool import TOOL
 from cra_mcp.trace.event import Head, Verification, verify
 from cra_mcp.trace.summary import Summary
 from tests.faces.mcp.app import made
-from tests.faces.mcp.conftest import MANIFEST, Place, Wire, write_atlas
+from tests.faces.mcp.conftest import Place, Wire, write_atlas
 
 Mode = Literal["legacy", "2026-07-28"]
 both_eras = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
@@ -56,11 +55,15 @@ def put(place: Place, lines: list[bytes], session_id: str = made.SESSION) -> Pat
 
 
 @pytest.fixture
-def open_place(tmp_path: Path) -> Place:
-    """A server whose atlas hides nothing."""
-    manifest: dict[str, Any] = copy.deepcopy(MANIFEST)
-    manifest["policies"] = [policy for policy in manifest["policies"] if policy["policy_id"] != "hide"]
-    return Place(tmp_path, write_atlas(tmp_path / "open-atlas", manifest))
+def place(tmp_path: Path) -> Place:
+    """A server whose caller reads traces as they are stored."""
+    return Place(tmp_path, write_atlas(tmp_path / "atlas"), "agent,auditor")
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Place:
+    """One whose caller reads the view of an agent."""
+    return Place(tmp_path, write_atlas(tmp_path / "atlas"))
 
 
 def text_of(result: t.CallToolResult) -> str:
@@ -255,10 +258,10 @@ async def test_the_tool_tells_of_this_session_without_recording_anything(place: 
 
 
 @pytest.mark.anyio
-async def test_the_tool_shows_the_newest_events_and_pages_from_the_start(open_place: Place) -> None:
+async def test_the_tool_shows_the_newest_events_and_pages_from_the_start(place: Place) -> None:
     lines = made.chain(made.session())
-    put(open_place, lines)
-    async with Client(open_place.parameters(), mode="legacy", cache=None) as client:
+    put(place, lines)
+    async with Client(place.parameters(), mode="legacy", cache=None) as client:
         newest = structured(await client.call_tool("cra_trace", {"session_id": made.SESSION}))
         assert [event["sequence"] for event in newest["events"]] == list(range(23, 43))
         assert newest["next"] is None
@@ -296,24 +299,59 @@ async def test_the_tool_reports_a_tampered_trace_and_a_foreign_id(place: Place) 
             assert (await client.session.call_tool("cra_trace", bad)).is_error
 
 
+@both_eras
 @pytest.mark.anyio
-async def test_a_model_learns_nothing_from_the_tool_that_policy_hides(place: Place) -> None:
-    async with Client(place.parameters(), mode="legacy", cache=None) as client:
-        seen = []
+async def test_an_agent_reads_a_view_in_which_hidden_calls_look_like_unknown_ones(agents: Place, mode: Mode) -> None:
+    async with Client(agents.parameters(), mode=mode, cache=None) as client:
+        session = structured_receipt(await client.call_tool("tool_echo", {"a": 1}))
         for name in ("tool_secret", "tool_nowhere"):
             with pytest.raises(MCPError):
-                await client.session.call_tool(name, {})
-            result = await client.call_tool("cra_trace", {"limit": 4})
-            assert "hide" not in text_of(result)
-            assert "hide" not in json.dumps(result.structured_content)
-            events = structured(result)["events"]
-            seen.append([(event["event_type"], event["decision"], event["policy_id"]) for event in events])
-        assert seen[0] == seen[1]
-        assert ("action.denied", "deny", "undeclared") in seen[0]
-        refused = await client.session.call_tool("cra_trace", {"format": "jsonl"})
-        assert refused.is_error
-        assert "hide" not in text_of(refused).replace("hides", "")
-        assert refused.structured_content is None
+                await client.session.call_tool(name, {"password": "hunter2"})
+        as_table = await client.call_tool("cra_trace", {"limit": 8})
+        as_lines = await client.call_tool("cra_trace", {"after": -1, "limit": 100, "format": "jsonl"})
+        (read,) = (await client.read_resource(f"cra://trace/{session}")).contents
+        (one,) = (await client.read_resource(f"cra://trace/{session}/3")).contents
+        (table,) = (await client.read_resource(f"cra://trace/{session}/table")).contents
+    assert isinstance(read, t.TextResourceContents)
+    assert isinstance(one, t.TextResourceContents)
+    assert isinstance(table, t.TextResourceContents)
+    assert (read.mime_type, one.mime_type) == (
+        "application/vnd.cra.trace-view+jsonl",
+        "application/vnd.cra.trace-view+json",
+    )
+    assert read.text == text_of(as_lines)
+    assert one.text == read.text.splitlines()[3]
+    for text in (text_of(as_table), read.text, table.text):
+        assert not re.search("hide|tool\\.secret|event_hash|event_id|hunter2", text)
+    events = structured(as_table)["events"]
+    names = [(each["event_type"], each["action_id"], each["decision"], each["policy_id"]) for each in events]
+    assert [tuple(str(part).replace("secret", "nowhere") for part in each) for each in names[:4]] == [
+        tuple(map(str, each)) for each in names[4:]
+    ]
+    assert ("action.denied", "tool_nowhere", "deny", "undeclared") in names
+    shown = [json.loads(line) for line in read.text.splitlines()]
+    assert [each["sequence"] for each in shown] == list(range(len(agents.events()) - 1)), "session.ended came after it"
+    check = structured(as_lines)["verification"]
+    assert (check["ok"], check["events"]) == (True, len(shown))
+
+
+@pytest.mark.anyio
+async def test_a_tampered_trace_is_told_to_an_agent_at_its_place_in_the_view(agents: Place) -> None:
+    lines = made.changed(made.chain(made.session()), 11, lambda event: event["payload"].update(reason="fine"))
+    lines[20] = b"\xff not json"
+    put(agents, lines)
+    async with Client(agents.parameters(), mode="legacy", cache=None) as client:
+        result = await client.call_tool("cra_trace", {"session_id": made.SESSION, "after": -1, "limit": 100})
+        check = structured(result)["verification"]
+        assert (check["ok"], check["bad_index"], check["code"]) == (False, 11, "hash_mismatch")
+        assert structured(result)["events"][20]["event_type"] == "unreadable"
+        assert "not json" not in text_of(result)
+        assert len(structured(result)["events"]) == len(lines)
+
+
+def structured_receipt(result: t.CallToolResult) -> str:
+    """The session a call was recorded in."""
+    return (result.meta or {})["dev.cra/receipt"]["session_id"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ EXTENSION = "io.modelcontextprotocol/ui"
 SCRIPTS = (
     "json.js",
     "verifier.js",
+    "view.js",
     "summary.js",
     "text.js",
     "host.js",

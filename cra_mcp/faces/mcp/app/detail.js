@@ -18,6 +18,7 @@ const EventDetail = (() => {
       return;
     }
     panel.append(section("Payload", payload(entry.event.payload)), section("Event", fields(entry)));
+    if (entry.event.event_hash === undefined) return; // of an agent's view
     const computed = TraceVerifier.canHash() ? await TraceVerifier.hashOf(entry.event) : null;
     if (isCurrent()) panel.append(section("Chain", chain(entry, computed)));
   }
@@ -58,7 +59,7 @@ const EventDetail = (() => {
 
   function fields(entry) {
     const { event } = entry;
-    const rows = [["timestamp", event.timestamp], ...FIELDS.map((name) => [name, event[name] ?? "null"])];
+    const rows = [["timestamp", event.timestamp], ...FIELDS.filter((name) => event[name] !== undefined).map((name) => [name, event[name] ?? "null"])];
     return definitions(rows);
   }
 

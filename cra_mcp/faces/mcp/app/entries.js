@@ -9,13 +9,21 @@ const Entries = (() => {
   const BATCH = 250;
 
   /** One line as the list and the detail show it. Texts are ready to be shown; event is null where the line is none. */
-  function entryOf(line, index) {
-    const read = TraceVerifier.readEvent(line);
+  function entryOf(line, index, read = TraceVerifier.readEvent(line)) {
     if (read instanceof TraceVerifier.Fault) return { ...blank(index, line), read, type: "unreadable", note: read.message };
     const summary = TraceSummary.summarise(read);
     const detail = Text.visible(TraceSummary.detail(read));
     const look = shown(summary);
     return { ...blank(index, line), read, event: read, ...look, detail, note: [look.policy, detail].filter(Boolean).join(": ") };
+  }
+
+  /** The lines of an agent's view, of which nothing can be proven; check: what the server found in the chain behind it. */
+  function ofView(lines, check) {
+    const entries = lines.map((line, index) => entryOf(line, index, AgentView.readEvent(line)));
+    if (check?.ok === false && Number.isSafeInteger(check.bad_index)) {
+      mark(entries, { bad_index: check.bad_index, code: Text.visible(String(check.code), 60), message: "as the server reports" });
+    }
+    return entries;
   }
 
   /** A row that the server summed up, where the page can't have the lines. */
@@ -123,5 +131,5 @@ const Entries = (() => {
     });
   }
 
-  return Object.freeze({ entryOfRow, holds, isProblem, prove });
+  return Object.freeze({ entryOfRow, holds, isProblem, ofView, prove });
 })();

@@ -108,6 +108,10 @@
   /** Show and prove lines; a later call takes over from an earlier one. */
   async function take(lines, { sessionId = null, expected = null, tail = false }) {
     state.generation += 1;
+    if (AgentView.is(lines)) {
+      presentView(lines);
+      return;
+    }
     const { generation } = state;
     const total = Text.count(lines.length);
     const begun = performance.now();
@@ -176,6 +180,14 @@
   function presentRows(error) {
     present(state.rows.map((row, index) => Entries.entryOfRow(row ?? {}, index)), null);
     say("unchecked", "Not checked", `The stored events could not be read (${Text.visible(error.message, 160)}). ${claimed()}`);
+  }
+
+  function presentView(lines) {
+    const { claim } = state;
+    present(Entries.ofView(lines, claim), null);
+    const why = "This is the view of an agent: what policy keeps from it is left out, so that no hash can be checked here.";
+    if (claim?.ok === false) say("bad", `The server reports ${Text.visible(String(claim.code), 60)}`, `${why} ${claimed()}`);
+    else say("unchecked", "Not checked here", `${why} ${claimed()}`);
   }
 
   async function takeBytes(bytes) {

@@ -13,13 +13,13 @@ from typing import Final, cast
 import anyio
 import orjson
 from mcp.server.auth.middleware.auth_context import auth_context_var
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
+from mcp.server.auth.middleware.bearer_auth import AuthorizationContext
 from mcp.server.auth.provider import AccessToken
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cra_mcp.auth.principal import Authenticator, Binding, Principal
 from cra_mcp.errors import AuthenticationError, CRAError, ForbiddenError
-from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE, RECHECK_SCOPE
+from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE, RECHECK_SCOPE, KnownUser
 from cra_mcp.faces.mcp.http.answers import Answer, Refusal
 from cra_mcp.faces.mcp.http.limits import is_stream
 
@@ -134,15 +134,14 @@ async def _authenticated(
 
 
 @lru_cache(maxsize=1_024)
-def _as_user(principal: Principal) -> AuthenticatedUser:
+def _as_user(principal: Principal) -> KnownUser:
     """The principal in the SDK's form: its transports bind sessions to its parts. There is no token in it."""
     tenant, realm, subject, agent_id = principal.binding
     issuer = orjson.dumps([tenant, realm]).decode()  # no two pairs have one text
-    return AuthenticatedUser(
-        AccessToken(
-            token="", client_id=agent_id, scopes=sorted(principal.scopes), subject=subject, claims={"iss": issuer}
-        )
+    token = AccessToken(
+        token="", client_id=agent_id, scopes=sorted(principal.scopes), subject=subject, claims={"iss": issuer}
     )
+    return KnownUser(token, principal)
 
 
 def owner_of(context: AuthorizationContext) -> Binding:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,22 @@ Serve = Callable[..., Wire]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Wire]]:
     """One real server for a module: it reads a trace anew each time it is asked for."""
     folder = tmp_path_factory.mktemp("server")
-    place = Place(folder, write_atlas(folder / "atlas"))
+    yield from _served(Place(folder, write_atlas(folder / "atlas"), "agent,auditor"))
+
+
+@pytest.fixture
+def agents_server(tmp_path: Path) -> Iterator[tuple[Place, Wire]]:
+    """One whose caller reads the view of an agent."""
+    yield from _served(Place(tmp_path, write_atlas(tmp_path / "atlas")))
+
+
+def _served(place: Place) -> Iterator[tuple[Place, Wire]]:
     process = subprocess.Popen(
-        [sys.executable, *place.command()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), bufsize=0
+        [sys.executable, *place.command()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(place.roles),
+        bufsize=0,
     )
     wire = Wire(process)
     wire.initialize()
@@ -61,14 +75,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Wi
 
 @pytest.fixture
 def serve(server: tuple[Place, Wire]) -> Serve:
-    place, wire = server
+    return partial(_put, *server)
 
-    def put(lines: list[bytes], tail: bytes = b"") -> Wire:
-        folder = place.data / "traces"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = folder / f"{made.SESSION}.trace.jsonl"
-        path.write_bytes(b"".join(line + b"\n" for line in lines) + tail)
-        path.chmod(0o600)
-        return wire
 
-    return put
+@pytest.fixture
+def serve_agent(agents_server: tuple[Place, Wire]) -> Serve:
+    return partial(_put, *agents_server)
+
+
+def _put(place: Place, wire: Wire, lines: list[bytes], tail: bytes = b"") -> Wire:
+    folder = place.data / "traces"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{made.SESSION}.trace.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines) + tail)
+    path.chmod(0o600)
+    return wire

@@ -297,8 +297,15 @@ def test_the_tool_is_the_second_road_to_the_lines(browser: Browser, serve: Serve
 
 
 def test_where_no_lines_can_be_had_nothing_is_called_intact(browser: Browser, serve: Serve, good: list[bytes]) -> None:
+    wire = serve(good)
+    honest = ask(wire)
+
+    def refuses(method: str, params: dict[str, Any]) -> dict[str, Any]:
+        refused = {"isError": True, "content": [{"type": "text", "text": "not for you"}]}
+        return {"result": refused} if params.get("arguments", {}).get("format") == "jsonl" else honest(method, params)
+
     for capabilities in ({}, {"serverTools": {}}):  # no road at all; a road on which the server refuses
-        with shown(browser, serve(good), capabilities=capabilities) as page:
+        with shown(browser, wire, answer=refuses, capabilities=capabilities) as page:
             assert page.state == "unchecked"
             assert page.text("#headline") == "Not checked"
             assert "The server says that the chain is intact." in page.text("#explanation")
@@ -508,3 +515,36 @@ def test_opened_as_a_file_it_takes_a_pasted_trace(alone: Any, good: list[bytes])
         b"\n".join(good).decode(),
     )
     expect(alone.locator("#headline")).to_have_text("Chain intact")
+
+
+# --- the view of an agent -------------------------------------------------------------------------------------------
+
+
+def test_the_view_of_an_agent_is_shown_and_never_as_verified(
+    browser: Browser, serve_agent: Serve, good: list[bytes]
+) -> None:
+    for capabilities in ({"serverResources": {}}, {"serverTools": {}}):
+        with shown(browser, serve_agent(good), capabilities=capabilities) as page:
+            assert page.state == "unchecked"
+            assert page.text("#headline") == "Not checked here"
+            assert "The server says that the chain is intact." in page.text("#explanation")
+            assert page.text("[data-decision=deny]").split() == ["Denied", "3"]
+            assert "Answer ticket 17" in page.text("#facts")
+            page.row(6).click()
+            expect(page.view.locator("#detail-body")).to_contain_text("action_id")
+            expect(page.view.locator("#detail-body")).not_to_contain_text("event_hash")
+            assert page.view.locator(".is-bad, .unproven, .match, .mismatch").count() == 0
+            assert page.harm() == []
+
+
+def test_what_the_server_finds_wrong_is_red_in_the_view_of_an_agent(
+    browser: Browser, serve_agent: Serve, tampered: list[bytes]
+) -> None:
+    tampered = [*tampered[:20], b"\xff", *tampered[21:]]
+    with shown(browser, serve_agent(tampered)) as page:
+        assert page.state == "bad"
+        assert page.text("#headline") == "The server reports hash_mismatch"
+        assert page.row(BAD).locator(".pill").inner_text() == "hash_mismatch"
+        assert "unproven" in (page.row(BAD + 1).get_attribute("class") or "")
+        assert page.row(20).locator(".type").inner_text() == "unreadable"
+        assert page.harm() == []
