@@ -249,7 +249,8 @@ def open_index(config: RuntimeConfig) -> TraceIndex | None:
     if config.store == "memory":
         return None
     path = database_of(config)
-    return TraceIndex(SqliteSource(path) if path is not None else FileSource(config.trace_path))
+    source = SqliteSource(path) if path is not None else FileSource(config.trace_path)
+    return TraceIndex(source, config.data_path)
 
 
 def database_of(config: RuntimeConfig) -> Path | None:

@@ -13,14 +13,13 @@ from pathlib import Path
 
 from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.trace.event import is_identifier
-from cra_mcp.trace.segments import FOLDER, SUFFIX, open_to_read
+from cra_mcp.trace.segments import FOLDER, SEGMENT_NAME, SUFFIX, open_to_read
 
 _LOOKS = 2_000
 _MAX_READ_BYTES = 4 * 1024 * 1024
 _TAIL_BYTES = 64 * 1024
 _RECENT_ROUNDS = 300
 _SETTLED_NS = 2_000_000_000
-_SEGMENT = ".jsonl"
 _TIMESTAMP = b'"timestamp":"'
 _TIMESTAMP_CHARS = 27
 
@@ -139,7 +138,7 @@ class Follower:
                     if entry.is_dir(follow_symlinks=False) and session_id not in self._folders:
                         self._folders[session_id] = entry.path
                         self._scan(entry.path, session_id, from_end=from_end)
-                elif entry.name.endswith(_SEGMENT) and entry.is_file(follow_symlinks=False):
+                elif (inside is None or SEGMENT_NAME.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
                     end = _last_line_end(entry.path) if from_end else 0
                     grew = -_RECENT_ROUNDS if from_end else self._round
                     self._files[entry.path] = _Followed(session_id, Path(entry.path), end, grew)

@@ -1,6 +1,7 @@
 """An index over the traces of a store: what makes lists and searches quick. It can be deleted at any time.
 
-Rule: the traces are the truth; the index follows them, and believes nothing of itself that they contradict. It verifies nothing.
+Rule: the traces are the truth; the index follows them. One that anybody else has changed, or that says what can't be, is made anew:
+it never says more than the traces, nor less. It verifies nothing.
 Source: specs/trace.md, "Index".
 """
 
@@ -9,12 +10,14 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from cra_mcp.errors import TraceLockedError, TraceUnavailableError
 from cra_mcp.folders import open_private
 from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.index_builder import BATCH, Builder, Progress
+from cra_mcp.trace.index_seal import IndexSeal
 from cra_mcp.trace.index_source import IndexSource, Part
 
 VERSION = 2
@@ -75,11 +78,13 @@ class TraceIndex:
 
     Args:
         source: where the traces are; it says where the index is kept too.
+        seals: where it is kept what the index was like; None: beside it, where whoever can change the one can change the other.
     """
 
-    def __init__(self, source: IndexSource) -> None:
+    def __init__(self, source: IndexSource, seals: Path | None = None) -> None:
         self._source = source
         self._path = source.index_path
+        self._seal = IndexSeal(self._path, seals if seals is not None else self._path.parent)
         self._connection: sqlite3.Connection | None = None
 
     def update(self, progress: Progress | None = None) -> Update | None:
@@ -98,14 +103,23 @@ class TraceIndex:
             except TraceLockedError:
                 return None
             try:
-                return self._follow(progress or _say_nothing)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                self.discard()  # it is no database, or a damaged one
-                return self._follow(progress or _say_nothing)
+                if not self._seal.holds():
+                    self.discard()
+                return self._sealed(progress or _say_nothing)
             finally:
                 claim.give_up()
+
+    def _sealed(self, progress: Progress) -> Update:
+        """Follow the traces, and seal what came of it."""
+        try:
+            done = self._follow(progress)
+        except (sqlite3.DatabaseError, ValueError, TypeError, OverflowError) as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            self.discard()  # it is no database, a damaged one, or holds what nobody wrote there
+            done = self._follow(progress)
+        self._seal.set()
+        return done
 
     def rebuild(self, progress: Progress | None = None) -> Update | None:
         """Make the index anew. Raises as ``update``."""
@@ -120,9 +134,9 @@ class TraceIndex:
             OSError: it can't be deleted.
         """
         self.close()
-        for name in (self._path.name, f"{self._path.name}-journal"):
+        for suffix in ("", "-journal", "-wal", "-shm"):
             with suppress(FileNotFoundError):
-                self._path.with_name(name).unlink()
+                self._path.with_name(f"{self._path.name}{suffix}").unlink()
 
     def exists(self) -> bool:
         """Whether it was ever made."""
@@ -145,6 +159,8 @@ class TraceIndex:
             TraceUnavailableError: the index can't be used.
         """
         with _usable():
+            if self._connection is None and self._source.is_there() and not self._seal.holds():
+                raise sqlite3.OperationalError("another command is bringing it up to date")
             yield self._open()
 
     def close(self) -> None:
@@ -211,6 +227,8 @@ class TraceIndex:
         """Whether all that was indexed of a part is still its beginning, as far as its last line tells."""
         if part.identity != known.identity or part.length < known.indexed_to:
             return False
+        if part.length == known.indexed_to and part.modified_ns != known.modified_ns:
+            return False  # it was written to, and did not grow
         return known.indexed_to == 0 or self._source.holds(part, known.indexed_to, known.last_line)
 
 
@@ -251,7 +269,7 @@ def _say_nothing(done: int, total: int) -> None:
 def _usable() -> Generator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as error:
         raise TraceUnavailableError(
             f"the index of the traces can't be used: {error}",
             hint="Check that the folder it is in is writable and has room; `cra-mcp trace index --rebuild` makes it anew.",

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from cra_mcp.trace.claim import Claim, is_chain_claimed
 from cra_mcp.trace.event import is_identifier
-from cra_mcp.trace.segments import FOLDER, SUFFIX, open_to_read
+from cra_mcp.trace.segments import FOLDER, SEGMENT_NAME, SUFFIX, open_to_read
 from cra_mcp.trace.sqlite import open_to_query
 from cra_mcp.trace.sqlite_writer import lock_of
 
@@ -95,7 +95,7 @@ class FileSource:
                 yield from _file(entry, session_id, entry.name)
             elif entry.is_dir(follow_symlinks=False):
                 for inside in os.scandir(entry.path):
-                    if inside.name.endswith(".jsonl"):
+                    if SEGMENT_NAME.fullmatch(inside.name):
                         yield from _file(inside, session_id, f"{entry.name}/{inside.name}")
 
     def lines(self, part: Part, start: int) -> Iterator[tuple[bytes, int]]:
@@ -167,10 +167,14 @@ class SqliteSource:
 
 
 _PARTS = """
-SELECT session_id, (SELECT COALESCE(MAX(sequence) + 1, 0) FROM events WHERE events.session_id = chains.session_id),
-  size_bytes, modified FROM chains
+SELECT COALESCE(CAST(session_id AS TEXT), ''),
+  (SELECT COALESCE(MAX(CAST(sequence AS INTEGER)) + 1, 0) FROM events WHERE events.session_id = chains.session_id),
+  COALESCE(CAST(size_bytes AS INTEGER), 0), COALESCE(CAST(modified AS TEXT), '') FROM chains
 """
-_LINES = "SELECT line, sequence + 1 FROM events WHERE session_id = ? AND sequence >= ? ORDER BY sequence"
+_LINES = """
+SELECT COALESCE(CAST(line AS BLOB), X'00'), CAST(sequence AS INTEGER) + 1 FROM events
+WHERE session_id = ? AND sequence >= ? ORDER BY sequence
+"""
 
 
 def _file(entry: "os.DirEntry[str]", session_id: str, name: str) -> Iterator[Part]:
@@ -185,6 +189,6 @@ def _nanoseconds(timestamp: str) -> int:
     """When a chain was written to; 0 where what is there is no moment."""
     try:
         moment = datetime.fromisoformat(timestamp)
-    except ValueError:
+    except (ValueError, TypeError):
         return 0
     return max(0, round(moment.timestamp() * 1_000_000) * 1_000)

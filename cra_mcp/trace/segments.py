@@ -8,16 +8,20 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from cra_mcp.errors import TraceUnavailableError
+from cra_mcp.errors import TraceError, TraceUnavailableError
 from cra_mcp.trace.disk import PLAIN
+from cra_mcp.trace.event import parse
 
 SUFFIX = ".trace.jsonl"
 FOLDER = ".trace.d"
 _TORN = b"\0"  # in no JSON
-_NAME = re.compile(r"([0-9]{16})\.jsonl")
+_TAIL_BYTES = 16_384
+SEGMENT_NAME = re.compile(r"([0-9]{16})\.jsonl")
+"""What a file in the folder of a chain is called: by the sequence of its first event."""
 
 
 class Segment(NamedTuple):
@@ -56,7 +60,7 @@ def segments_of(directory: Path, session_id: str) -> list[Segment]:
         names = os.listdir(_own(directory / f"{session_id}{FOLDER}"))
     except FileNotFoundError:
         return found
-    matches = (_NAME.fullmatch(name) for name in names)
+    matches = (SEGMENT_NAME.fullmatch(name) for name in names)
     found += sorted(later_segment(directory, session_id, int(match[1])) for match in matches if match)
     return found
 
@@ -113,6 +117,49 @@ def _inner_line(line: bytes) -> bytes:
     return line[:-1] if line.endswith(b"\n") else line + _TORN
 
 
+def misnamed(segments: Sequence[Segment]) -> Segment | None:
+    """The first file of a chain that does not begin with the event it is named by; one that holds nothing says nothing.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    for segment in segments:
+        with open_to_read(segment.path) as file:
+            first = next(whole_lines(file), None)
+        if first is not None and _sequence_of(first) not in {segment.first, None}:
+            return segment
+    return None
+
+
+def _are_named_right(segments: Sequence[Segment]) -> bool:
+    """Whether each file but the first begins where its name says, and the one before it ends there."""
+    for before, segment in pairwise(segments):
+        with open_to_read(segment.path) as file:
+            first = file.readline()
+        if (first and _sequence_of(first) != segment.first) or _last_sequence(before) != segment.first - 1:
+            return False
+    return True
+
+
+def _last_sequence(segment: Segment) -> int | None:
+    with open_to_read(segment.path) as file:
+        size = os.fstat(file.fileno()).st_size
+        for span in (_TAIL_BYTES, size):  # an event may be longer than most
+            file.seek(max(0, size - span))
+            before, feed, last = file.read(span).removesuffix(b"\n").rpartition(b"\n")
+            if feed or before or span >= size:
+                return _sequence_of(last)
+    return None
+
+
+def _sequence_of(line: bytes) -> int | None:
+    """The sequence of an event; None where it is none."""
+    try:
+        return parse(line.removesuffix(b"\n")).sequence
+    except TraceError:
+        return None
+
+
 def lines_of(segments: Sequence[Segment], *, after: int = -1, end: int | None = None) -> Iterator[bytes]:
     """Lines of a chain from sequence ``after + 1`` on, by position in its segments.
 
@@ -124,6 +171,9 @@ def lines_of(segments: Sequence[Segment], *, after: int = -1, end: int | None = 
     Raises:
         OSError: a file can't be read.
     """
+    if after >= 0 and len(segments) > 1 and not _are_named_right(segments):
+        yield from islice(lines_of(segments, end=end), after + 1, None)  # by their places, whatever the names say
+        return
     for number, segment in enumerate(segments):
         is_last = number == len(segments) - 1
         if not is_last and segments[number + 1].first <= after + 1:

@@ -18,10 +18,33 @@ from typing import ClassVar
 from cra_mcp.errors import TraceError, TraceLockedError, TraceUnavailableError, UnknownTraceError
 from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.event import Draft, Head, format_timestamp, is_identifier, parse, verify
-from cra_mcp.trace.sqlite_writer import Writer, being_written, lock_of
+from cra_mcp.trace.sqlite_writer import Writer, being_written, check_schema, lock_of
 from cra_mcp.trace.store import Recovery, Tap, TraceInfo, check_identifiers, link_all, new_identifier
 
 _BUSY_S = 5.0
+# A row of another type is an event that is none.
+_BY_NUMBER = """
+SELECT COALESCE(CAST(line AS BLOB), X'00') FROM events
+WHERE session_id = :session AND sequence > :start ORDER BY sequence LIMIT :count
+"""
+_BY_PLACE = """
+SELECT COALESCE(CAST(line AS BLOB), X'00') FROM events
+WHERE session_id = :session ORDER BY sequence LIMIT :count OFFSET :start
+"""
+_BEFORE = "SELECT COUNT(*) FROM events WHERE session_id = ? AND sequence <= ?"
+_ORPHANS = """
+WITH RECURSIVE found (id) AS (
+  SELECT MIN(session_id) FROM events
+  UNION ALL SELECT (SELECT MIN(session_id) FROM events WHERE session_id > found.id) FROM found WHERE found.id IS NOT NULL
+)
+SELECT id, (SELECT COUNT(*) FROM events WHERE session_id = id) FROM found
+WHERE id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM chains WHERE session_id = id)
+"""
+_SESSIONS = """
+SELECT COALESCE(CAST(session_id AS TEXT), ''), COALESCE(CAST(size_bytes AS INTEGER), 0),
+  COALESCE(CAST(modified AS TEXT), ''), writing
+FROM chains ORDER BY modified DESC, session_id DESC
+"""
 _PRUNED = "The table `pruned` of the database says what went."
 _FREE = "Free some disk space, or look at the disk; recording goes on by itself."
 
@@ -188,11 +211,13 @@ class SqliteStore:
     def read(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
         """See ``TraceStore.read``."""
         count = -1 if limit is None else max(limit, 0)
+        after = min(max(after, -1), 2**53)
         with self._reading(session_id) as reader:
-            rows = reader.execute(
-                "SELECT line FROM events WHERE session_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",
-                (session_id, min(max(after, -1), 2**53), count),
-            )
+            # By its number, where as many come before it as the numbers say; else by its place.
+            query, start = _BY_NUMBER, after
+            if after >= 0 and reader.execute(_BEFORE, (session_id, after)).fetchone() != (after + 1,):
+                query, start = _BY_PLACE, after + 1
+            rows = reader.execute(query, {"session": session_id, "start": start, "count": count})
             return [line for (line,) in rows]
 
     def unfinished(self, session_id: str) -> bytes:
@@ -204,15 +229,15 @@ class SqliteStore:
         """See ``TraceStore.sessions``."""
         try:
             with self._reading(None) as reader:
-                rows = reader.execute(
-                    "SELECT session_id, size_bytes, modified, writing FROM chains ORDER BY modified DESC, session_id DESC"
-                ).fetchall()
+                rows = reader.execute(_SESSIONS).fetchall()
         except UnknownTraceError:  # there is no file yet
             return []
         if self._writer.is_ours:
             return [TraceInfo(name, size, modified, live=name in self._chains) for name, size, modified, _ in rows]
         is_written = Claim.is_taken(lock_of(self._path))
-        return [TraceInfo(name, size, modified, live=is_written and writing) for name, size, modified, writing in rows]
+        return [
+            TraceInfo(name, size, modified, live=is_written and writing == 1) for name, size, modified, writing in rows
+        ]
 
     def abandoned(self) -> list[str]:
         """See ``TraceStore.abandoned``. If there are any, this process becomes the one that writes the file."""
@@ -265,9 +290,37 @@ def open_to_query(path: Path) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: it can't be opened.
+        TraceUnavailableError: there is in it what no database of traces has.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection.text_factory = _text
+    try:
+        check_schema(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def orphans(path: Path) -> list[tuple[str, int]]:
+    """The sessions that have events in a database and are not in its list of chains, and how many events.
+
+    Raises:
+        TraceUnavailableError: it can't be read.
+    """
+    try:
+        connection = open_to_query(path)
+        try:
+            return [(str(session_id), count) for session_id, count in connection.execute(_ORPHANS)]
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise TraceUnavailableError(f"can't read a trace: {error}", hint=_FREE) from error
 
 
 def _is_there(reader: sqlite3.Connection, session_id: str) -> bool:
@@ -282,14 +335,14 @@ def _was_pruned(connection: sqlite3.Connection, session_id: str) -> bool:
 
 
 def _last_line(connection: sqlite3.Connection, session_id: str) -> bytes | None:
-    query = "SELECT line FROM events WHERE session_id = ? ORDER BY sequence DESC LIMIT 1"
+    query = "SELECT COALESCE(CAST(line AS BLOB), X'00') FROM events WHERE session_id = ? ORDER BY sequence DESC LIMIT 1"
     row = connection.execute(query, (session_id,)).fetchone()
     return row[0] if row is not None else None
 
 
 def _recover(writer: sqlite3.Connection, session_id: str) -> tuple[Recovery, Head | None]:
     """Keep the longest valid prefix of a chain; the rest goes to ``set_aside``, in the transaction under way."""
-    rows = writer.execute("SELECT line FROM events WHERE session_id = ? ORDER BY sequence", (session_id,))
+    rows = writer.execute(_BY_NUMBER, {"session": session_id, "start": -1, "count": -1})
     check = verify((line for (line,) in rows), session_id=session_id)
     rest = writer.execute(
         "SELECT line FROM events WHERE session_id = ? ORDER BY sequence LIMIT -1 OFFSET ?", (session_id, check.events)

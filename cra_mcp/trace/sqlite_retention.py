@@ -18,7 +18,7 @@ from cra_mcp.trace.claim import Claim
 from cra_mcp.trace.event import format_timestamp, is_identifier
 from cra_mcp.trace.keeping import STAMPED, SUFFIX, KeptCheckpoints
 from cra_mcp.trace.sqlite import open_to_query
-from cra_mcp.trace.sqlite_writer import SCHEMA, claim_database, lock_of
+from cra_mcp.trace.sqlite_writer import SCHEMA, check_schema, claim_database, lock_of
 from cra_mcp.trace.statement import (
     Beside,
     Pruning,
@@ -69,7 +69,7 @@ def prune_database(
             "SELECT session_id, writing FROM chains WHERE modified < ? ORDER BY session_id", (until,)
         ).fetchall()
         for session_id, writing in old:
-            if not is_identifier(session_id):
+            if not isinstance(session_id, str) or not is_identifier(session_id):
                 continue
             if is_written and writing:
                 yield Pruning(session_id, None, "live")
@@ -109,6 +109,7 @@ def _opened(path: Path, *, dry_run: bool) -> Generator[sqlite3.Connection]:
         connection = open_to_query(path) if dry_run else sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
         try:
             if not dry_run:
+                check_schema(connection, path)
                 # What goes is not to be read from free pages, and its statement is on disk before it goes.
                 connection.executescript(f"PRAGMA secure_delete = ON; PRAGMA synchronous = FULL; {SCHEMA}")
             yield connection

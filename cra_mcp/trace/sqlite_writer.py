@@ -41,6 +41,11 @@ CREATE TABLE IF NOT EXISTS pruned (session_id TEXT PRIMARY KEY, statement BLOB N
 """
 
 
+_FOREIGN = """
+SELECT 1 FROM sqlite_master WHERE type NOT IN ('table', 'index') OR (type = 'table' AND sql LIKE 'CREATE VIRTUAL%')
+"""
+
+
 class Stamps(NamedTuple):
     """What the database and its write-ahead log are like."""
 
@@ -167,6 +172,7 @@ class Writer:
         uri = f"{self._path.absolute().as_uri()}?mode=rw"  # never made by SQLite
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
+            check_schema(connection, self._path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(SCHEMA)
             # Whatever the last process that wrote it did not get to say.
@@ -216,6 +222,22 @@ def _unavailable(what: str, error: Exception) -> TraceUnavailableError:
             reason="changed",
         )
     return TraceUnavailableError(f"can't {what}: {error}", hint=_FREE)
+
+
+def check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database in which something else than tables stands, or could act: it is not one that this program made.
+
+    Raises:
+        TraceUnavailableError: there are triggers, views or virtual tables.
+    """
+    connection.execute("PRAGMA trusted_schema = OFF")
+    foreign = connection.execute(_FOREIGN).fetchone()
+    if foreign is not None:
+        raise TraceUnavailableError(
+            f"{path.name} has a trigger, view or virtual table, which no database of traces has",
+            hint="Find out who added it (`SELECT * FROM sqlite_master`), and put the database back from a copy.",
+            reason="foreign",
+        )
 
 
 def claim_database(path: Path) -> Claim:

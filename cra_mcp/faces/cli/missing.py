@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cra_mcp.errors import TraceError
+from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,37 @@ def signed_and_gone(config: "RuntimeConfig", there: Collection[str]) -> list[str
     signed = {name[:36] for name in names if name[36:] in {SUFFIX, STAMPED} and is_identifier(name[:36])}
     missing = signed.difference(there)
     return sorted(missing - set(_elsewhere(config))) if missing else []
+
+
+def orphaned(config: "RuntimeConfig") -> list[tuple[str, str]]:
+    """The sessions of a database that has events of them and does not list them, and what is wrong.
+
+    Raises:
+        TraceUnavailableError: it can't be read.
+    """
+    from cra_mcp.compose import database_of  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.sqlite import orphans  # noqa: PLC0415 - as said
+
+    database = database_of(config)
+    found = orphans(database) if database is not None and database.is_file() else []
+    what = "the table `events` holds {} of it, and the table `chains` does not know it"
+    return [(session_id, what.format(count_of(count, "event"))) for session_id, count in found]
+
+
+def misnamed_file(config: "RuntimeConfig", store: "TraceStore", name: str) -> tuple[str, str] | None:
+    """The fault of a trace in files of which one is not named by its first event; readers go by the names."""
+    from cra_mcp.faces.cli.stores import find_session  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.segments import misnamed, segments_of  # noqa: PLC0415 - as said
+
+    if config.store != "file" or name.endswith(".jsonl") or os.path.isfile(name):
+        return None
+    try:
+        segment = misnamed(segments_of(config.trace_path, find_session(store, name)))
+    except OSError:
+        return None
+    if segment is None:
+        return None
+    return "segment_misnamed", f"{segment.path.name} does not begin with the event it is named by"
 
 
 def _elsewhere(config: "RuntimeConfig") -> Iterator[str]:

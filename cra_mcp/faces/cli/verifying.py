@@ -14,8 +14,9 @@ import typer
 from cra_mcp.errors import SettingsError, TraceError, UnknownTraceError
 from cra_mcp.faces.cli.evidence import Evidence, Fault, Pool, beside, gather, keys_of
 from cra_mcp.faces.cli.exits import NO, OK, epilog
+from cra_mcp.faces.cli.missing import misnamed_file, orphaned, signed_and_gone
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
-from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, say
+from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say
 from cra_mcp.faces.cli.stores import check_any, find_session, open_traces
 from cra_mcp.faces.cli.timestamps import Dates, TsaCa, authorities_of, dates_of
 from cra_mcp.faces.cli.traces import app
@@ -152,14 +153,14 @@ def verify(
     if sum(info.size_bytes for info in infos) > _PARALLEL_BYTES:
         found = _examine_in_parallel(job, names)
     else:
-        found = [checker.examine(name, head) for name in names]
+        found = [checker.listed(name) if all_traces else checker.examine(name, head) for name in names]
     evidence = checker.look.pool
     if all_traces and evidence is not None:
         gone = sorted(evidence.checkpoints.keys() - set(names))
         found += [checker.gone(session_id, evidence.of(session_id, "outside")) for session_id in gone]
         names += gone
     if all_traces:
-        found += checker.unaccounted(names)
+        found += [*checker.unaccounted(names), *checker.orphaned()]
         check_any(found, checker.config, "verified")
     ok = all(each.ok for each in found)
     if as_json:
@@ -232,11 +233,30 @@ class _Checker:
 
     def examine(self, name: str, head: "Head | None" = None) -> Found:
         """One trace, without its lines: of all traces at once they are too many to keep."""
-        return replace(examine(self.store, name, head, self.look, self.config.trace_path), lines=())
+        found = replace(examine(self.store, name, head, self.look, self.config.trace_path), lines=())
+        fault = misnamed_file(self.config, self.store, name) if found.ok else None
+        return found if fault is None else replace(found, evidence=replace(found.evidence, fault=fault), guarantee=None)
+
+    def listed(self, name: str) -> Found:
+        """One of all traces: whatever is wrong with it, the others are checked all the same."""
+        try:
+            return self.examine(name)
+        except TraceError as error:
+            return self._broken(name, error.code, error.message)
+
+    def orphaned(self) -> list[Found]:
+        """What a database holds of sessions that its list of chains does not have."""
+        return [self._broken(name, "orphaned_events", message) for name, message in orphaned(self.config)]
+
+    def _broken(self, name: str, code: str, message: str) -> Found:
+        from cra_mcp.trace.diagnosis import Diagnosis  # noqa: PLC0415 - not for --help
+        from cra_mcp.trace.event import verify as verify_lines  # noqa: PLC0415 - as said
+
+        nothing = Diagnosis(ok=True, events=0, covered=0, checkpoints=0)
+        return Found(printable(name), verify_lines(()), nothing, Evidence("none", fault=(code, message)), None)
 
     def unaccounted(self, names: Sequence[str]) -> list[Found]:
         """The sessions besides ``names`` whose checkpoints are beside where their traces should be."""
-        from cra_mcp.faces.cli.missing import signed_and_gone  # noqa: PLC0415 - not for --help
         from cra_mcp.trace.keeping import SUFFIX  # noqa: PLC0415 - as said
 
         folder, look = self.config.trace_path, self.look
@@ -281,7 +301,7 @@ def _examine_in_parallel(job: _Job, names: Sequence[str]) -> list[Found]:
 
 def _examine_part(job: _Job, names: Sequence[str]) -> list[Found]:
     checker = _Checker(job)
-    return [checker.examine(name) for name in names]
+    return [checker.listed(name) for name in names]
 
 
 def examine(store: "TraceStore", name: str, head: "Head | None", look: Look, folder: Path) -> Found:
