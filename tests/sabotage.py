@@ -826,6 +826,20 @@ GUARDS = (
         "tests/authority",
     ),
     Guard(
+        "a call that ends waiting leaves an event",
+        "cra_mcp/gate/approving.py",
+        "attempt.note(PENDING, {",
+        "dict(x={",
+        "tests/gate/test_outcomes.py",
+    ),
+    Guard(
+        "a call that is cancelled before it is decided leaves an event",
+        "cra_mcp/gate/gate.py",
+        "            if not attempt.ended:\n",
+        "            if False:\n",
+        "tests/gate/test_outcomes.py",
+    ),
+    Guard(
         "a request whose roles may not call is refused",
         "cra_mcp/runtime/callers.py",
         '        require(principal, "call")\n',

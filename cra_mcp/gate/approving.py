@@ -14,7 +14,7 @@ from cra_mcp.approval.model import GRADES, Answer, Approval, Asker, is_enough
 from cra_mcp.atlas.model import Action
 from cra_mcp.auth.principal import LOCAL_REALM, LOCAL_SUBJECT, Owner
 from cra_mcp.errors import ApprovalError, TraceUnavailableError
-from cra_mcp.gate.attempt import Attempt, Recorder, in_thread
+from cra_mcp.gate.attempt import PENDING, Attempt, Recorder, in_thread
 from cra_mcp.gate.call import ExecutionOutcome, Fault
 from cra_mcp.gate.elsewhere import Elsewhere
 from cra_mcp.gate.refusing import evaluated
@@ -166,7 +166,8 @@ class Approving:
         return self._config.clock_ns() // 1_000
 
     def _leave_pending(self, attempt: Attempt, asked: Approval, min_evidence: str | None = None) -> ExecutionOutcome:
-        head = self._recorder.head(attempt)
+        attempt.note(PENDING, {"action_id": asked.action_id, "approval_id": asked.approval_id})
+        head = self._recorder.append(attempt)
         details: dict[str, object] = {
             "approval_id": asked.approval_id,
             "policy_id": asked.policy_id,

@@ -13,14 +13,19 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from cra_mcp.approval.model import Approval
+from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.execution.backend import Result
-from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Question, Receipt, Status
+from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Question, Receipt, Status, shown_id
 from cra_mcp.policy.model import Charge
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import Draft, Head, format_timestamp
 from cra_mcp.trace.store import TraceStore
 
 T = TypeVar("T")
+
+PENDING = "x.cra.call.pending"
+OUTCOMES = frozenset({"action.executed", "action.failed", "action.denied", PENDING})
+"""What becomes of a call: each leaves exactly one of these."""
 
 _WORKERS = 8
 _workers: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("cra_gate_workers")
@@ -39,6 +44,7 @@ class Attempt:
         drafts: events not yet stored.
         decided_us: the instant policy was last asked for, microseconds since the epoch.
         timed: the decision depends on that instant.
+        ended: an event that says what became of the call is noted.
     """
 
     call: Call
@@ -50,6 +56,7 @@ class Attempt:
     drafts: list[Draft] = field(default_factory=list[Draft])
     decided_us: int = 0
     timed: bool = False
+    ended: bool = False
 
     @property
     def at(self) -> str | None:
@@ -66,6 +73,7 @@ class Attempt:
 
     def note(self, event_type: str, payload: Mapping[str, object]) -> None:
         """Add an event to be stored with the next ones."""
+        self.ended = self.ended or event_type in OUTCOMES
         self.drafts.append(Draft(event_type, payload, self.span, self.call.session.root_span))
 
 
@@ -92,11 +100,20 @@ class Recorder:
             return self.append(attempt)
         return await in_thread(lambda: self.append(attempt, durable=durable))
 
-    def head(self, attempt: Attempt) -> Head | None:
-        """Head of the chain after what is noted, if anything, is stored. Raises as ``append``."""
-        if attempt.drafts:
+    def fail_undecided(self, attempt: Attempt, fault: Fault) -> Head | None:
+        """Record that a call has ended before anything was decided on it; None where that can't be stored either."""
+        payload = {
+            "action_id": shown_id(attempt.call.action_id),
+            "execution_id": attempt.call.execution_id,
+            "error_code": fault.code,
+            "error_message": fault.message,
+            "duration_ms": 0,
+        }
+        attempt.note("action.failed", payload)
+        try:
             return self.append(attempt)
-        return self._store.head(attempt.call.session.session_id)
+        except TraceUnavailableError:
+            return None
 
     def outcome(
         self,

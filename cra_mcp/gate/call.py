@@ -5,17 +5,25 @@ Source: specs/carp.md, "Execution".
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 from cra_mcp.actions.client import Client
 from cra_mcp.approval.model import Approval, Asker
 from cra_mcp.auth.principal import Principal, Recheck
+from cra_mcp.canonical import lossy
 from cra_mcp.execution.backend import Progress, Result
 from cra_mcp.policy.model import Facts
 from cra_mcp.resolution.model import Resolution
 from cra_mcp.session import Session
 
+_MAX_ACTION_ID = 256
+
 Status = Literal["success", "error", "denied", "pending_approval"]
+
+
+def shown_id(action_id: str) -> str:
+    """An action id as it may be recorded and shown, whatever was sent as one."""
+    return cast("str", lossy(action_id[:_MAX_ACTION_ID]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Self, cast
 
+import anyio
+
 from cra_mcp.approval.ledger import ApprovalLedger
 from cra_mcp.approval.model import Approval
 from cra_mcp.atlas.model import Action, Atlas
@@ -117,8 +119,15 @@ class Gate:
         attempt, fault = receive(call, redactor, self._config, found=found is not None)
         try:
             binding = await self._authorise(attempt, fault)
-        except (TraceUnavailableError, StateUnavailableError) as error:
+        except TraceUnavailableError as error:
             return self._recorder.outcome(attempt, "error", None, fault=fault_of(error))
+        except StateUnavailableError as error:
+            head = self._recorder.fail_undecided(attempt, fault_of(error))
+            return self._recorder.outcome(attempt, "error", head, fault=fault_of(error))
+        except anyio.get_cancelled_exc_class():
+            if not attempt.ended:
+                self._recorder.fail_undecided(attempt, Fault("cancelled", "the caller cancelled the call"))
+            raise
         if isinstance(binding, ExecutionOutcome):
             return binding
         return await self._executing.carry_out(attempt, binding)

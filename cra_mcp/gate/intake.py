@@ -11,11 +11,9 @@ from cra_mcp.canonical import canonical_bytes, lossy, sha256_hex
 from cra_mcp.errors import CanonicalError
 from cra_mcp.gate.attempt import Attempt
 from cra_mcp.gate.binding import Binding
-from cra_mcp.gate.call import Call, Fault
+from cra_mcp.gate.call import Call, Fault, shown_id
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.redact import Redactor
-
-_MAX_ACTION_ID = 256
 
 
 def receive(
@@ -52,11 +50,6 @@ def receive(
         payload["otel"] = dict(call.otel)
     attempt.note("action.requested", payload)
     return attempt, fault
-
-
-def shown_id(action_id: str) -> str:
-    """An action id as it may be recorded and shown, whatever was sent as one."""
-    return cast("str", lossy(action_id[:_MAX_ACTION_ID]))
 
 
 def check_parameters(binding: Binding, parameters: Mapping[str, object]) -> Fault | None:

@@ -5,8 +5,7 @@ Rule: hidden and unknown actions leave by the same steps, so that they can't be 
 """
 
 from cra_mcp.gate.attempt import Attempt, Recorder
-from cra_mcp.gate.call import ExecutionOutcome, Fault
-from cra_mcp.gate.intake import shown_id
+from cra_mcp.gate.call import ExecutionOutcome, Fault, shown_id
 from cra_mcp.policy.model import Decision
 
 UNKNOWN_ACTION = "unknown_action"

@@ -10,8 +10,7 @@ import anyio
 
 from cra_mcp.errors import CredentialError
 from cra_mcp.gate.attempt import Attempt, Recorder
-from cra_mcp.gate.call import Call, ExecutionOutcome, Fault
-from cra_mcp.gate.intake import shown_id
+from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, shown_id
 
 POLICY_ID: Final = "credential"
 """What the trace names as refusing such a call."""

@@ -215,10 +215,14 @@ class _Again:
             self._counters.take(decision.limits, self._case.asked.facts, evaluation.at_us, decision.charges)
 
     def unevaluated(self) -> None:
-        """A call that left no decision: its parameters were refused, or it waits for consent that was asked for before."""
+        """A call that left no decision: its parameters were refused, it was broken off, or waits for consent asked for before."""
         call = self._call
         if call.invalid:
             self._check_parameters()
+            return
+        if call.broken_off:
+            self._found.decisions += 1
+            self._found.assumed += 1
             return
         self._counters.spent_elsewhere = frozenset()
         decision = self._decide(call.requested_us, consented=False)

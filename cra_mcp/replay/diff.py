@@ -55,6 +55,7 @@ _OUTCOMES = {
     "action.failed": "failed",
     "action.denied": "denied",
     "approval.requested": "pending",
+    "x.cra.call.pending": "pending",
 }
 _APPROVALS = {"approval.granted", "approval.rejected", "approval.expired"}
 _REQUESTS = {"carp.request.received", "carp.resolution.completed", "carp.resolution.cached"}
@@ -136,7 +137,7 @@ def steps_of(lines: Iterable[bytes]) -> list[Step]:
         if event.event_type == "action.requested":
             calls[event.span_id] = call = _Call(event)
             found.append(call)
-        elif event.span_id in calls and not event.event_type.startswith("x."):
+        elif event.span_id in calls and (event.event_type in _OUTCOMES or not event.event_type.startswith("x.")):
             calls[event.span_id].take(event)
         elif event.event_type in _REQUESTS:
             step = _request(event, requests)

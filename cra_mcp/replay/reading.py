@@ -27,6 +27,7 @@ _CALL_EVENTS = frozenset(
         "policy.violated",
         "action.approved",
         "action.denied",
+        "action.failed",
         "approval.requested",
         "approval.granted",
         "approval.rejected",
@@ -46,6 +47,7 @@ _SESSION_EVENTS = frozenset(
         "x.cra.overlay.loaded",
     }
 )
+_FORM = [{"keyword": "form", "pointer": ""}]
 _READ = _CALL_EVENTS | _SESSION_EVENTS
 _READ_BYTES = tuple(sorted(name.encode() + b'"' for name in _READ))
 
@@ -244,8 +246,12 @@ def _follow(call: RecordedCall, event_type: str, at_us: int, fields: Fields) -> 
         )
     elif event_type == "policy.violated":
         call.invalid = call.invalid or fields.maybe_text("violation_type") == "invalid_parameters"
+        # What was wrong with their form is not in what is recorded of them, which has a canonical one.
+        call.formless = call.formless or fields.payload.get("faults") == _FORM
     elif event_type == "action.approved":
         call.approved = True
+    elif event_type == "action.failed":
+        call.broken_off = not call.approved
     elif event_type == "action.denied":
         call.denied_by = fields.text("policy_id")
     else:

@@ -81,10 +81,11 @@ class RecordedCall:
         sequence: of ``action.requested``.
         requested_us: when it is dated, microseconds since the epoch.
         parameters: None where the trace holds only a part or a hash of them, or they are no object.
-        formless: they are known to be no JSON object.
+        formless: they are known to be no JSON object, or to have no canonical form, or to be too large.
         resolution_id: None in traces that don't say it.
         evaluations: in order.
         invalid: its parameters were refused.
+        broken_off: it ended before anything was decided on it: cancelled, or for want of the state that processes share.
         approval: what became of the consent it needed, an event type; None if it needed none or nobody has answered.
     """
 
@@ -99,6 +100,7 @@ class RecordedCall:
     evaluations: list[Evaluation] = field(default_factory=list[Evaluation])
     invalid: bool = False
     approved: bool = False
+    broken_off: bool = False
     denied_by: str | None = None
     approval: str | None = None
 

@@ -105,8 +105,8 @@ def what_if(
     counters = Counters()
     for timeline, session, call in _in_time_order(sessions, library, tally):
         tally.calls += 1
-        if any(each.basis == "freeze" for each in call.evaluations):
-            continue  # what the operator stopped stays stopped
+        if any(each.basis == "freeze" for each in call.evaluations) or (call.broken_off and not call.evaluations):
+            continue  # what the operator stopped stays stopped, and nobody knows what was broken off
         decision = _decide(timeline, call, counters, library)
         if decision is None:
             tally.undetermined += 1

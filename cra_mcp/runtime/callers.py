@@ -7,7 +7,7 @@ the session if it is the caller's. Source: specs/identity.md, "Requests".
 from cra_mcp.auth.principal import Principal
 from cra_mcp.auth.roles import require
 from cra_mcp.errors import CRAError, ForbiddenError
-from cra_mcp.gate.intake import shown_id
+from cra_mcp.gate.call import shown_id
 from cra_mcp.runtime.sessions import Sessions, unknown_session
 from cra_mcp.session import Session
 

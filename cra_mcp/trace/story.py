@@ -30,6 +30,7 @@ _ENDS: tuple[tuple[str, Fate], ...] = (
     ("approval.expired", "denied"),
     ("action.approved", "unfinished"),
     ("approval.requested", "waiting"),
+    ("x.cra.call.pending", "waiting"),
 )
 
 
