@@ -4,7 +4,7 @@ Rule: what is someone else's, or must not be told of, answers exactly as what is
 caller goes through here. Source: specs/identity.md; specs/policy.md, "Disclosure".
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -75,6 +75,7 @@ class Access:
         otel: Mapping[str, str] | None = None,
         called: str | None = None,
         offered: bool = True,
+        host_arguments: Collection[str] = (),
     ) -> ExecutionOutcome:
         """Have an action carried out in a session of its own, decided by the principal's roles. As ``Runtime.execute``."""
         return await self._runtime.execute(
@@ -89,6 +90,7 @@ class Access:
             otel=otel,
             called=called,
             offered=offered,
+            host_arguments=host_arguments,
             principal=self.principal,
             recheck=self._recheck,
         )

@@ -146,6 +146,7 @@ class UnknownTraceError(TraceError):
 
 ExecutionCode = Literal[
     "execution_failed",
+    "invalid_parameters",
     "timeout",
     "cancelled",
     "busy",
@@ -163,12 +164,24 @@ ExecutionCode = Literal[
 
 
 class ExecutionError(CRAError):
-    """An approved action did not complete. The message is safe to show: it carries no exception text of foreign code."""
+    """An approved action did not complete. The message is safe to show: it carries no exception text of foreign code.
+
+    Attributes:
+        faults: of ``invalid_parameters``: RFC 6901 pointer and message of each.
+    """
 
     default_code = "execution_failed"
 
-    def __init__(self, code: ExecutionCode, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        code: ExecutionCode,
+        message: str,
+        *,
+        hint: str | None = None,
+        faults: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__(message, code=code, hint=hint)
+        self.faults: tuple[tuple[str, str], ...] = tuple(faults)
 
 
 AskCode = Literal["ask_undeclared", "ask_unsupported", "ask_unanswered", "ask_invalid"]

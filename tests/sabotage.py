@@ -159,6 +159,27 @@ GUARDS = (
         "tests/atlas/test_portable.py",
     ),
     Guard(
+        "an argument that the schema declares is never taken for one of the host's",
+        "cra_mcp/gate/arguments.py",
+        "added -= declared_names(schema) if added else frozenset()",
+        "",
+        "tests/gate/test_arguments.py",
+    ),
+    Guard(
+        "only nulls that the schema would refuse are taken out",
+        "cra_mcp/gate/arguments.py",
+        'and not _can_be_null(inner, root, (*where, "properties", name))',
+        "",
+        "tests/gate/test_arguments.py",
+    ),
+    Guard(
+        "a Python function is not called with what it doesn't take",
+        "cra_mcp/execution/python_callable.py",
+        "    if faults:\n        told",
+        "    if False:\n        told",
+        "tests/execution/test_python_callable.py",
+    ),
+    Guard(
         "a published schema has a bounded size",
         "cra_mcp/atlas/portable.py",
         "if _size(body) <= limit:",

@@ -25,6 +25,7 @@ CODES: Final[dict[str, Level]] = {
     "long_name": "warning",
     "rejected_property": "warning",
     "ignored_keyword": "warning",
+    "undeclared_arguments": "warning",
     "translated_schema": "note",
     "rewritten_pattern": "note",
     "loosened_schema": "note",

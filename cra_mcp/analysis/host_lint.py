@@ -9,6 +9,7 @@ from typing import cast
 
 from cra_mcp.analysis.findings import Finding, found
 from cra_mcp.analysis.subject import Source, Subject, Written
+from cra_mcp.atlas.declared import takes_undeclared
 from cra_mcp.atlas.dialects import Translation, translate
 from cra_mcp.atlas.json_pointer import pointer
 from cra_mcp.atlas.model import Action
@@ -37,6 +38,11 @@ def lint_hosts(subject: Subject) -> Iterator[Finding]:
     for source in subject.sources:
         for action in source.atlas.actions if source.atlas is not None else ():
             yield from _names(action, source.actions[action.action_id])
+            if takes_undeclared(action.parameters_schema):
+                message = (
+                    "takes arguments it doesn't declare, as hosts and models make them up: say additionalProperties"
+                )
+                yield found("undeclared_arguments", source.actions[action.action_id], "/parameters_schema", message)
     yield from lint_schemas(subject)
 
 

@@ -6,11 +6,9 @@ Source: JSON Schema 2020-12 and draft-07; Ajv's behaviour where it differs, chec
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, cast
-from urllib.parse import unquote
 
 from cra_mcp.atlas.ecma import to_ecma
-from cra_mcp.atlas.json_pointer import steps_of
-from cra_mcp.atlas.schema_graph import Graph
+from cra_mcp.atlas.references import resolve
 from cra_mcp.canonical import MAX_INTEGER
 
 SAFE_FORMATS: Final = frozenset({"uuid", "ipv4", "ipv6"})
@@ -43,34 +41,6 @@ _ONE = frozenset({"additionalProperties", "propertyNames", "items", "contains", 
 _MANY = frozenset({"allOf", "anyOf", "oneOf"})
 _MAPS = frozenset({"properties", "patternProperties"})
 _VALUES = frozenset({"const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
-
-
-def resolve(
-    reference: str, root: Mapping[str, object]
-) -> tuple[tuple[str | int, ...], Mapping[str, object] | bool] | None:
-    """Where a local reference leads, and the schema there; None if that is nowhere."""
-    fragment = unquote(reference.partition("#")[2])
-    if fragment and not fragment.startswith("/"):
-        return _anchored(fragment, root)
-    node: object = root
-    steps: list[str | int] = []
-    for step in steps_of(fragment):
-        if isinstance(node, dict) and step in node:
-            node = cast("Mapping[str, object]", node)[step]
-            steps.append(step)
-        elif isinstance(node, list) and step.isdecimal() and int(step) < len(cast("list[object]", node)):
-            node = cast("list[object]", node)[int(step)]
-            steps.append(int(step))
-        else:
-            return None
-    return (tuple(steps), cast("Mapping[str, object] | bool", node)) if isinstance(node, dict | bool) else None
-
-
-def _anchored(name: str, root: Mapping[str, object]) -> tuple[tuple[str | int, ...], Mapping[str, object]] | None:
-    for node in Graph(root).nodes:
-        if name in (node.schema.get("$anchor"), node.schema.get("$dynamicAnchor")):
-            return node.at, node.schema
-    return None
 
 
 class Exactness:

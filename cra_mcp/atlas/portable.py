@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
 from cra_mcp.atlas.ecma import to_ecma
-from cra_mcp.atlas.exactness import INHERITED, SAFE_FORMATS, Exactness, resolve
+from cra_mcp.atlas.exactness import INHERITED, SAFE_FORMATS, Exactness
 from cra_mcp.atlas.joining import ANNOTATIONS, joined
 from cra_mcp.atlas.json_pointer import pointer
+from cra_mcp.atlas.references import resolve
 from cra_mcp.canonical import MAX_INTEGER
 
 MAX_INLINED_BYTES: Final = 16_384

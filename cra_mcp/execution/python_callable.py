@@ -15,6 +15,7 @@ from typing import ClassVar, cast
 
 from cra_mcp.actions.content import Content, is_block
 from cra_mcp.actions.context import BlockingCallContext, Bridge, CallContext
+from cra_mcp.atlas.json_pointer import pointer
 from cra_mcp.atlas.model import Action, Atlas, PythonExecutor
 from cra_mcp.errors import ActionError, AskError, ExecutionError
 from cra_mcp.execution.backend import BoundAction, Invocation, Result
@@ -22,6 +23,8 @@ from cra_mcp.execution.modules import load_module
 from cra_mcp.execution.values import NotJsonError, json_value
 from cra_mcp.execution.workers import Loops, Threads
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_MAX_FAULTS = 5
 _log = logging.getLogger("cra_mcp")
 
 
@@ -52,6 +55,7 @@ class PythonBackend:
             if found is None:
                 load = partial(_load, action.action_id, name, attribute, atlas)
                 found = await self._threads.run(load)
+            _check_taken(found, invocation.parameters, executor.context)
             if executor.context is None:
                 return await self._carry_out(found, invocation.parameters)
             bridge = Bridge(
@@ -87,6 +91,7 @@ class _Function:
     action_id: str
     call: Callable[..., object]
     is_async: bool
+    signature: inspect.Signature | None
 
 
 def _load(action_id: str, name: str, attribute: str, atlas: Atlas) -> _Function:
@@ -108,7 +113,41 @@ def _load(action_id: str, name: str, attribute: str, atlas: Atlas) -> _Function:
             hint="check the callable in the atlas",
         )
     method = getattr(function, "__call__", None)  # noqa: B004 - of an instance, its class may define it as async
-    return _Function(action_id, function, inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(method))
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(method)
+    return _Function(action_id, function, is_async, _signature(function))
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature | None:
+    """What it takes; None of some that are not written in Python, which then refuse by themselves."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_taken(function: _Function, parameters: Mapping[str, object], context: str | None) -> None:
+    """Refuse, before it runs, what the function doesn't take, and what it can't do without.
+
+    Raises:
+        ExecutionError: ``invalid_parameters``, with each of them.
+    """
+    if function.signature is None:
+        return
+    every = function.signature.parameters.values()
+    taken = {each.name: each for each in every if each.kind in _BY_NAME and each.name != context}
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in every)
+    unknown = [name for name in parameters if name not in taken and (not takes_any or name == context)]
+    missing = [name for name, each in taken.items() if each.default is each.empty and name not in parameters]
+    faults = [(pointer(name), "is no parameter of its function") for name in unknown]
+    faults += [(pointer(name), "is required by its function") for name in missing]
+    if faults:
+        told = "; ".join(f"{at} {message}" for at, message in faults[:_MAX_FAULTS])
+        raise ExecutionError(
+            "invalid_parameters",
+            f"{function.action_id} was not carried out: {told}",
+            hint="leave out what it doesn't take; its parameters_schema should declare what the function takes, and no more",
+            faults=faults[:_MAX_FAULTS],
+        )
 
 
 def _call(function: _Function, parameters: Mapping[str, object]) -> Result:

@@ -18,6 +18,7 @@ from cra_mcp.session import Session
 
 _MAX_ACTION_ID = 256
 
+LeftOut = Literal["added_by_host", "null"]
 Status = Literal["success", "error", "denied", "pending_approval"]
 
 
@@ -37,6 +38,8 @@ class Call:
     tells, after a wait, whether its credential still stands for it.
     ``called`` is what the caller asked for, where that is not the action id (a published name, a URI). ``offered`` is False
     where nothing of the kind that was asked for has that name: the call is one of an unknown action, whatever has its id.
+    ``host_arguments`` are names that the caller's program adds by itself; ``left_out`` says which arguments don't count, by
+    RFC 6901 pointer, and why.
     """
 
     session: Session
@@ -53,6 +56,8 @@ class Call:
     recheck: Recheck | None = None
     called: str | None = None
     offered: bool = True
+    host_arguments: frozenset[str] = frozenset()
+    left_out: tuple[tuple[str, LeftOut], ...] = ()
 
     @property
     def by(self) -> Principal | None:

@@ -230,5 +230,8 @@ def _check_result(binding: Binding, measured: Measured) -> Fault | None:
 
 def fault_of(error: CRAError) -> Fault:
     """What an error answers."""
+    if isinstance(error, ExecutionError) and error.faults:
+        faults = [{"pointer": at, "message": message} for at, message in error.faults]
+        return Fault(error.code, error.message, error.hint, {"faults": faults})
     lacking = error.capability if isinstance(error, AskError) else None
     return Fault(error.code, error.message, error.hint, {"capability": lacking} if lacking is not None else {})

@@ -6,11 +6,12 @@ Source: specs/policy.md, "Explaining".
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cra_mcp.atlas.model import Action, Atlas
 from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.canonical import lossy
+from cra_mcp.gate.arguments import without_nulls
 from cra_mcp.gate.call import Question
 from cra_mcp.gate.refusing import UNDECLARED, evaluated, is_denied
 from cra_mcp.policy.counters import Counters
@@ -88,6 +89,8 @@ def explain_call(
         nothing = Explanation(question.action_id, question.at_us, question.approved, "not_needed", UNDECLARED, (), ())
         return CallExplanation(None, nothing, UNDECLARED, (), evaluated(question.action_id, UNDECLARED, None))
     atlas, action = found
+    if question.arguments is not None:
+        question = replace(question, arguments=without_nulls(question.arguments, action.parameters_schema)[0])
     at = instant(question.at_us) if atlas.policy_set.timed else None
     shown = _shown(action, question, config, catalogue.detectors(question.action_id))
 

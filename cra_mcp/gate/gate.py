@@ -17,6 +17,7 @@ from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.errors import CredentialError, TraceUnavailableError
 from cra_mcp.execution.backend import Retaining
 from cra_mcp.gate.approving import Approving
+from cra_mcp.gate.arguments import without_unmeant
 from cra_mcp.gate.attempt import Attempt, Recorder
 from cra_mcp.gate.binding import Binding, Bindings
 from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Question
@@ -104,6 +105,11 @@ class Gate:
     ) -> None:
         """End everything back ends started."""
         await self._open.__aexit__(kind, error, trace)
+
+    def prepare(self, call: Call) -> Call:
+        """The call with the arguments that count, before anything is made of them."""
+        found = self._find(call)
+        return call if found is None else without_unmeant(call, found[1].parameters_schema)
 
     async def execute(self, call: Call) -> ExecutionOutcome:
         """Decide a call and, if it is approved, carry it out.

@@ -46,6 +46,8 @@ def receive(
         payload["recording"] = mode
     if call.principal is not None and call.principal != call.session.principal:
         payload["principal"] = call.principal.of_request()
+    if call.left_out:
+        payload["left_out"] = [{"pointer": at, "reason": reason} for at, reason in call.left_out]
     if call.otel is not None:
         payload["otel"] = dict(call.otel)
     attempt.note("action.requested", payload)

@@ -43,6 +43,7 @@ _IGNORED = frozenset(
         "execution_id",
         "expires_at",
         "first_sequence",
+        "left_out",
         "otel",
         "parent_session_id",
         "request_id",

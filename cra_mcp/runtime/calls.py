@@ -31,6 +31,7 @@ class Calls:
             TraceUnavailableError: the repeat of a key could not be recorded.
         """
         session = call.session
+        call = self._gate.prepare(call)
         session.enter()
         try:
             carry_out = (

@@ -5,7 +5,7 @@ asynchronous, ``execute_blocking`` is the same for programs without an event loo
 Source: specs/carp.md.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -288,6 +288,7 @@ class Runtime(Administration, Records):
         recheck: Recheck | None = None,
         called: str | None = None,
         offered: bool = True,
+        host_arguments: Collection[str] = (),
     ) -> ExecutionOutcome:
         """Have an action carried out, if policy allows it.
 
@@ -307,6 +308,7 @@ class Runtime(Administration, Records):
             recheck: whom its credential stands for by now; asked where the call has waited.
             called: what the caller asked for, where that is not the action id: a published name, a URI.
             offered: False where nothing of the kind the caller asked for has that name: it is refused as unknown.
+            host_arguments: parameters that the caller's program adds by itself; those that the action doesn't declare are left out.
 
         Raises:
             RequestError: the session or the resolution can't be used; recorded if the session exists.
@@ -333,6 +335,7 @@ class Runtime(Administration, Records):
                 recheck=recheck,
                 called=called,
                 offered=offered,
+                host_arguments=frozenset(host_arguments),
             ),
             idempotency_key,
         )

@@ -17,12 +17,12 @@ GHP = "ghp_" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hJ6"  # a token's form, of nobo
 
 
 def action(action_id, **more):
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
     return {"action_id": action_id, "name": "n", "description": "d", "parameters_schema": schema, **more}
 
 
 def with_schema(**more):
-    return action("do.read", parameters_schema={"type": "object", **more})
+    return action("do.read", parameters_schema={"type": "object", "additionalProperties": False, **more})
 
 
 def manifest(policies=(), actions=(), **more):
@@ -263,6 +263,7 @@ FOUND = [
             action(
                 "do.read",
                 parameters_schema={
+                    "additionalProperties": True,
                     "type": "object",
                     "properties": {
                         "a": {"pattern": r"^\_$"},
@@ -294,6 +295,12 @@ FOUND = [
             ("loosened_schema", "/actions/0/parameters_schema/properties/a/items/0/format"),
             ("ignored_keyword", "/actions/0/parameters_schema/properties/a/items/0/prefixItems"),
         ],
+    ),
+    (
+        "arguments that nobody declared",
+        [],
+        [action("do.read", parameters_schema={"type": "object"})],
+        [("undeclared_arguments", "/actions/0/parameters_schema")],
     ),
     (
         "a name of a property that some hosts refuse",

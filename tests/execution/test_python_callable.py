@@ -66,10 +66,30 @@ class TestFunctions:
         kit.python(f"{kind} tool(): return {{'x': object}}")
         assert (await failed(kit, backend, "tool:tool")).code == "invalid_result"
 
+    @pytest.mark.parametrize(
+        "case",
+        [
+            ("a, *, b=1", {"a": 1, "x~/y": 2}, [("/x~0~1y", "is no parameter of its function")]),
+            ("a, b, *rest", {"b": 1}, [("/a", "is required by its function")]),
+            ("a, /, b=1", {"a": 1}, [("/a", "is no parameter of its function")]),
+            ("**rest", {"ctx": 1}, []),
+            ("", {str(at): at for at in range(9)}, [(f"/{at}", "is no parameter of its function") for at in range(5)]),
+        ],
+    )
+    async def test_what_it_does_not_take_is_refused_before_it_runs(self, kit, backend, kind, case) -> None:
+        signature, given, faults = case
+        kit.python(f"{kind} tool({signature}): raise SystemExit")
+        error = await failed(kit, backend, "tool:tool", given)
+        assert error.faults == tuple(faults)
+        assert error.code == ("invalid_parameters" if faults else "execution_failed")
+        assert all(at in error.message for at, _ in faults)
+
     async def test_parameters_that_do_not_fit_are_a_failure(self, kit, backend, kind) -> None:
         kit.python(f"{kind} tool(name): return name")
-        error = await failed(kit, backend, "tool:tool", {"SECRET": 1})
-        assert error.message == "test.action failed: TypeError"
+        error = await failed(kit, backend, "tool:tool", {"other": "SECRET"})
+        assert error.message == (
+            "test.action was not carried out: /other is no parameter of its function; /name is required by its function"
+        )
 
     async def test_context_variables_of_the_caller_are_seen(self, kit, backend, kind) -> None:
         import decimal  # noqa: PLC0415 - its context is a context variable

@@ -20,6 +20,7 @@ from cra_mcp.faces.mcp import tracing
 from cra_mcp.faces.mcp.approvals import ask_again, asker_for, take_answer
 from cra_mcp.faces.mcp.clients import client_of
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of, recheck_of
+from cra_mcp.faces.mcp.host_arguments import host_arguments
 from cra_mcp.faces.mcp.progress import Progress
 from cra_mcp.faces.mcp.rounds import STATE_PREFIX, Owner, Request, Rounds
 from cra_mcp.faces.mcp.sessions import SessionFinder
@@ -77,6 +78,7 @@ class Calls:
                 otel=otel,
                 called=wanted.called,
                 offered=wanted.offered,
+                host_arguments=host_arguments(ctx),
             )
             await progress.sent()
             return outcome
