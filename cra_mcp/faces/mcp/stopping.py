@@ -11,7 +11,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGBREAK if sys.platform == "win32" else signal.SIGHUP)
+_ASKED = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (*_ASKED, signal.SIGBREAK if sys.platform == "win32" else signal.SIGHUP)
 
 
 @contextmanager
@@ -26,8 +27,9 @@ def stop_requested() -> Generator[asyncio.Event]:
     def ask(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(asked.set)
 
-    # Whoever starts a program with nohup wants it to ignore the end of its terminal.
-    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    # Whoever starts a program with nohup wants it to ignore the end of its terminal. SIGINT is heard even where it is ignored:
+    # shells start what runs in the background so, hosts among it, and what hosts start inherits that.
+    heard = [number for number in _SIGNALS if number in _ASKED or signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield asked

@@ -60,9 +60,12 @@ def test_what_a_session_records_is_signed_and_copied(place: Place, tmp_path: Pat
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    (copy,) = copies.iterdir()
+    copied = sorted(copies.iterdir(), key=lambda path: int(path.name.split(".")[1]))
     (kept,) = (place.data / "traces").glob("*.checkpoints")
-    assert kept.read_bytes() == copy.read_bytes() + b"\n"
+    assert kept.read_bytes() == b"".join(copy.read_bytes() + b"\n" for copy in copied)
+    (trace,) = (place.data / "traces").glob("*.trace.jsonl")
+    events = len(trace.read_bytes().splitlines())
+    assert copied[-1].name == f"{trace.name.split('.')[0]}.{events:012}.checkpoint", "all of it"
 
 
 def test_a_server_does_not_start_with_a_key_that_others_can_read(place: Place) -> None:

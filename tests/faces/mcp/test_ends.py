@@ -18,6 +18,9 @@ from cra_mcp.trace.event import verify
 from cra_mcp.trace.keeping import KeptCheckpoints
 from tests.faces.mcp.conftest import Place, Wire, environment
 
+IGNORES_SIGINT = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+)
 PATIENCE_S = 60
 QUIET_S = 1.0
 HOST = """
@@ -109,9 +112,10 @@ def test_the_first_checkpoint_comes_within_two_seconds_of_the_first_call_however
             )
 
 
-@pytest.mark.parametrize("how", ["closed", "SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("how", ["closed", "SIGTERM", "SIGINT", "SIGHUP", "SIGINT ignored"])
 def test_an_ordinary_exit_is_completed_and_signed(place: Place, how: str) -> None:
-    with served(place) as wire:
+    how, _, ignored = how.partition(" ")
+    with served(place, *(("-c", IGNORES_SIGINT, sys.executable) if ignored else ())) as wire:
         wire.initialize()
         session_id = call(wire)
         if how != "closed":
