@@ -150,7 +150,11 @@ def _from_schema(schema: object, path: Path, values: dict[Path, list[object]]) -
         ]
         pattern = known.get("pattern")
         held += patterns.texts_of(pattern) if isinstance(pattern, str) else []
-        held.append(_sample(known))
+        kinds = known.get("type")
+        each_alone = (
+            [{**known, "type": kind} for kind in cast("list[object]", kinds)] if isinstance(kinds, list) else [known]
+        )
+        held += map(_sample, each_alone)
     members = known.get("properties")
     if isinstance(members, dict):
         for name, member in cast("dict[str, object]", members).items():
@@ -175,6 +179,8 @@ def _sample(schema: object) -> object:
         if isinstance(held, list) and held:
             return cast("list[object]", held)[0]
     kind, least = known.get("type"), known.get("minimum", 0)
+    if isinstance(kind, list):
+        kind = next(iter(cast("list[object]", kind)), None)
     length, pattern = known.get("minLength", 1), known.get("pattern")
     length = length if isinstance(length, int) else 1
     fitting = patterns.matching_texts(pattern) if isinstance(pattern, str) else []

@@ -145,12 +145,12 @@ class ApprovalLedger:
         return approval
 
     def latest(self, session_id: str, action_id: str, parameters_hash: str) -> Approval | None:
-        """The newest approval asked for exactly this call, expired ones marked so; None if there is none."""
+        """The last approval asked for exactly this call, whatever the clock says, expired ones marked so; None if there is none."""
         with self._database.transaction() as connection:
             self._expire(connection)
             row = connection.execute(
                 f"SELECT {_READ} FROM approvals WHERE session_id = ? AND action_id = ? AND parameters_hash = ? "  # noqa: S608
-                "ORDER BY requested_at_us DESC, approval_id DESC LIMIT 1",
+                "ORDER BY rowid DESC LIMIT 1",
                 (session_id, action_id, parameters_hash),
             ).fetchone()
         return _approval(row) if row is not None else None

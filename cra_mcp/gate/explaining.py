@@ -13,6 +13,7 @@ from cra_mcp.atlas.registry import Catalogue
 from cra_mcp.canonical import lossy
 from cra_mcp.gate.arguments import without_nulls
 from cra_mcp.gate.call import Question
+from cra_mcp.gate.intake import check_form
 from cra_mcp.gate.refusing import UNDECLARED, evaluated, is_denied
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.explain import Shown, explain, instant
@@ -91,12 +92,14 @@ def explain_call(
     atlas, action = found
     if question.arguments is not None:
         question = replace(question, arguments=without_nulls(question.arguments, action.parameters_schema)[0])
-    at = instant(question.at_us) if atlas.policy_set.timed else None
+    policies = atlas.policy_set
+    at = instant(question.at_us) if policies.timed else None
+    reads_args = policies.reads_args(action.action_id, question.facts)
     shown = _shown(action, question, config, catalogue.detectors(question.action_id))
 
-    def ask(arguments: Mapping[str, object] | None) -> Explanation:
+    def ask(arguments: Mapping[str, object] | None, decision: Decision) -> Explanation:
         return explain(
-            atlas.policy_set,
+            policies,
             action.facts,
             question.facts,
             counters,
@@ -104,28 +107,37 @@ def explain_call(
             args=arguments,
             approved=question.approved,
             shown=shown,
+            decision=decision,
         )
 
     def answer(policy: Explanation, decision: Decision, *faults: SchemaFault) -> CallExplanation:
-        undecided = policy.arguments == "unknown" and not is_denied(decision)
+        undecided = reads_args and question.arguments is None and not is_denied(decision)
         event = None if faults or undecided else evaluated(action.action_id, decision, at)
         return CallExplanation(atlas.atlas_id, policy, decision, faults, event)
 
-    reads_args = atlas.policy_set.reads_args(action.action_id, question.facts)
-    first = ask(None if reads_args else question.arguments)
-    decision = first.decision
-    if not is_denied(decision):
-        decision = frozen(atlas, question.facts) or decision
-    if is_denied(decision) or question.arguments is None:
+    early = policies.before_arguments(action.action_id, question.facts, counters, question.at_us)
+    first = ask(None if reads_args else question.arguments, early)
+    decision = early if is_denied(early) else frozen(atlas, question.facts) or early
+    if is_denied(decision):
         return answer(first, decision)
-    faults = _faults(action, question.arguments)
-    if faults:
+    faults = [] if question.arguments is None else _faults(action, question.arguments, config)
+    if faults or (reads_args and question.arguments is None):
         return answer(first, decision, *faults)
-    last = ask(question.arguments) if reads_args else first
-    return answer(last, last.decision)
+    decision = policies.decide(
+        action.action_id,
+        question.facts,
+        counters,
+        question.at_us,
+        approved=question.approved,
+        args=question.arguments or {},
+    )
+    return answer(ask(question.arguments, decision), decision)
 
 
-def _faults(action: Action, arguments: Mapping[str, object]) -> list[SchemaFault]:
+def _faults(action: Action, arguments: Mapping[str, object], config: RuntimeConfig) -> list[SchemaFault]:
+    form = check_form(arguments, config.max_parameters_bytes)
+    if form is not None:
+        return [SchemaFault("", "form", form.message.removeprefix("invalid parameters: "))]
     if compile_schema(action.parameters_schema).is_valid(arguments):
         return []
     return schema_faults(action.parameters_schema, arguments, masked=True)

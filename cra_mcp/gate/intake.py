@@ -54,6 +54,11 @@ def receive(
     return attempt, fault
 
 
+def check_form(parameters: object, max_bytes: int) -> Fault | None:
+    """What is wrong with the form of parameters, whatever the action; None if nothing."""
+    return _normalise(parameters, max_bytes)[2]
+
+
 def check_parameters(binding: Binding, parameters: Mapping[str, object]) -> Fault | None:
     """What is wrong with parameters whose form is good; None if the action's schema takes them."""
     faults = binding.faults(parameters)

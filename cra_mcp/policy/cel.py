@@ -114,10 +114,12 @@ def compile_program(expression: Expression, kind: Kind, action: ActionFacts, typ
 def _compiled(expression: Expression, kind: Kind, typed: tuple[Typed, ...]) -> Callable[..., Any]:
     names = list(_variables(typed))
     compiled = _compile(expression, names, typed)
-    wanted = ("BOOL", "DYN") if kind == "when" else ("INT", "DOUBLE", "DYN")
-    if compiled.return_type().name() not in wanted:
+    outcome = compiled.return_type().name()
+    if outcome == "DYN" and any(each.type == "number" for each in typed):
+        outcome = _outcome_of_numbers(expression, names, typed)
+    if outcome not in (("BOOL", "DYN") if kind == "when" else ("INT", "DOUBLE", "DYN")):
         what = "true or false" if kind == "when" else "a number"
-        raise ExpressionError(f"must come out as {what}, not {compiled.return_type().name().lower()}", 1)
+        raise ExpressionError(f"must come out as {what}, not {outcome.lower()}", 1)
     for index, (reference, each) in enumerate(zip(expression.references, typed, strict=True)):
         if each.type == "number":
             _check_number(expression, names, typed, index, reference)
@@ -134,6 +136,17 @@ def _compile(expression: Expression, names: list[str], typed: tuple[Typed, ...])
         return _environment().compile(text)
     except RuntimeError as error:
         raise _located(str(error), text, moved) from error
+
+
+def _outcome_of_numbers(expression: Expression, names: list[str], typed: tuple[Typed, ...]) -> str:
+    """The type an expression comes to, its numbers taken for doubles; dynamic, where it needs them to be either."""
+    doubles = [
+        f"_f{at}" if each.type == "number" else name for at, (name, each) in enumerate(zip(names, typed, strict=True))
+    ]
+    try:
+        return _compile(expression, doubles, typed).return_type().name()
+    except ExpressionError:
+        return "DYN"
 
 
 def _check_number(

@@ -1,9 +1,10 @@
 """When what an expression says by the clock can change: so long, and no longer, an answer that rests on it may be kept.
 
-Rule: never too late. What is understood has exact boundaries; of everything else no answer is kept for more than a second.
+Rule: never too late. What is understood has exact boundaries; of everything else no answer is kept.
 Source: specs/policy.md, "Expressions".
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,11 +20,14 @@ _QUARTER_US: Final = 15 * _MINUTE_US
 """Offsets of all zones are whole quarters of an hour: what a calendar shows changes at no other instants."""
 
 _PERIODS_US: Final = {
+    "getMilliseconds": 1_000,
+    "getSeconds": _SECOND_US,
     "getMinutes": _MINUTE_US,
     **dict.fromkeys(
         ("getHours", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getMonth", "getFullYear"), _QUARTER_US
     ),
 }
+_OFFSET = re.compile(r"[-+]?[0-9]{2}:[0-9]{2}")
 _COMPARISONS: Final = frozenset({"<", "<=", ">", ">=", "==", "!="})
 _BEFORE: Final = frozenset({"(", "[", ",", "&&", "||", "?", ":"})
 _BEHIND: Final = frozenset({")", "]", ",", "&&", "||", "?", ":"})
@@ -44,9 +48,9 @@ class ClockUse:
     at_any: bool = False
 
     def next_change(self, now_us: int) -> int | None:
-        """Return an instant after ``now_us`` before which it doesn't change, or a second later; None if it never changes."""
+        """Return an instant after ``now_us`` before which it doesn't change; None if it never changes."""
         if self.at_any:
-            return now_us + _SECOND_US
+            return now_us + 1
         changes = [instant for instant in self.instants if instant > now_us][:1]
         if self.period_us is not None:
             changes.append((now_us // self.period_us + 1) * self.period_us)
@@ -63,7 +67,7 @@ def clock_use(expression: Expression) -> ClockUse | None:
     for at, token in enumerate(tokens):
         if token.text != "now" or _text(tokens, at - 1) == ".":
             continue
-        period = _PERIODS_US.get(_text(tokens, at + 2)) if _text(tokens, at + 1) == "." else None
+        period = _period(tokens, at)
         instant = _compared_with(tokens, at)
         if period is not None:
             periods.append(period)
@@ -72,6 +76,20 @@ def clock_use(expression: Expression) -> ClockUse | None:
         else:
             return ClockUse(at_any=True)
     return ClockUse(tuple(sorted(instants)), min(periods, default=None))
+
+
+def _period(tokens: Sequence[Token], at: int) -> int | None:
+    """How often ``now.get...(zone)`` changes, where it is such.
+
+    An offset may be any of whole minutes; of a zone that isn't written out nothing is known.
+    """
+    period = _PERIODS_US.get(_text(tokens, at + 2)) if _text(tokens, at + 1) == "." else None
+    if period is None or _text(tokens, at + 4) == ")":
+        return period
+    zone = (plain_string(tokens[at + 4]) or "") if _text(tokens, at + 5) == ")" else ""
+    if _OFFSET.fullmatch(zone):
+        return min(period, _MINUTE_US)
+    return period if zone[:1].isalpha() else min(period, _SECOND_US)
 
 
 def _compared_with(tokens: Sequence[Token], at: int) -> int | None:

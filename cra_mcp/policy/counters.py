@@ -62,13 +62,16 @@ class Counters:
         times = calls.times
         if len(times) < limit.max_calls:
             return 0
-        return max(0, times[-limit.max_calls] + limit.window_us - now_us)
+        return wait_us(times[-limit.max_calls], times[-1], limit, now_us)
 
     def spent(self, limit: Limit, facts: Facts, now_us: int) -> int:
         """Count the calls charged in the window that ends now."""
         with self._lock:
             calls = self._calls.get(_key(limit, facts))
-            return 0 if calls is None else sum(time > now_us - limit.window_us for time in calls.times)
+            if calls is None or not calls.times:
+                return 0
+            since = max(now_us, calls.times[-1]) - limit.window_us
+            return sum(time > since for time in calls.times)
 
     def room_after_us(self, charge: Charge, facts: Facts, now_us: int) -> int | None:
         """Tell how many microseconds until a budget has room for a charge; 0 if it has now, None if it never does."""
@@ -167,6 +170,19 @@ class Counters:
         self._calls = live
         self._spending = {key: each for key, each in self._spending.items() if not each.is_over(now_us)}
         self._prune_at = max(_PRUNE_AT, 2 * len(self))
+
+
+def wait_us(oldest_us: int, last_us: int, limit: Limit, now_us: int) -> int:
+    """Microseconds until a limit admits a call; 0 if it does now.
+
+    Args:
+        oldest_us: when the last but ``max_calls - 1`` call was charged.
+        last_us: when the last one was; an instant before it counts as that one.
+        limit: the limit.
+        now_us: the instant.
+    """
+    left_us = oldest_us + limit.window_us
+    return 0 if left_us <= max(now_us, last_us) else left_us - now_us
 
 
 def counter_key(name: str, scope: Scope, facts: Facts) -> tuple[str, ...]:

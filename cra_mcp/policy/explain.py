@@ -33,7 +33,6 @@ from cra_mcp.policy.model import (
     MICRO,
     ActionFacts,
     Basis,
-    Budget,
     Charge,
     Conditions,
     Decision,
@@ -78,6 +77,7 @@ def explain(
     args: Mapping[str, object] | None = None,
     approved: bool = False,
     shown: Shown | None = None,
+    decision: Decision | None = None,
 ) -> Explanation:
     """Explain what policy says of one call.
 
@@ -90,6 +90,7 @@ def explain(
         args: the arguments; None: not known, and the explanation is of what can be said without them.
         approved: as for ``decide``.
         shown: what of the arguments and the context may be shown; None: all of it.
+        decision: what the policy set has said; None: it is asked, without arguments for what the best of them are told.
     """
     layers = [
         *(governing(layer) for layer in policy_set.overlays),
@@ -97,11 +98,10 @@ def explain(
     ]
     given = _NOTHING if args is None else args
     known = args is not None or not any(_needs_arguments(each, action) for layer in layers for each in layer.policies)
-    decision = (
-        policy_set.decide(action.action_id, facts, counters, now_us, approved=approved, args=given)
-        if known
-        else policy_set.foresee(action.action_id, facts, now_us)
-    )
+    if decision is None and known:
+        decision = policy_set.decide(action.action_id, facts, counters, now_us, approved=approved, args=given)
+    elif decision is None:
+        decision = policy_set.foresee(action.action_id, facts, now_us)
     if decision is UNDECLARED:
         layers = []
     asked = _Asked(action, Inputs(facts, now_us, given), known, shown or Shown(given, facts.context))
@@ -123,13 +123,8 @@ def explain(
 
 
 def _needs_arguments(policy: Policy, action: ActionFacts) -> bool:
-    reads = policy.may_read_args or (policy.budget is not None and _reads_arguments(policy.budget))
+    reads = policy.may_read_args or (policy.budget is not None and policy.budget.reads_args)
     return reads and _glob(policy, action) is not None
-
-
-def _reads_arguments(budget: Budget) -> bool:
-    """Whether what a call takes from it depends on the arguments; a reserve doesn't."""
-    return budget.cost is not None and budget.reserve is None and budget.cost.reads("args")
 
 
 def _rank(each: Considered) -> tuple[int, int]:
@@ -147,7 +142,7 @@ def _covered(overlay: str, considered: list[Considered]) -> bool | None:
 
 
 def _consider(policy: Policy, overlay: str, asked: _Asked, counters: Counters, decision: Decision) -> Considered:
-    consulted = _is_consulted(policy.type, decision.basis)
+    consulted = _is_consulted(policy.type, decision)
     glob = _glob(policy, asked.action)
     if glob is None:
         return Considered(policy, overlay, None, (), "false", "other_actions", consulted)
@@ -169,8 +164,9 @@ def _consider(policy: Policy, overlay: str, asked: _Asked, counters: Counters, d
     return Considered(policy, overlay, glob, tuple(part for _, part in tested), _NAMES[truth], outcome, consulted, room)
 
 
-def _is_consulted(kind: PolicyType, basis: Basis) -> bool:
-    """Of the deciding type and those before it; all where the default decided."""
+def _is_consulted(kind: PolicyType, decision: Decision) -> bool:
+    """Of the deciding type and those before it; all where the default decided; all that restrict after an approval."""
+    basis: Basis = "budget" if decision.basis == "require_approval" and decision.effect == "allow" else decision.basis
     return basis not in _TYPES or _TYPES.index(kind) <= _TYPES.index(basis)
 
 
@@ -358,7 +354,7 @@ def _room(policy: Policy, asked: _Asked, counters: Counters) -> Room | None:
     def room(takes: int | None, *, fits: bool | None, wait_us: int | None) -> Room:
         return Room(budget.unit, budget.max_cost, budget.window_us, budget.scope, spent, takes, fits, wait_us)
 
-    if not asked.known and _reads_arguments(budget):
+    if not asked.known and budget.reads_args:
         return room(None, fits=None, wait_us=None)
     takes = cost_of(budget, asked.action).before(asked.inputs)
     if takes is None:

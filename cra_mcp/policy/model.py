@@ -105,6 +105,11 @@ class Budget:
     cost: Expression | None = None
     reserve: int | None = None
 
+    @property
+    def reads_args(self) -> bool:
+        """Whether what a call takes from it depends on the arguments; a reserve doesn't."""
+        return self.cost is not None and self.reserve is None and self.cost.reads("args")
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:

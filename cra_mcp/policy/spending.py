@@ -1,7 +1,8 @@
 """What one budget has been charged: amounts and instants, added up over a sliding window.
 
 Rule: whole millionths, so sums are exact. No half-open span of ``window_us`` holds more than was let in. To stay small, many old
-charges are counted as if they were somewhat younger: that can refuse a call, never admit one.
+charges are counted as if they were younger, by at most a hundredth of the window: that can refuse a call a little longer than
+need be, never admit one.
 Source: specs/policy.md, "Budgets".
 """
 
@@ -10,6 +11,8 @@ from bisect import bisect_left, bisect_right
 from cra_mcp.policy.model import Budget
 
 MAX_ENTRIES = 4_096
+PARTS = 128
+"""A window is cut into so many parts. Charges of one part may be added up, at the instant of its last."""
 
 
 class Spending:
@@ -64,7 +67,10 @@ class Spending:
         return max(now_us, self.times[-1]) if self.times else now_us
 
     def _merge(self) -> None:
-        """Count each second one of the older half as at the next."""
-        half = len(self.times) // 4 * 2
-        self.amounts[:half] = [self.amounts[at] + self.amounts[at + 1] for at in range(0, half, 2)]
-        self.times[:half] = self.times[1:half:2]
+        """Count those of one part of a window as at the last of them. Parts lie still, so that merging again moves nothing on."""
+        part_us = max(1, self.window_us // PARTS)
+        merged: dict[int, tuple[int, int]] = {}
+        for time, amount in zip(self.times, self.amounts, strict=True):
+            merged[time // part_us] = time, merged.get(time // part_us, (0, 0))[1] + amount
+        self.times = [time for time, _ in merged.values()]
+        self.amounts = [amount for _, amount in merged.values()]

@@ -49,13 +49,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A decision, unless one of ``limits`` or ``budgets`` is spent; errors then go with the refusal."""
+    """A decision, unless one of ``limits`` or ``budgets`` is spent; errors then go with the refusal.
+
+    ``in_order`` are the ids of all policies, in file order, where there are budgets.
+    """
 
     decision: Decision
     limits: tuple[tuple[Limit, Policy], ...] = ()
     budgets: tuple[tuple[Policy, Cost], ...] = ()
     limit_errors: tuple[str, ...] = ()
     budget_errors: tuple[str, ...] = ()
+    in_order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +80,8 @@ class Plan:
     """
 
     __slots__ = (
-        "_calls",
-        "_defaults",
-        "_foreseen",
-        "_rules",
-        "_tests",
-        "_truths",
-        "_verdicts",
-        "certain",
-        "memo",
-        "reads_args",
-    )
+        "_calls", "_defaults", "_foreseen", "_rules", "_tests", "_truths", "_verdicts", "certain", "memo", "reads_args",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,7 +98,7 @@ class Plan:
         self._foreseen: dict[tuple[Truth, ...], Decision] = {}
         self._calls = _call_tests(self._rules, self._tests, calls)
         self.reads_args: bool = any(test.reads_args for _, test, _ in self._calls) or any(
-            rule.cost is not None and rule.cost.amount is None for rule in self._rules
+            rule.policy.budget is not None and rule.policy.budget.reads_args for rule in self._rules
         )
         self.certain: Verdict | None = None
         self.memo: Memo[Verdict] | None = None
@@ -238,7 +233,7 @@ def refuse_cost(path: Path, refusing: Sequence[tuple[Policy, int | None]], untol
         reason=reason_of(named),
         determining=tuple(policy.policy_id for policy, _ in refusing),
         retry_after_us=max(waits) if len(waits) == len(refusing) else None,
-        errors=(*path.budget_errors, *sorted(failed.difference(path.budget_errors))),
+        errors=tuple(policy_id for policy_id in path.in_order if policy_id in failed),
     )
 
 
@@ -263,17 +258,7 @@ def _judge(results: Sequence[_Result], defaults: Sequence[LayerDefault]) -> Verd
         return Verdict(refused, refused)
     approving = _in_force(results, "require_approval")
     allowing = _in_force(results, "allow")
-    path = Path(
-        Decision("deny", "", "default"),
-        limits=tuple(
-            (rule.policy.limit, rule.policy)
-            for rule in _in_force(results, "rate_limit")
-            if rule.policy.limit is not None
-        ),
-        budgets=tuple((rule.policy, rule.cost) for rule in _in_force(results, "budget") if rule.cost is not None),
-        limit_errors=_errors(results, "rate_limit"),
-        budget_errors=_errors(results, "budget"),
-    )
+    path = _counted(results)
     covered = {rule.layer for rule in (*approving, *allowing)}
     closed = [each for layer, each in enumerate(defaults) if layer not in covered and each.effect == "deny"]
     if closed:
@@ -288,6 +273,23 @@ def _judge(results: Sequence[_Result], defaults: Sequence[LayerDefault]) -> Verd
     decision = _decision("allow", _policies(allowing), errors) if allowing else _by_default(defaults[-1], errors)
     path = replace(path, decision=_charging(decision, path))
     return Verdict(path, path)
+
+
+def _counted(results: Sequence[_Result]) -> Path:
+    """The limits and budgets on the way."""
+    budgets = tuple((rule.policy, rule.cost) for rule in _in_force(results, "budget") if rule.cost is not None)
+    return Path(
+        Decision("deny", "", "default"),
+        limits=tuple(
+            (rule.policy.limit, rule.policy)
+            for rule in _in_force(results, "rate_limit")
+            if rule.policy.limit is not None
+        ),
+        budgets=budgets,
+        limit_errors=_errors(results, "rate_limit"),
+        budget_errors=_errors(results, "budget"),
+        in_order=tuple(rule.policy.policy_id for rule, _ in results) if budgets else (),
+    )
 
 
 def _foresee(results: Sequence[_Result], defaults: Sequence[LayerDefault]) -> Decision:

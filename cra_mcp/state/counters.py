@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from cra_mcp.policy.counters import Counters, counter_key
+from cra_mcp.policy.counters import Counters, counter_key, wait_us
 from cra_mcp.policy.model import Budget, Charge, Facts, Limit
 from cra_mcp.policy.spending import Spending
 from cra_mcp.state.database import Database
@@ -191,11 +191,13 @@ def _budget_name(charge: Charge, facts: Facts) -> str:
 
 
 def _wait_us(connection: sqlite3.Connection, limit: Limit, facts: Facts, now_us: int) -> int:
+    name = _name(limit.limit_id, limit, facts)
     row = connection.execute(
-        "SELECT charged_at_us FROM charges WHERE counter = ? ORDER BY charged_at_us DESC LIMIT 1 OFFSET ?",
-        (_name(limit.limit_id, limit, facts), limit.max_calls - 1),
+        "SELECT charged_at_us, (SELECT MAX(charged_at_us) FROM charges WHERE counter = ?) FROM charges "
+        "WHERE counter = ? ORDER BY charged_at_us DESC LIMIT 1 OFFSET ?",
+        (name, name, limit.max_calls - 1),
     ).fetchone()
-    return 0 if row is None else max(0, row[0] + limit.window_us - now_us)
+    return 0 if row is None else wait_us(row[0], row[1], limit, now_us)
 
 
 def _room_after_us(connection: sqlite3.Connection, charge: Charge, facts: Facts, now_us: int) -> int | None:

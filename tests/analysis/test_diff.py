@@ -139,6 +139,18 @@ def test_what_is_wider_is_found_with_an_example_and_the_other_way_round_it_is_na
     assert not found.unsearched
 
 
+@pytest.mark.parametrize("kind", ["integer", "boolean", "array", "object", "null"])
+def test_a_schema_of_several_types_is_searched(tmp_path, kind):
+    required = {"type": "object", "properties": {"x": {"type": [kind, "string"]}}, "required": ["x"]}
+    inner = {"type": ["object", "null"], "properties": {"x": {"type": ["string", kind]}}}
+    nested = {"type": "object", "properties": {"to": inner}}
+    for schema, member in ((required, "args.x"), (nested, "args.to.x")):
+        old = side(tmp_path, "old", [deny(when=f"{member} == 'x'")], schema=schema)
+        new = side(tmp_path, "new", [deny(when=f"{member} == 'y'")], schema=schema)
+        found = compare(*[load_subject([(str(path), path)]).atlases for path in (old, new)])
+        assert {change.direction for change in found.changes} == {"wider", "narrower"}
+
+
 def test_equal_policies_do_not_differ_whatever_they_are_called(tmp_path):
     old = [deny(when="args.amount > 5.0", **window("17:00")), {**limit(), "policy_id": "q"}]
     new = [{**limit(), "policy_id": "r"}, deny(reason="other words", when="args.amount > 5.0", **window("17:00"))]

@@ -89,6 +89,18 @@ async def test_an_expired_approval_serves_nobody(world: World) -> None:
     assert caught.value.code == "approval_expired"
 
 
+async def test_a_clock_set_back_does_not_make_a_used_approval_the_last_one(world: World) -> None:
+    first = await pending(world)
+    world.runtime.settle_approval(first, granted=True, by="ann")
+    assert (await world.runtime.execute(world.session, "do.pay", {})).status == "success"
+    world.clock.advance(-7_200)
+    second = await pending(world)
+    assert second != first
+    assert await pending(world) == second
+    world.runtime.settle_approval(second, granted=True, by="ann")
+    assert (await world.runtime.execute(world.session, "do.pay", {})).status == "success"
+
+
 async def test_an_approval_is_decided_once(world: World) -> None:
     approval_id = await pending(world)
     world.runtime.settle_approval(approval_id, granted=True, by="ann")

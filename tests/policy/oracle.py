@@ -263,7 +263,8 @@ def wait_us(limit, facts, now_us, charges):
     """How long until fewer than ``max_calls`` charges lie in the window that ends then."""
     times = [time for name, who, time, _ in charges if name == limit.limit_id and who == counted_for(limit, facts)]
     for wait in sorted({0, *(max(0, time + limit.window_us - now_us) for time in times)}):
-        if sum(time > now_us + wait - limit.window_us for time in times) < limit.max_calls:
+        at = max([now_us + wait, *times])  # an instant before the last one charged counts as that one
+        if sum(time > at - limit.window_us for time in times) < limit.max_calls:
             return wait
     raise AssertionError
 
@@ -383,8 +384,8 @@ def decide(  # noqa: C901, PLR0911 - rows of a table
     if refusing:
         mine = [waits.get(policy.policy_id) for policy in refusing]
         untold = {policy.policy_id for policy in spending if costs[policy.policy_id] is None}
-        errors = failed("budget")
-        errors += sorted(untold - set(errors))
+        failing = untold | set(failed("budget"))
+        errors = [policy.policy_id for policy in everything if policy.policy_id in failing]
         retry = None if None in mine else max(mine)
         return answer("deny", refusing[0].policy_id, "budget", refusing, retry=retry, errors=errors)
     if closed:

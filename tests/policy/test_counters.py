@@ -130,13 +130,36 @@ def test_pruning_forgets_no_counter_that_was_charged_before_the_clock_was_set_ba
 
 def test_a_counter_under_a_limit_made_narrower_keeps_what_the_wider_one_needs(facts):
     counters, bot = Counters(), facts()
-    wide, narrow = Limit("l", 3, 100), Limit("l", 1, 100)
+    wide, narrow = Limit("l", 3, 200), Limit("l", 1, 100)
     for _ in range(3):
         assert counters.take([wide], bot, 0)
     assert counters.retry_after_us(narrow, bot, 0) == 100
-    assert counters.retry_after_us(wide, bot, 0) == 100
+    assert counters.retry_after_us(wide, bot, 0) == 200
     assert counters.take([narrow], bot, 100)
     assert counters.spent(wide, bot, 99) == 3
+
+
+SET_BACK = [
+    # charged at, asked at, of three a hundred: the wait, and what is spent
+    ([0, 60, 100], 50, 0, 2),
+    ([0, 60, 99], 50, 50, 3),
+    ([0, 100, 199], 120, 0, 2),
+    ([150, 160, 170], 50, 200, 3),
+    ([0, 0, 0], -50, 150, 3),
+]
+
+
+@pytest.mark.parametrize(("charged", "now_us", "wait", "spent"), SET_BACK)
+def test_a_clock_set_back_refuses_nothing_for_which_there_is_room_and_frees_nothing(
+    facts, charged, now_us, wait, spent
+):
+    limit, counters, bot = Limit("l", 3, 100), Counters(), facts()
+    for at in charged:
+        assert counters.take([limit], bot, at)
+    assert (counters.retry_after_us(limit, bot, now_us), counters.spent(limit, bot, now_us)) == (wait, spent)
+    assert counters.take([limit], bot, now_us) == (wait == 0)
+    assert wait == 0 or not counters.take([limit], bot, now_us + wait - 1)
+    assert wait == 0 or counters.take([limit], bot, now_us + wait)
 
 
 @pytest.fixture

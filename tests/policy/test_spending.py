@@ -74,6 +74,24 @@ def test_many_charges_take_bounded_space_and_never_let_more_in():
     assert spending.room_after_us(budget, 10**9, 0) == exact.room_after_us(budget, 10**9, 0)
 
 
+@pytest.mark.parametrize("gaps", [(1_000,), (1, 1, 70_000), (0, 0, 0, 90_000), (439,)])
+def test_the_wait_for_a_budget_is_at_most_a_hundredth_of_the_window_longer_than_need_be(gaps):
+    window_us = 3_600_000
+    spending, exact, at = Spending(window_us), Spending(window_us), 0
+    budget = Budget("b", 10**12, window_us)
+    for number in range(MAX_ENTRIES * 3):
+        at += gaps[number % len(gaps)]
+        spending.charge(number % 7, at)
+        exact.times.append(at)
+        exact.amounts.append(number % 7)
+    assert len(spending.times) < MAX_ENTRIES
+    held = exact.within(window_us, at)
+    for part in range(20):
+        asked = replace(budget, max_cost=held + 10 - part * held // 20)
+        true, told = exact.room_after_us(asked, 10, at), spending.room_after_us(asked, 10, at)
+        assert true <= told <= true + window_us // 100
+
+
 def test_counters_of_budgets_are_forgotten_when_their_window_is_over():
     counters = Counters()
     for agent in range(1_024):
