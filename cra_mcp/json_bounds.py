@@ -13,6 +13,9 @@ from typing import Any, cast
 MAX_VALUES = 100_000
 """Values (objects, arrays, strings, numbers and literals) in one message or document."""
 
+MAX_SENT_VALUES = 50_000
+"""The same in a message of a client, which is looked at more often."""
+
 MAX_DEPTH = 100
 """Objects and arrays within each other."""
 

@@ -65,6 +65,7 @@ class RuntimeConfig:
         max_parameters_bytes: canonical size of one call's parameters; larger ones are refused.
         max_recorded_bytes: canonical size up to which a trace keeps parameters and results; of larger ones only the hash is kept.
         max_result_bytes: size of a result handed on; larger ones are cut with a marker.
+        max_binary_bytes: the same of its images, sounds and other binary blocks together, which don't count there.
         max_concurrency: actions running at once; further ones wait within their timeout.
         approval_ttl_s: seconds a pending or granted approval stays usable.
         max_pending_approvals: calls of one principal that can wait for approval at a time; 0: any number.
@@ -114,6 +115,7 @@ class RuntimeConfig:
     max_parameters_bytes: int = 1_048_576
     max_recorded_bytes: int = 65_536
     max_result_bytes: int = 524_288
+    max_binary_bytes: int = 10_485_760
     max_concurrency: int = 32
     approval_ttl_s: int = 600
     max_pending_approvals: int = 50
@@ -171,6 +173,7 @@ class RuntimeConfig:
         for name in (
             "max_parameters_bytes",
             "max_result_bytes",
+            "max_binary_bytes",
             "max_concurrency",
             "approval_ttl_s",
             "max_unflushed_bytes",
@@ -264,6 +267,7 @@ _VARIABLES: dict[str, type[int] | type[float] | type[str] | type[Path] | type[Li
     "max_parameters_bytes": int,
     "max_recorded_bytes": int,
     "max_result_bytes": int,
+    "max_binary_bytes": int,
     "max_concurrency": int,
     "approval_ttl_s": int,
     "max_pending_approvals": int,

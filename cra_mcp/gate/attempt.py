@@ -16,6 +16,7 @@ from cra_mcp.approval.model import Approval
 from cra_mcp.errors import TraceUnavailableError
 from cra_mcp.execution.backend import Result
 from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Question, Receipt, Status, shown_id
+from cra_mcp.json_bounds import parts
 from cra_mcp.policy.model import Charge
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.event import Draft, Head, format_timestamp
@@ -28,6 +29,7 @@ OUTCOMES = frozenset({"action.executed", "action.failed", "action.denied", PENDI
 """What becomes of a call: each leaves exactly one of these."""
 
 _WORKERS = 8
+_MANY_PARTS = 2_000
 _workers: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("cra_gate_workers")
 
 
@@ -155,6 +157,11 @@ async def in_thread(work: Callable[[], T]) -> T:
     with anyio.CancelScope(shield=True):
         done.append(await anyio.to_thread.run_sync(work, limiter=limiter_of_loop(_workers, _WORKERS)))
     return done[0]
+
+
+async def beside(value: object, work: Callable[[], T]) -> T:
+    """Run work on ``value`` here, or off the event loop where it has many parts."""
+    return work() if parts(value, _MANY_PARTS) < _MANY_PARTS else await in_thread(work)
 
 
 def limiter_of_loop(variable: "anyio.lowlevel.RunVar[anyio.CapacityLimiter]", size: int) -> anyio.CapacityLimiter:

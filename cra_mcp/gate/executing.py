@@ -14,17 +14,15 @@ import anyio.lowlevel
 from cra_mcp.errors import AskError, CRAError, CredentialError, ExecutionError, TraceUnavailableError
 from cra_mcp.execution.backend import Invocation, Result
 from cra_mcp.gate.asking import RecordedClient
-from cra_mcp.gate.attempt import Attempt, Recorder, in_thread, limiter_of_loop
+from cra_mcp.gate.attempt import Attempt, Recorder, beside, limiter_of_loop
 from cra_mcp.gate.binding import Binding, no_executor
 from cra_mcp.gate.call import ExecutionOutcome, Fault
 from cra_mcp.gate.charging import Charging
 from cra_mcp.gate.results import Measured, measure, recorded_result
 from cra_mcp.gate.standing import check_again
-from cra_mcp.json_bounds import parts
 from cra_mcp.policy.engine import PolicySet
 from cra_mcp.settings import RuntimeConfig
 
-_MANY_PARTS = 2_000
 _limiters: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("cra_gate_limiter")
 
 
@@ -173,12 +171,10 @@ class Executing:
 
     async def _judge(self, binding: Binding, result: Result) -> "_Judged":
         """Measure and check a result; off the event loop where that may take long."""
-        if parts((result.value, result.content), _MANY_PARTS) < _MANY_PARTS:
-            return self._judged(binding, result)
-        return await in_thread(lambda: self._judged(binding, result))
+        return await beside((result.value, result.content), lambda: self._judged(binding, result))
 
     def _judged(self, binding: Binding, result: Result) -> "_Judged":
-        measured = measure(result, self._config.max_result_bytes)
+        measured = measure(result, self._config.max_result_bytes, self._config.max_binary_bytes)
         fault = _check_result(binding, measured)
         kept = recorded_result(measured, binding.result_redactor, self._config) if fault is None else {}
         return _Judged(measured, fault, kept)

@@ -18,7 +18,7 @@ from cra_mcp.errors import CredentialError, TraceUnavailableError
 from cra_mcp.execution.backend import Retaining
 from cra_mcp.gate.approving import Approving
 from cra_mcp.gate.arguments import without_unmeant
-from cra_mcp.gate.attempt import Attempt, Recorder
+from cra_mcp.gate.attempt import Attempt, Recorder, beside
 from cra_mcp.gate.binding import Binding, Bindings
 from cra_mcp.gate.call import Call, ExecutionOutcome, Fault, Question
 from cra_mcp.gate.charging import Charging
@@ -122,7 +122,8 @@ class Gate:
         """
         found = self._find(call)
         redactor = self._bindings.of(*found).redactor if found is not None else None
-        attempt, fault = receive(call, redactor, self._config, found=found is not None)
+        known = found is not None
+        attempt, fault = await beside(call.parameters, lambda: receive(call, redactor, self._config, found=known))
         try:
             binding = await self._authorise(attempt, fault)
         except TraceUnavailableError as error:
@@ -180,7 +181,7 @@ class Gate:
         if is_denied(decision):
             return refuse(self._recorder, attempt, decision)
         binding = self._bindings.of(atlas, action)
-        fault = fault or check_parameters(binding, attempt.parameters)
+        fault = fault or await beside(attempt.parameters, lambda: check_parameters(binding, attempt.parameters))
         if fault is not None:
             return refuse_parameters(self._recorder, attempt, fault)
         if reads_args:

@@ -15,6 +15,9 @@ from cra_mcp.execution.backend import Result
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.redact import Redactor
 
+MAX_BLOCKS = 1_000
+"""Blocks of one result that are handed on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -32,8 +35,8 @@ class Measured:
     cut: bool
 
 
-def measure(result: Result, max_bytes: int) -> Measured:
-    """Hash a result and cut it to ``max_bytes`` with a marker that says so."""
+def measure(result: Result, max_bytes: int, max_binary_bytes: int) -> Measured:
+    """Hash a result and cut it with a marker that says so: what is binary to ``max_binary_bytes``, the rest to ``max_bytes``."""
     form = _form(result)
     try:
         data = canonical_bytes(form)
@@ -41,9 +44,11 @@ def measure(result: Result, max_bytes: int) -> Measured:
         # Integers beyond 2^53-1 and the like have no canonical form; the lossy one still pins what was returned.
         data = canonical_bytes(lossy(form))
     size = len(data)
-    if size <= max_bytes:
+    binary = [_binary(block) for block in result.content or ()]
+    fits = size - sum(binary) <= max_bytes and _decoded(sum(binary)) <= max_binary_bytes and len(binary) <= MAX_BLOCKS
+    if fits:
         return Measured(result, sha256_hex(data), size, cut=False)
-    return Measured(_cut(result, size, max_bytes), sha256_hex(data), size, cut=True)
+    return Measured(_cut(result, size, max_bytes, max_binary_bytes), sha256_hex(data), size, cut=True)
 
 
 def _form(result: Result) -> object:
@@ -74,32 +79,54 @@ def recorded_result(measured: Measured, redactor: Redactor | None, config: Runti
     return {"result": {"content": content, "structured": value}, "recording": mode}
 
 
-def _cut(result: Result, size: int, max_bytes: int) -> Result:
-    marker = {
-        "type": "text",
-        "text": f"[cra: result cut: {size} bytes, the limit is {max_bytes}; ask for less at a time]",
-    }
+def _cut(result: Result, size: int, max_bytes: int, max_binary_bytes: int) -> Result:
     if result.content is None:
         text = result.value if isinstance(result.value, str) else orjson.dumps(lossy(result.value)).decode()
-        kept = [{"type": "text", "text": _head(text, max_bytes)}]
+        kept = [_text(_head(text, max_bytes))]
     else:
-        kept = _blocks_within(result.content, max_bytes)
+        kept = _blocks_within(result.content, max_bytes, max_binary_bytes)
+    limits = f"{max_bytes}, for images and the like {max_binary_bytes} and for blocks {MAX_BLOCKS}"
+    marker = _text(f"[cra: result cut: {size} bytes, the limit is {limits}; ask for less at a time]")
     return Result(value=None, content=(*kept, marker), is_error=result.is_error)
 
 
-def _blocks_within(content: tuple[Mapping[str, object], ...], max_bytes: int) -> list[dict[str, object]]:
-    """Whole blocks while they fit; the first text block that does not is cut and ends the list; others are left out."""
-    kept: list[dict[str, object]] = []
-    room = max_bytes
-    for block in content:
-        size = len(orjson.dumps(lossy(block)))
+def _blocks_within(
+    content: tuple[Mapping[str, object], ...], max_bytes: int, max_binary_bytes: int
+) -> list[Mapping[str, object]]:
+    """Whole blocks while they fit; a text that does not is cut and ends the list, for what is binary a text says so."""
+    kept: list[Mapping[str, object]] = []
+    room, binary_room = max_bytes, max_binary_bytes
+    for block in content[:MAX_BLOCKS]:
+        binary = _binary(block)
+        if _decoded(binary) > binary_room:
+            kind = lossy(block["type"])
+            kept.append(
+                _text(f"[cra: {kind} cut: {_decoded(binary)} bytes, {binary_room} of {max_binary_bytes} were left]")
+            )
+            continue
+        size = len(orjson.dumps(lossy(block))) - binary
         if size <= room:
             kept.append(dict(block))
-            room -= size
+            room, binary_room = room - size, binary_room - _decoded(binary)
         elif block.get("type") == "text" and isinstance(block.get("text"), str):
-            kept.append({"type": "text", "text": _head(cast("str", block["text"]), room)})
+            kept.append(_text(_head(cast("str", block["text"]), room)))
             break
     return kept
+
+
+def _binary(block: Mapping[str, object]) -> int:
+    """Characters of base64 in a block."""
+    inner = block.get("resource")
+    data = cast("Mapping[str, object]", inner).get("blob") if isinstance(inner, Mapping) else block.get("data")
+    return len(data) if isinstance(data, str) else 0
+
+
+def _decoded(characters: int) -> int:
+    return characters * 3 // 4
+
+
+def _text(text: str) -> Mapping[str, object]:
+    return {"type": "text", "text": text}
 
 
 def _head(text: str, max_bytes: int) -> str:

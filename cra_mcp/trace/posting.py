@@ -36,12 +36,17 @@ def post(url: SplitResult, body: bytes, headers: Mapping[str, str], *, max_answe
             with closing(connection.getresponse()) as response:
                 if not http.client.OK <= response.status < http.client.MULTIPLE_CHOICES:
                     raise OSError(f"answered {response.status}")
-                return _read(response, max_answer_bytes) if max_answer_bytes else b""
+                return read_answer(response, max_answer_bytes) if max_answer_bytes else b""
         except http.client.HTTPException as error:
             raise OSError(f"no HTTP answer ({type(error).__name__})") from error
 
 
-def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+def read_answer(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    """The content of an answer.
+
+    Raises:
+        OSError: it is longer, or takes too long.
+    """
     deadline = time.monotonic() + TIMEOUT_S
     data = b""
     while part := response.read1(_PART_BYTES):

@@ -60,7 +60,7 @@ CONTENT = ({"type": "text", "text": "seven"},)
 async def test_a_trace_keeps_of_results_what_it_is_set_to(mode: str, result: Result, kept: object) -> None:
     schema = {"type": "object", "properties": {"code": {"writeOnly": True}}}
     config = RuntimeConfig(result_recording=mode, max_recorded_bytes=200)
-    payload = recorded_result(measure(result, 1_000), redactor_for(schema), config)
+    payload = recorded_result(measure(result, 1_000, 1_000), redactor_for(schema), config)
     assert payload == ({} if kept is None else {"result": kept, "recording": mode})
 
 
@@ -163,18 +163,18 @@ def test_a_marked_value_never_survives(inside: object) -> None:
 
 def test_a_result_within_the_cap_is_handed_on_as_it_is() -> None:
     result = Result(value={"a": 1})
-    measured = measure(result, 100)
+    measured = measure(result, 100, 100)
     assert (measured.result, measured.cut, measured.size, measured.hash) == (result, False, 7, digest({"a": 1}))
 
 
 def test_a_result_with_integers_that_have_no_canonical_form_is_still_hashed() -> None:
-    measured = measure(Result(value={"n": 2**60}), 100)
+    measured = measure(Result(value={"n": 2**60}), 100, 100)
     assert measured.hash == digest({"n": str(2**60)})
     assert measured.result.value == {"n": 2**60}
 
 
 def test_a_long_text_is_cut_at_a_character() -> None:
-    measured = measure(Result(value="é" * 1_000), 101)
+    measured = measure(Result(value="é" * 1_000), 101, 0)
     assert measured.result.content is not None
     text = str(measured.result.content[0]["text"])
     assert text == "é" * 50
@@ -185,18 +185,47 @@ def test_content_is_kept_block_by_block_while_it_fits() -> None:
     image = {"type": "image", "data": "A" * 500, "mimeType": "image/png"}
     small = {"type": "text", "text": "small"}
     long = {"type": "text", "text": "x" * 500}
-    measured = measure(Result(content=(small, image, long, small), is_error=True), 300)
+    measured = measure(Result(content=(small, image, long, small), is_error=True), 300, 300)
     assert measured.result.content is not None
     assert measured.result.is_error
     kept = measured.result.content
     assert kept[0] == small
-    assert str(kept[1]["text"]).startswith("xxx")
-    assert len(kept) == 3
-    assert "result cut" in str(kept[2]["text"])
+    assert kept[1]["text"] == "[cra: image cut: 375 bytes, 300 of 300 were left]"
+    assert str(kept[2]["text"]).startswith("xxx")
+    assert len(kept) == 4
+    assert "result cut" in str(kept[3]["text"])
+
+
+def test_binary_blocks_have_a_cap_of_their_own_together() -> None:
+    image = {"type": "image", "data": "A" * 4_000, "mimeType": "image/png"}
+    document = {"type": "resource", "resource": {"uri": "x://y", "mimeType": "a/b", "blob": "A" * 4_000}}
+    small = {"type": "text", "text": "small"}
+    assert not measure(Result(content=(image, document, small)), 300, 6_000).cut
+    measured = measure(Result(content=(image, document, small)), 300, 5_999)
+    kept = measured.result.content or ()
+    assert kept[0] == image
+    assert kept[1]["text"] == "[cra: resource cut: 3000 bytes, 2999 of 5999 were left]"
+    assert kept[2] == small
+    assert "result cut" in str(kept[3]["text"])
+    assert measured.hash == digest({"content": [image, document, small], "structured": None})
+
+
+def test_more_blocks_than_are_handed_on_are_cut() -> None:
+    blocks = tuple({"type": "text", "text": str(number)} for number in range(1_001))
+    measured = measure(Result(content=blocks), 1_000_000, 0)
+    assert measured.cut
+    assert measured.result.content is not None
+    assert [*measured.result.content[:-1]] == [*blocks[:1_000]]
+    assert not measure(Result(content=blocks[:1_000]), 1_000_000, 0).cut
+
+
+def test_the_meta_of_a_result_is_part_of_its_hash() -> None:
+    measured = measure(Result(content=(), value=1, meta={"a": 1}), 1_000, 0)
+    assert measured.hash == digest({"content": [], "structured": 1, "_meta": {"a": 1}})
 
 
 def test_content_that_fits_beside_a_value_that_does_not_is_kept() -> None:
-    measured = measure(Result(value="x" * 1_000, content=({"type": "text", "text": "short"},)), 200)
+    measured = measure(Result(value="x" * 1_000, content=({"type": "text", "text": "short"},)), 200, 0)
     assert measured.result.content is not None
     assert measured.result.content[0]["text"] == "short"
     assert measured.result.value is None

@@ -36,23 +36,24 @@ def without_ours(value: object) -> Any:
     return kept
 
 
-_as_they_came: ContextVar[list[Any] | None] = ContextVar("cra_blocks", default=None)
+_as_they_came: ContextVar[dict[str, Any] | None] = ContextVar("cra_blocks", default=None)
 
 
-def pass_on(blocks: Sequence[Mapping[str, object]]) -> None:
-    """Let the answer to the current request have these blocks, whatever their types: see ``with_blocks``."""
-    _as_they_came.set(without_ours(blocks))
+def pass_on(structured: object, blocks: Sequence[Mapping[str, object]] | None) -> None:
+    """Let the answer to the current request have these, whatever they are: see ``as_they_came``."""
+    kept = {} if blocks is None else {"content": without_ours(blocks)}
+    _as_they_came.set(kept if structured is None else {**kept, "structuredContent": structured})
 
 
-async def with_blocks(ctx: RequestContext, call_next: Callable[[RequestContext], Awaitable[Any]]) -> Any:
-    """The answer to a request, with the blocks that were passed on: the SDK would refuse a type it does not know."""
+async def as_they_came(ctx: RequestContext, call_next: Callable[[RequestContext], Awaitable[Any]]) -> Any:
+    """The answer to a request with what was passed on: the SDK would refuse a block it does not know, and copy all values."""
     token = _as_they_came.set(None)
     try:
         answer = await call_next(ctx)
-        blocks = _as_they_came.get()
+        kept = _as_they_came.get() or {}
     finally:
         _as_they_came.reset(token)
-    return {**answer, "content": blocks} if blocks is not None else answer
+    return {**answer, **{name: value for name, value in kept.items() if name in answer}} if kept else answer
 
 
 def is_ours(key: str) -> bool:

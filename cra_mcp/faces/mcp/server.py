@@ -27,7 +27,7 @@ from cra_mcp.faces.mcp import app
 from cra_mcp.faces.mcp.calls import Calls
 from cra_mcp.faces.mcp.clients import set_level
 from cra_mcp.faces.mcp.connection import RequestContext
-from cra_mcp.faces.mcp.content import with_blocks
+from cra_mcp.faces.mcp.content import as_they_came
 from cra_mcp.faces.mcp.context_prompts import ContextPrompts
 from cra_mcp.faces.mcp.control import ControlTools, Which
 from cra_mcp.faces.mcp.listening import Listening
@@ -139,7 +139,7 @@ class GovernedServer(Server[Principal]):
         self.middleware.append(self._refuse_duplicate)
         self.middleware.append(self._unsealed)
         self.middleware.append(self._record_rejected)
-        self.middleware.append(with_blocks)
+        self.middleware.append(as_they_came)
         self.middleware.insert(0, _keep_text_in)
 
     async def aclose(self) -> None:

@@ -7,7 +7,7 @@ which refuses and records it. Source: specs/mcp.md, "Tools".
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
@@ -215,7 +215,6 @@ def _result(ctx: RequestContext, outcome: ExecutionOutcome, returns: object, met
     structured: Any = None
     content: list[t.ContentBlock] = []
     if result.content is not None:
-        pass_on(result.content)
         structured = result.value
     else:
         content = [t.TextContent(type="text", text=as_text(result.value))]
@@ -223,8 +222,10 @@ def _result(ctx: RequestContext, outcome: ExecutionOutcome, returns: object, met
             structured = result.value
     if structured is not None and not is_modern(ctx) and not isinstance(structured, dict):
         structured = None
+    pass_on(cast("object", structured), result.content)
+    stands_for: Any = {} if structured is not None else None  # where the era has it
     told = {**without_ours({"_meta": result.meta or {}})["_meta"], **meta}
-    return t.CallToolResult(content=content, structured_content=structured, is_error=result.is_error, _meta=told)
+    return t.CallToolResult(content=content, structured_content=stands_for, is_error=result.is_error, _meta=told)
 
 
 def _sentence(text: str) -> str:

@@ -20,6 +20,8 @@ import mcp_types as t
 import orjson
 from mcp.shared.message import SessionMessage
 
+from cra_mcp.json_bounds import MAX_SENT_VALUES, JsonBoundsError, check_json
+
 MAX_LINE_BYTES = 16 * 1_048_576
 _CHUNK = 65_536
 _PIPE_BUF = 4_096  # a pipe that polls writable takes this much without blocking
@@ -145,7 +147,11 @@ class LineReader:
         if not line.strip():
             return None
         try:
+            check_json(line, max_values=MAX_SENT_VALUES)
             message = t.jsonrpc_message_adapter.validate_json(line, by_name=False)
+        except JsonBoundsError as error:
+            await self._reject(None, t.INVALID_REQUEST, f"a message may not hold {error}")
+            return None
         except ValueError:
             await self._reject(*_diagnose(line))
             return None

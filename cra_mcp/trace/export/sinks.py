@@ -19,6 +19,7 @@ from cra_mcp.trace.export.format import FORMATS, format_of
 from cra_mcp.trace.export.otlp_spans import Spans, request_of_spans
 from cra_mcp.trace.export.program import CommandSink
 from cra_mcp.trace.export.record import PRODUCT, Record
+from cra_mcp.trace.posting import read_answer
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -52,6 +53,9 @@ def sink_of(spec: str, environ: Mapping[str, str]) -> Sink:
     raise invalid_export(
         "it begins with none of otlp+http:, otlp+https:, syslog:, syslog+tcp:, syslog+tls:, file:, command:"
     )
+
+
+_MAX_ANSWER_BYTES = 65_536
 
 
 class OtlpSink:
@@ -91,10 +95,13 @@ class OtlpSink:
             connection = self._connection = self._connection or self._connect()
             connection.request("POST", self._path, payload, self._headers)
             answer = connection.getresponse()
-            answer.read()
         except (OSError, HTTPException) as error:
             self.close()
             raise DeliveryError(type(error).__name__) from None
+        try:
+            read_answer(answer, _MAX_ANSWER_BYTES)
+        except (OSError, HTTPException):
+            self.close()  # its status says what became of the events; what follows must not pass for the next answer
         if answer.status not in _OK:
             raise DeliveryError(f"status {answer.status}", lasting=answer.status not in _RETRIED)
 

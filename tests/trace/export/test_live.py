@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -112,6 +112,34 @@ def test_a_collector_gets_every_event_once_and_in_order(
             seen += [attribute.value.string_value for attribute in each.attributes if attribute.key == "cra.event.hash"]
     assert seen == hashes(lines)
     assert not (tmp_path / "dead").exists()
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(tmp_path: Path, lines: list[bytes]) -> None:
+    taken = []
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            taken.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(b"x" * 65_536)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    with exporting(f"otlp+http://127.0.0.1:{server.server_port}", tmp_path / "dead") as export:
+        export.grown("s", HEAD, lines[:1])
+        until(lambda: export.sent == 1)
+        export.grown("s", HEAD, lines[1:2])
+        until(lambda: export.sent == 2, "the next answer is a new one")
+    server.shutdown()
+    server.server_close()
+    assert len(taken) == 2
 
 
 def test_a_collector_gets_spans_when_they_have_ended(collector: Collector, lines: list[bytes], tmp_path: Path) -> None:

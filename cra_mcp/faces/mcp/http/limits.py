@@ -9,18 +9,24 @@ import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cra_mcp.auth.principal import Binding
 from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE
 from cra_mcp.faces.mcp.http.answers import Refusal, RefusedError
 from cra_mcp.faces.mcp.http.options import Limits
+from cra_mcp.json_bounds import INLINE_BYTES, MAX_DEPTH, MAX_SENT_VALUES, JsonBoundsError, check_json
 
 _MAX_CALLERS: Final = 10_000
+_CHECKS_AT_ONCE: Final = 2  # it is work for a processor, of which others need some
+_checks: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("cra_body_checks")
 _BODIES_AT_ONCE: Final = 32
 _DISCARDED: Final = 4
 _CLOSE: Final = {"connection": "close"}
@@ -32,6 +38,12 @@ _TOO_MANY_FAILURES: Final = Refusal(
     "wait as long as Retry-After says, then bring a credential that is accepted",
 )
 _TOO_LARGE: Final = Refusal(413, "body_too_large", "the message is too large", "send less in one call")
+_TOO_COMPLEX: Final = Refusal(
+    413,
+    "body_too_complex",
+    f"a message has at most {MAX_SENT_VALUES} values, nested {MAX_DEPTH} levels deep",
+    "send less in one call",
+)
 _TOO_SLOW: Final = Refusal(408, "body_too_slow", "the message did not arrive in time", "send it again")
 _TOO_MANY_BODIES: Final = Refusal(503, "busy", "the server is taking too much in already", "try again soon")
 _TOO_MANY_STREAMS: Final = Refusal(429, "too_many_streams", "you have too many streams open", "close one")
@@ -181,6 +193,7 @@ class LimitBody:
                 first = await self._read(_declared(scope), receive)
         except TimeoutError:
             raise RefusedError(_TOO_SLOW, _CLOSE) from None
+        await _check(first.get("body", b""))
 
         given = False
 
@@ -221,6 +234,26 @@ class LimitBody:
         if read > self._max:
             raise RefusedError(_TOO_LARGE, _CLOSE)
         return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+
+async def _check(body: bytes) -> None:
+    """Refuse a body that holds more than is read, before anything reads it."""
+    try:
+        if len(body) <= INLINE_BYTES:
+            check_json(body, max_values=MAX_SENT_VALUES)
+        else:
+            await anyio.to_thread.run_sync(partial(check_json, body, max_values=MAX_SENT_VALUES), limiter=_limiter())
+    except JsonBoundsError:
+        raise RefusedError(_TOO_COMPLEX) from None
+
+
+def _limiter() -> anyio.CapacityLimiter:
+    try:
+        return _checks.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_CHECKS_AT_ONCE)
+        _checks.set(limiter)
+        return limiter
 
 
 def _declared(scope: Scope) -> int:
