@@ -6,6 +6,7 @@ caller goes through here. Source: specs/identity.md; specs/policy.md, "Disclosur
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Literal
 
 from cra_mcp.actions.client import Client
@@ -133,6 +134,13 @@ class Access:
     def traces(self) -> Iterator[TraceInfo]:
         """Traces it may read, the most recently written first."""
         return (info for info in self._runtime.list_traces() if self.may_read(info.session_id))
+
+    def newest_traces(self, limit: int) -> list[str]:
+        """The sessions that began last, of those whose trace it may read, the newest first."""
+        begun = sorted(
+            (info.session_id for info in self._runtime.list_traces()), reverse=True
+        )  # ids begin with the time
+        return list(islice(filter(self.may_read, begun), limit))
 
     def read_trace(self, session_id: str, *, after: int = -1, limit: int | None = None) -> list[bytes]:
         """Lines of a trace: as they are stored, or of the view of it.

@@ -9,6 +9,7 @@ import mcp_types as t
 from cra_mcp.access import Access
 from cra_mcp.atlas.model import ContextBlock
 from cra_mcp.atlas.names import prompt_name
+from cra_mcp.faces.mcp import names
 from cra_mcp.faces.mcp.connection import RequestContext, principal_of
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.runtime import Runtime
@@ -58,7 +59,7 @@ class ContextPrompts:
         messages: list[t.PromptMessage] = []
         for block in blocks:
             self._runtime.record_context(session.session_id, block, access.principal)
-            messages.append(t.PromptMessage(role="user", content=_embedded(pack, block)))
+            messages.append(t.PromptMessage(role="user", content=_text(pack, block)))
         return t.GetPromptResult(description=f"{count_of(len(messages), 'document')} of {pack[1]}", messages=messages)
 
 
@@ -81,7 +82,8 @@ def _named(packs: dict[Pack, list[ContextBlock]]) -> dict[str, tuple[Pack, list[
     return found
 
 
-def _embedded(pack: Pack, block: ContextBlock) -> t.EmbeddedResource:
-    uri = f"cra://context/{pack[0]}/{block.block_id}"
-    content = t.TextResourceContents(uri=uri, mime_type=block.content_type, text=block.content)
-    return t.EmbeddedResource(type="resource", resource=content)
+def _text(pack: Pack, block: ContextBlock) -> t.TextContent:
+    """A document as text: hosts drop what a prompt embeds, or fail at it."""
+    return t.TextContent(
+        type="text", text=block.content, _meta={names.CONTEXT_META: f"cra://context/{pack[0]}/{block.block_id}"}
+    )

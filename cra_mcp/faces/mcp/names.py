@@ -2,6 +2,8 @@
 
 RECEIPT_META = "dev.cra/receipt"
 NEXT_META = "dev.cra/next"
+CONTEXT_META = "dev.cra/context"
+"""In a text of a prompt: the URI of the document it is."""
 SESSION_META = "dev.cra/session"
 """In a result: the session it began. In a request of the 2026 era over HTTP: the session it belongs to."""
 

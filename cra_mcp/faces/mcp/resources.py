@@ -20,7 +20,7 @@ from cra_mcp.access import Access
 from cra_mcp.atlas.model import ContextBlock
 from cra_mcp.canonical import lossy
 from cra_mcp.errors import CRAError
-from cra_mcp.faces.mcp import app, control_approvals, names, traces
+from cra_mcp.faces.mcp import app, control_approvals, names, pickable, traces
 from cra_mcp.faces.mcp.connection import RequestContext, is_modern, principal_of
 from cra_mcp.faces.mcp.sessions import SessionFinder
 from cra_mcp.runtime import Runtime
@@ -95,6 +95,7 @@ class Resources:
                 description="The session of this connection or caller: goal, agent, trace and the head of it.",
                 mime_type=names.JSON,
             ),
+            *pickable.current(self._access(ctx)),
             t.Resource(
                 uri="cra://sessions",
                 name="sessions",
@@ -164,6 +165,8 @@ class Resources:
             MCPError: there is no such resource, with the code of the caller's era.
         """
         try:
+            if pickable.is_current(uri):
+                return await self._read_current(ctx, uri)
             if uri.startswith((*_READS_TRACE, control_approvals.URI)):
                 found = await traces.off_loop(partial(self._read, ctx, uri))
             else:
@@ -173,6 +176,18 @@ class Resources:
         if found is None:
             raise not_found(ctx, uri, NO_RESOURCE)
         return found
+
+    async def _read_current(self, ctx: RequestContext, uri: str) -> t.ReadResourceResult:
+        session = self._sessions.of(ctx).active()
+        if session is None:
+            return pickable.nothing(self._access(ctx), uri)
+        found = await self.read(ctx, pickable.meant(uri, session.session_id))
+        contents = [each.model_copy(update={"uri": uri}) for each in found.contents]
+        return found.model_copy(update={"contents": contents})
+
+    async def newest(self, ctx: RequestContext) -> list[t.Resource]:
+        """The traces of the newest sessions, to be listed."""
+        return await traces.off_loop(partial(pickable.newest, self._access(ctx)))
 
     def _read(self, ctx: RequestContext, uri: str) -> t.ReadResourceResult | None:
         if uri == "cra://session/current":

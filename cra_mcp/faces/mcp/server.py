@@ -198,7 +198,7 @@ class GovernedServer(Server[Principal]):
         self, ctx: RequestContext, params: t.PaginatedRequestParams | None
     ) -> t.ListResourcesResult:
         self.subscriptions.listed(ctx)
-        more = self._published.listing(ctx)
+        more = [*self._published.listing(ctx), *await self._resources.newest(ctx)]
         resources, cursor = self._resources.listing(ctx, params.cursor if params is not None else None, more)
         return t.ListResourcesResult(resources=resources, next_cursor=cursor, ttl_ms=self._ttl_ms())
 

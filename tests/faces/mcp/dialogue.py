@@ -186,7 +186,7 @@ _IDENTIFIER = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 _TOKEN = re.compile(r"(?<=\[redacted:secret:)[0-9a-f]{16}")  # under a key of each data folder
 _PLAIN = (
-    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?"), "TIME"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?Z?"), "TIME"),
     (re.compile(r'(duration_ms\\*": ?)[0-9.]+'), r"\1N"),
     (re.compile(r"\| [0-9.e-]+ \|\\n"), "| N |\\\\n"),
 )

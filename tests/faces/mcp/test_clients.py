@@ -243,7 +243,7 @@ async def test_traces_are_read_as_resources_byte_for_byte(place: Place, mode: Mo
         assert (guide.mime_type, guide.text.startswith("# Guide")) == ("text/markdown", True)
         assert json.loads(place.traces()[0].read_text().splitlines()[-1])["event_type"] == "context.injected"
         listed = [str(resource.uri) for resource in (await client.list_resources()).resources]
-        assert not [uri for uri in listed if session_id in uri], "what is listed depends on no session"
+        assert [uri for uri in listed if session_id in uri] == [f"cra://trace/{session_id}/table"], "to be picked"
         current = json.loads((await client.read_resource("cra://session/current")).contents[0].text)
         assert current["trace"] == f"cra://trace/{session_id}"
         assert "cra://context/com.example.faces/rules" in listed

@@ -371,6 +371,51 @@ def test_a_long_trace_holds_nobody_up(wire: Wire, place: Place, method: str, par
     assert [wire.read()["id"], wire.read()["id"]] == ["short", "long"]
 
 
+# --- what a person can pick -----------------------------------------------------------------------------------------
+
+
+@both_eras
+@pytest.mark.anyio
+async def test_the_current_trace_and_the_newest_ones_can_be_picked_from_the_list(agents: Place, mode: Mode) -> None:
+    hostile = "Refund\u202e \x1b[31m\u2028 two\nlines " + "x" * 200
+    for number in range(12):
+        session_id = made.identifier(0x100 + number)
+        put(
+            agents,
+            made.chain([made.opening(goal=hostile if number == 11 else f"Goal {number}")], session_id=session_id),
+            session_id,
+        )
+    async with Client(agents.parameters(), mode=mode, cache=None) as client:
+        listed = (await client.list_resources()).resources
+        assert {"cra://trace/current", "cra://trace/current/table"} <= {each.uri for each in listed}
+        newest = [each for each in listed if each.name.startswith("trace:")]
+        assert [each.name for each in newest] == [f"trace:{made.identifier(0x100 + each)}" for each in range(11, 1, -1)]
+        titles = [each.title or "" for each in newest]
+        assert titles[1] == "Goal 10 (2026-09-21 14:13 UTC)"
+        assert not any(unicodedata.category(part)[0] == "C" or part in "\u2028\u2029" for part in "".join(titles))
+        assert max(map(len, titles)) < 90
+        for uri, text in (("cra://trace/current", ""), ("cra://trace/current/table", "No session has begun yet")):
+            (content,) = (await client.read_resource(uri)).contents
+            assert isinstance(content, t.TextResourceContents)
+            assert content.uri == uri
+            assert content.text.startswith(text)
+        assert len(agents.traces()) == 12, "nothing has begun"
+        session = structured_receipt(await client.call_tool("tool_echo", {"n": 1}))
+        for part in ("", "/table", "/2", "?after=1&limit=1"):
+            (mine,) = (await client.read_resource(f"cra://trace/current{part}")).contents
+            (same,) = (await client.read_resource(f"cra://trace/{session}{part}")).contents
+            assert isinstance(mine, t.TextResourceContents)
+            assert isinstance(same, t.TextResourceContents)
+            assert (mine.text, mine.mime_type) == (same.text, same.mime_type)
+            assert mine.uri == f"cra://trace/current{part}"
+        again = (await client.list_resources()).resources
+        assert next(each.name for each in again if each.name.startswith("trace:")) == f"trace:{session}"
+        assert (await client.list_resources()).resources == again, "it stays the same while nothing begins"
+        (table,) = (await client.read_resource(newest[1].uri)).contents
+        assert isinstance(table, t.TextResourceContents)
+        assert "Chain intact: 1 event" in table.text
+
+
 # --- the page as a resource -----------------------------------------------------------------------------------------
 
 
