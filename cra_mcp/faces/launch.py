@@ -262,8 +262,12 @@ async def _serve_stdio(
     async with _running(config, paths, watch) as runtime:
         from cra_mcp.faces.mcp.server import ServeOptions  # noqa: PLC0415 - a bad atlas is told before this second of imports
         from cra_mcp.faces.mcp.stdio import serve_stdio  # noqa: PLC0415 - as said
+        from cra_mcp.faces.mcp.stopping import ignore_termination  # noqa: PLC0415 - as said
 
-        await serve_stdio(runtime, ServeOptions(goal=goal, control_tools=control_tools))
+        try:
+            await serve_stdio(runtime, ServeOptions(goal=goal, control_tools=control_tools))
+        finally:
+            ignore_termination()
 
 
 async def _serve_http(

@@ -30,17 +30,18 @@ async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
     server = GovernedServer(runtime, options, ProcessSession(session))
     streams = StandardStreams()
     reason = _Reason()
-    try:
-        writer = LineWriter(streams.write_fd)
-        with stop_requested() as asked:
+    # Up to the end: a host that closes the connection and sends SIGTERM at once must not cut off what ends the session.
+    with stop_requested() as asked:
+        try:
+            writer = LineWriter(streams.write_fd)
             async with anyio.create_task_group() as group:
                 group.start_soon(_stop_when, asked, server, group.cancel_scope, session, reason)
                 await serve(server, LineReader(streams.read_fd, writer), writer, principal)
                 group.cancel_scope.cancel()
-    finally:
-        await server.aclose()
-        session.close("error" if await _has_died(host, wait=not reason.asked) else reason.value)
-        streams.restore()
+        finally:
+            await server.aclose()
+            session.close("error" if await _has_died(host, wait=not reason.asked) else reason.value)
+            streams.restore()
 
 
 @dataclass(slots=True)

@@ -15,6 +15,12 @@ _ASKED = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*_ASKED, signal.SIGBREAK if sys.platform == "win32" else signal.SIGHUP)
 
 
+def ignore_termination() -> None:
+    """Let SIGTERM do nothing from now on: the process is ending, and what it signs last must not be cut off."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 @contextmanager
 def stop_requested() -> Generator[asyncio.Event]:
     """An event that is set when the process is asked to stop. Outside the main thread it never is: there are no signals there."""
