@@ -2,6 +2,7 @@
 
 bin := env("CRA_VENV_BIN", justfile_directory() / (if os_family() == "windows" { ".venv/Scripts" } else { ".venv/bin" }))
 python := bin / "python"
+compile := bin / "uv" + " pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate"
 measured := "tests/access tests/canonical tests/gate tests/policy tests/resolution tests/runtime tests/specs tests/state tests/trace/test_event.py tests/trace/test_linked.py"
 
 _list:
@@ -54,10 +55,12 @@ fix:
     {{python}} -m ruff check --fix .
     {{python}} -m cra_mcp.faces.cli.schemas specs/schemas
 
-# Resolve the pinned requirements again
-lock:
-    {{bin}}/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock
-    {{bin}}/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev -o requirements-dev.lock
+# Resolve the pinned requirements again, those of the tests' environments too; releases already pinned stay unless UPGRADE says --upgrade
+lock *UPGRADE:
+    {{compile}} pyproject.toml --group build -o requirements.lock {{UPGRADE}}
+    {{compile}} pyproject.toml --group dev -o requirements-dev.lock {{UPGRADE}}
+    for each in fastmcp mcp1 pip sigstore; do {{compile}} tests/clients/python/$each.in -o tests/clients/python/$each.txt {{UPGRADE}}; done
+    {{python}} tests/installation/bare_pins.py requirements.lock requirements-dev.lock tests/clients/python/*.txt
 
 # The performance claims, each one command: just bench policy | trace | resolve | mcp | upstream | http_load
 bench NAME *ARGS:

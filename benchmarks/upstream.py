@@ -5,11 +5,10 @@
 One upstream (a low-level SDK server with a tool that does nothing) stands behind both over stdio: behind ``cra-mcp serve`` as an
 action with an executor of type mcp (policies, schema, trace in files, receipts), and behind ``create_proxy``, which only passes
 calls on. ``connected`` is FastMCP with a client that stays connected, the fastest form it has. ``direct`` is the upstream
-itself. FastMCP lives in an environment of its own (requirements.txt next to this file), made by the first run.
+itself. FastMCP lives in an environment of its own, which the tests use too.
 """
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -21,22 +20,15 @@ from stdio_calls import HERE, Difference, Figure, Peer, measure, report, started
 
 IDLE_S = 0.02
 _BARE = HERE / "servers" / "bare.py"
-_VENV = HERE / ".bench-venv"
-_REQUIREMENTS = HERE / "requirements.txt"
+_ENVIRONMENTS = HERE.parent / "tests" / "clients" / "environments.py"
 
 
 def fastmcp_python() -> Path:
-    """The Python that has FastMCP; installed when it is missing or requirements.txt has changed."""
-    python = _VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    wanted = hashlib.sha256(_REQUIREMENTS.read_bytes()).hexdigest()
-    stamp = _VENV / "installed"
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print("installing FastMCP into an environment of its own", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(_VENV)], check=True)
-        install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes"]
-        subprocess.run([*install, "-r", str(_REQUIREMENTS)], check=True)
-        stamp.write_text(wanted)
-    return python
+    """The Python that has FastMCP: the tests' environment of it, made where it is missing."""
+    made = subprocess.run(
+        [sys.executable, str(_ENVIRONMENTS), "fastmcp"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return Path(made.stdout.strip())
 
 
 def write_atlas(folder: Path) -> Path:

@@ -1,8 +1,8 @@
-"""Python clients of other makers or other times, each in an environment of its own, installed once.
+"""Python programs of other makers or other times, each in an environment of its own, installed once.
 
-``python tests/clients/environments.py`` makes them all. What is in one is in ``python/<name>.txt``, every file of it by its hash;
-``uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate python/NAME.in -o python/NAME.txt``
-resolves it again. Several processes may run this at the same time.
+``python tests/clients/environments.py [NAME]...`` makes those, or all, and prints the Python of each. What is in one is in
+``python/<name>.txt``, every file of it by its hash; ``just lock`` resolves it again.
+Several processes may run this at the same time.
 """
 
 import hashlib
@@ -54,5 +54,5 @@ def _uv(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    for each in NAMES:
-        interpreter(each)
+    for each in sys.argv[1:] or NAMES:
+        print(interpreter(each))  # noqa: T201
