@@ -61,6 +61,7 @@ lock *UPGRADE:
     {{compile}} pyproject.toml --group dev -o requirements-dev.lock {{UPGRADE}}
     for each in fastmcp mcp1 pip sigstore; do {{compile}} tests/clients/python/$each.in -o tests/clients/python/$each.txt {{UPGRADE}}; done
     {{python}} tests/installation/bare_pins.py requirements.lock requirements-dev.lock tests/clients/python/*.txt
+    {{python}} tests/clients/install.py --lock
 
 # The performance claims, each one command: just bench policy | trace | resolve | mcp | upstream | http_load
 bench NAME *ARGS:

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,9 @@ HERE = Path(__file__).resolve().parent
 _UNPACKED = HERE / ".debian"
 _PACKAGES = {
     "rsyslogd": ("rsyslog", "libestr0", "libfastjson4", "liblognorm5"),
-    "openssl": ("openssl", "libssl3"),
+    "openssl": ("openssl", "libssl3|libssl3t64"),
 }
+"""By program: packages of Debian and Ubuntu; of names between bars, the first that the archive has."""
 _ELSEWHERE = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"))
 _PATIENCE_S = 300
 
@@ -81,17 +82,29 @@ def _fetch(name: str, folder: Path) -> None:
     for part in ("lists/partial", "cache/archives/partial", "packages"):
         (folder / part).mkdir(parents=True)
     settings = {"Dir::Cache": folder / "cache", "APT::Sandbox::User": pwd.getpwuid(os.getuid()).pw_name}
-    download = ("-qq", "download", *_PACKAGES[name])
     try:
-        _run("apt-get", *_options(settings), *download, folder=folder / "packages")
+        _download(_PACKAGES[name], settings, folder / "packages")
     except RuntimeError:
         settings["Dir::State::lists"] = folder / "lists"
         _run("apt-get", *_options(settings), "-qq", "update", folder=folder)
-        _run("apt-get", *_options(settings), *download, folder=folder / "packages")
+        _download(_PACKAGES[name], settings, folder / "packages")
     for package in sorted((folder / "packages").iterdir()):
         _run("dpkg-deb", "-x", str(package), str(folder), folder=folder)
     for part in ("lists", "cache", "packages"):
         shutil.rmtree(folder / part)
+
+
+def _download(packages: Sequence[str], settings: Mapping[str, object], folder: Path) -> None:
+    for package in packages:
+        *others, last = package.split("|")
+        for name in others:
+            try:
+                _run("apt-get", *_options(settings), "-qq", "download", name, folder=folder)
+                break
+            except RuntimeError:
+                continue  # this archive has it under another name
+        else:
+            _run("apt-get", *_options(settings), "-qq", "download", last, folder=folder)
 
 
 def _options(settings: Mapping[str, object]) -> list[str]:

