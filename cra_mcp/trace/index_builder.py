@@ -74,7 +74,9 @@ class Builder:
             }
             connection.executemany("INSERT OR IGNORE INTO field_values VALUES (?, ?)", values - self._values)
             connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", self._parts.values())
-            connection.executemany(_COUNT, ((self._bad[session], session) for session in sessions))
+            connection.executemany(
+                _COUNT, ({"unreadable": self._bad[session], "session": session} for session in sessions)
+            )
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
@@ -104,7 +106,7 @@ class Builder:
         return place
 
     def _is_taken(self, place: int) -> bool:
-        return place in self._rows or self._connection.execute(_TAKEN, (place,)).fetchone() is not None
+        return place in self._rows or self._connection.execute(_TAKEN, {"event": place}).fetchone() is not None
 
     def _describe(self, session: int, entry: Entry) -> None:
         """What the first and last event of a chain say of all of it."""
@@ -129,11 +131,11 @@ class Builder:
         return session
 
 
-_TAKEN = "SELECT 1 FROM events WHERE event = ?1 UNION ALL SELECT 1 FROM gone WHERE event = ?1"
+_TAKEN = "SELECT 1 FROM events WHERE event = :event UNION ALL SELECT 1 FROM gone WHERE event = :event"
 _COUNT = """
-UPDATE sessions SET unreadable = unreadable + ?1,
-  events = (SELECT COUNT(*) FROM events WHERE events.session = ?2),
-  size_bytes = (SELECT TOTAL(size_bytes) FROM parts WHERE parts.session = ?2),
-  modified_ns = (SELECT MAX(modified_ns) FROM parts WHERE parts.session = ?2)
-WHERE session = ?2
+UPDATE sessions SET unreadable = unreadable + :unreadable,
+  events = (SELECT COUNT(*) FROM events WHERE events.session = :session),
+  size_bytes = (SELECT TOTAL(size_bytes) FROM parts WHERE parts.session = :session),
+  modified_ns = (SELECT MAX(modified_ns) FROM parts WHERE parts.session = :session)
+WHERE session = :session
 """

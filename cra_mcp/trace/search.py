@@ -167,8 +167,8 @@ def _field_words(connection: sqlite3.Connection, query: Query) -> Iterator[str |
             yield term(name, value)
     if query.session is not None:
         rows = connection.execute(
-            "SELECT session FROM sessions WHERE session_id >= ?1 AND session_id < ?1 || 'g' LIMIT ?2",
-            (query.session, _MAX_VALUES),
+            "SELECT session FROM sessions WHERE session_id >= :beginning AND session_id < :beginning || 'g' LIMIT :most",
+            {"beginning": query.session, "most": _MAX_VALUES},
         )
         yield _any([term("session", str(session)) for (session,) in rows])
 

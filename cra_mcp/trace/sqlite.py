@@ -357,9 +357,9 @@ def _recover(writer: sqlite3.Connection, session_id: str) -> tuple[Recovery, Hea
         [(session_id, number + place, line) for place, (line,) in enumerate(rest, 1)],
     )
     writer.execute(
-        "DELETE FROM events WHERE session_id = ?1 AND sequence NOT IN "
-        "(SELECT sequence FROM events WHERE session_id = ?1 ORDER BY sequence LIMIT ?2)",
-        (session_id, check.events),
+        "DELETE FROM events WHERE session_id = :session AND sequence NOT IN "
+        "(SELECT sequence FROM events WHERE session_id = :session ORDER BY sequence LIMIT :kept)",
+        {"session": session_id, "kept": check.events},
     )
     size = sum(len(line) + 1 for (line,) in rest)
     return Recovery(session_id, check.events, size, "table set_aside", check.code), check.head
@@ -367,9 +367,9 @@ def _recover(writer: sqlite3.Connection, session_id: str) -> tuple[Recovery, Hea
 
 def _measure(writer: sqlite3.Connection, session_id: str) -> None:
     writer.execute(
-        "UPDATE chains SET size_bytes = (SELECT COALESCE(SUM(LENGTH(line) + 1), 0) FROM events WHERE session_id = ?1) "
-        "WHERE session_id = ?1",
-        (session_id,),
+        "UPDATE chains SET size_bytes = (SELECT COALESCE(SUM(LENGTH(line) + 1), 0) FROM events WHERE session_id = :session) "
+        "WHERE session_id = :session",
+        {"session": session_id},
     )
 
 

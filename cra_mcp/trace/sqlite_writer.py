@@ -284,9 +284,9 @@ def _check_chain(connection: sqlite3.Connection, session_id: str, head: Head | N
             )
     last = head.sequence if head is not None else -1
     connection.execute(
-        "INSERT INTO set_aside SELECT session_id, (SELECT COALESCE(MAX(number), 0) FROM set_aside WHERE session_id = ?1) "
-        "+ ROW_NUMBER() OVER (ORDER BY sequence), line FROM events WHERE session_id = ?1 AND sequence > ?2",
-        (session_id, last),
+        "INSERT INTO set_aside SELECT session_id, (SELECT COALESCE(MAX(number), 0) FROM set_aside WHERE session_id = :session) "
+        "+ ROW_NUMBER() OVER (ORDER BY sequence), line FROM events WHERE session_id = :session AND sequence > :last",
+        {"session": session_id, "last": last},
     )
     connection.execute("DELETE FROM events WHERE session_id = ? AND sequence > ?", (session_id, last))
 

@@ -1,6 +1,7 @@
 """API keys: who holds one is its principal, until it expires or is taken back."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,7 @@ def test_without_the_database_no_key_counts(tmp_path: Path, keys: KeyStore) -> N
 
 def test_a_role_the_database_names_and_we_do_not_know_grants_nothing(tmp_path: Path, keys: KeyStore) -> None:
     text, _ = made(keys)
-    with sqlite3.connect(tmp_path / "state.sqlite3") as connection:
+    with closing(sqlite3.connect(tmp_path / "state.sqlite3")) as connection, connection:
         connection.execute("""UPDATE api_keys SET roles = '["root", "agent"]'""")
     connection.close()
     principal = keys.check(text)

@@ -219,7 +219,7 @@ def authority(tmp_path: Path) -> Authority:
         ec.generate_private_key(ec.SECP256R1()),
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")]),
     )
-    root = _signed(made, made.name, made.key, x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    root = _signed(made, made.name, made.key, x509.BasicConstraints(ca=True, path_length=None), critical=True)
     made.bundle.write_bytes(root.public_bytes(serialization.Encoding.PEM))
     return made
 

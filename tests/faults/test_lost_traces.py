@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class Running:
     def lines(self, where: Path | None = None) -> list[bytes]:
         """What is on disk now, by another reader than the runtime's."""
         if self.store == "sqlite":
-            with sqlite3.connect(f"file:{where or self.database}?mode=ro", uri=True) as connection:
+            with closing(sqlite3.connect(f"file:{where or self.database}?mode=ro", uri=True)) as connection, connection:
                 rows = connection.execute(
                     "SELECT line FROM events WHERE session_id = ? ORDER BY sequence", [self.session]
                 )
@@ -379,7 +379,7 @@ def wal(run: Running) -> Path:
 def backup(run: Running) -> Path:
     """All of it as it is now, in another file."""
     path = run.database.with_name("backup")
-    with sqlite3.connect(run.database) as source, sqlite3.connect(path) as target:
+    with closing(sqlite3.connect(run.database)) as source, source, closing(sqlite3.connect(path)) as target, target:
         source.backup(target)
     source.close()
     target.close()
@@ -445,7 +445,12 @@ def backup_from(run: Running, path: Path) -> None:
     """A database with all that is in the one moved aside, and in its log, which still has its name."""
     shutil.copy2(aside(path), path.with_name("other"))
     shutil.copy2(wal(run), path.with_name("other-wal"))
-    with sqlite3.connect(path.with_name("other")) as source, sqlite3.connect(path.with_name("backup")) as target:
+    with (
+        closing(sqlite3.connect(path.with_name("other"))) as source,
+        source,
+        closing(sqlite3.connect(path.with_name("backup"))) as target,
+        target,
+    ):
         source.backup(target)
     source.close()
     target.close()
@@ -453,7 +458,7 @@ def backup_from(run: Running, path: Path) -> None:
 
 
 def delete_rows(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM events WHERE sequence > 3")
     connection.close()
 

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,7 @@ def test_old_charges_are_swept(tmp_path: Path) -> None:
     for at in range(300):
         assert counters.take([many], FACTS, HOUR_US + at)
     counters.close()
-    with sqlite3.connect(tmp_path / "state.sqlite3") as connection:
+    with closing(sqlite3.connect(tmp_path / "state.sqlite3")) as connection, connection:
         assert connection.execute("SELECT COUNT(*) FROM charges WHERE counter LIKE '%gone%'").fetchone() == (0,)
     connection.close()
 
@@ -195,7 +196,7 @@ def test_a_database_that_can_not_be_used_refuses_and_gives_back_what_was_taken(t
 def test_what_was_charged_in_memory_is_given_back_if_the_rest_can_not_be_kept(tmp_path: Path) -> None:
     counters = stored(tmp_path)
     assert counters.take([LIMIT], FACTS, 0)
-    with sqlite3.connect(tmp_path / "state.sqlite3") as connection:
+    with closing(sqlite3.connect(tmp_path / "state.sqlite3")) as connection, connection:
         connection.execute("CREATE TRIGGER full BEFORE INSERT ON charges BEGIN SELECT RAISE(ABORT, 'full'); END")
     connection.close()
     with pytest.raises(StateUnavailableError):
@@ -230,7 +231,7 @@ def test_a_limit_of_a_day_holds_over_a_restart_of_the_runtime(tmp_path: Path) ->
 
 def test_a_call_that_can_not_be_counted_is_refused(tmp_path: Path) -> None:
     assert call(tmp_path) == "no_executor"
-    with sqlite3.connect(tmp_path / "state.sqlite3") as connection:
+    with closing(sqlite3.connect(tmp_path / "state.sqlite3")) as connection, connection:
         connection.execute("DROP TABLE charges")
         connection.execute("CREATE TABLE charges (anything INTEGER)")
     connection.close()
@@ -281,7 +282,7 @@ def test_a_kept_budget_is_settled_and_holds_over_a_restart(tmp_path: Path) -> No
 
 def test_a_cost_that_can_not_be_kept_leaves_the_reserve_spent(tmp_path: Path) -> None:
     assert buy(tmp_path, 0) == ("success", 0)
-    with sqlite3.connect(tmp_path / "state.sqlite3") as connection:
+    with closing(sqlite3.connect(tmp_path / "state.sqlite3")) as connection, connection:
         connection.execute("CREATE TRIGGER full BEFORE UPDATE ON charges BEGIN SELECT RAISE(ABORT, 'full'); END")
     connection.close()
     assert buy(tmp_path, 0) == ("success", 1.0)

@@ -11,7 +11,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Place:
     def replace(self, lines: Lines, session: str = SESSION) -> None:
         """Put other lines in the place of a chain."""
         if self.kind == "sqlite":
-            with sqlite3.connect(self.database) as connection:
+            with closing(sqlite3.connect(self.database)) as connection, connection:
                 connection.execute("DELETE FROM events WHERE session_id = ?", (session,))
                 rows = [(session, number, line) for number, line in enumerate(lines)]
                 connection.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
@@ -82,7 +82,7 @@ class Place:
     def delete(self) -> None:
         """Have a chain never have been."""
         if self.kind == "sqlite":
-            with sqlite3.connect(self.database) as connection:
+            with closing(sqlite3.connect(self.database)) as connection, connection:
                 connection.execute("DELETE FROM events WHERE session_id = ?", (SESSION,))
                 connection.execute("DELETE FROM chains WHERE session_id = ?", (SESSION,))
             connection.close()
@@ -291,7 +291,7 @@ def test_what_only_a_database_can_have_done_to_it_is_seen_too(tmp_path: Path, ch
     place.copies.mkdir()
     lines = place.write()
     place.sign(lines, EVENTS)
-    with sqlite3.connect(place.database) as connection:
+    with closing(sqlite3.connect(place.database)) as connection, connection:
         connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute(change)
     connection.close()

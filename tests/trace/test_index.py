@@ -5,6 +5,7 @@ import os
 import random
 import sqlite3
 import unicodedata
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -354,7 +355,7 @@ def test_an_index_that_is_damaged_or_of_another_version_is_made_anew(world, cont
     (world.folder / "index.sqlite3").write_bytes(content)
     assert world.index.update().added == 1
     world.index.close()
-    with sqlite3.connect(world.folder / "index.sqlite3") as connection:
+    with closing(sqlite3.connect(world.folder / "index.sqlite3")) as connection, connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     assert world.index.update().added == 1

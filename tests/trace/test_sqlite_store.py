@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_what_was_changed_is_found_and_set_aside(store, path, draft, change):
         store.append(SESSION, [draft(number)])
     store.close()
     lines = store.read(SESSION)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(change)
     connection.close()
     store = SqliteStore(path)
@@ -105,7 +106,7 @@ def test_what_was_changed_is_found_and_set_aside(store, path, draft, change):
     assert store.append(SESSION, [draft()]).sequence == checked.events
     assert verify(store.read(SESSION)).ok
     store.close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         (aside,) = connection.execute("SELECT COUNT(*) FROM set_aside").fetchone()
     connection.close()
     assert checked.events + aside == 6 - change.startswith("DELETE")
