@@ -83,9 +83,11 @@ def _split_authority(text: str) -> tuple[str, int | None]:
 def _host(text: str) -> str:
     if text.startswith("["):
         try:
-            return str(ipaddress.IPv6Address(text[1:-1]))
+            address = ipaddress.IPv6Address(text[1:-1])
         except ValueError:
             raise OriginError("not an IPv6 address") from None
+        # RFC 5952, section 5; Python before 3.13 writes the last 32 bits in hexadecimal.
+        return f"::ffff:{address.ipv4_mapped}" if address.ipv4_mapped is not None else str(address)
     host = text.lower().removesuffix(".")
     labels = host.split(".")
     if _NUMBER.fullmatch(labels[-1]):

@@ -112,7 +112,7 @@ def test_what_is_no_template_is_refused(template: str) -> None:
     [
         ("https://API.Example.com/x", Origin("https", "api.example.com", 443)),
         ("http://a.b:8080", Origin("http", "a.b", 8080)),
-        ("https://[::FFFF:1.2.3.4]:1/{x}", Origin("https", "::ffff:102:304", 1)),
+        ("https://[::FFFF:1.2.3.4]:1/{x}", Origin("https", "::ffff:1.2.3.4", 1)),
         ("http://1.2.3.4/", Origin("http", "1.2.3.4", 80)),
         ("https://a.example.", Origin("https", "a.example", 443)),
     ],

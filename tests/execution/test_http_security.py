@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import inspect
 import ipaddress
 import json
 import logging
@@ -198,8 +199,9 @@ class Authority:
 
 
 def _signed(authority: Authority, subject: x509.Name, key, extension, *, critical: bool) -> x509.Certificate:
+    """A certificate as strict checking wants it (RFC 5280), which Python 3.13 does by default."""
     now = datetime.datetime.now(datetime.UTC)
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(authority.name)
@@ -208,8 +210,13 @@ def _signed(authority: Authority, subject: x509.Name, key, extension, *, critica
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(extension, critical=critical)
-        .sign(authority.key, hashes.SHA256())
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
     )
+    if isinstance(extension, x509.BasicConstraints):
+        uses = dict.fromkeys(inspect.signature(x509.KeyUsage).parameters, False)
+        builder = builder.add_extension(x509.KeyUsage(**{**uses, "key_cert_sign": True}), critical=True)
+    return builder.sign(authority.key, hashes.SHA256())
 
 
 @pytest.fixture
@@ -219,7 +226,7 @@ def authority(tmp_path: Path) -> Authority:
         ec.generate_private_key(ec.SECP256R1()),
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")]),
     )
-    root = _signed(made, made.name, made.key, x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    root = _signed(made, made.name, made.key, x509.BasicConstraints(ca=True, path_length=0), critical=True)
     made.bundle.write_bytes(root.public_bytes(serialization.Encoding.PEM))
     return made
 
