@@ -4,6 +4,7 @@ Rule: whoever can write to a folder can replace what is in it, and with it what 
 """
 
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +71,14 @@ def is_open(path: Path) -> bool:
         return os.name != "nt" and bool(os.stat(path).st_mode & OTHERS_WRITE)
     except OSError:
         return False
+
+
+def anybody_writes(file: os.stat_result, folder: os.stat_result) -> bool:
+    """Whether every user of the machine can change a file, or put another in its place."""
+    if os.name == "nt":
+        return False
+    replaced = bool(folder.st_mode & stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX
+    return replaced or bool(file.st_mode & stat.S_IWOTH)
 
 
 def check_private(*paths: Path, allowed: bool) -> None:

@@ -3,13 +3,16 @@
 Source: specs/policy.md, "Overlays".
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cra_mcp.atlas.model import Atlas
 from cra_mcp.atlas.overlay import MAX_FILE_BYTES, Overlay
+from cra_mcp.atlas.package import OPEN_TO_ALL
 from cra_mcp.errors import AtlasInvalidError, Problem
+from cra_mcp.folders import anybody_writes
 from cra_mcp.policy.model import Layer
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ def read_bounded(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
+            if anybody_writes(os.fstat(file.fileno()), os.stat(path.resolve().parent)):
+                raise _refusal(path.name, "open_to_all", OPEN_TO_ALL)
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         if isinstance(error, FileNotFoundError):

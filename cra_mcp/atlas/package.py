@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cra_mcp.canonical import digest, sha256_hex
 from cra_mcp.errors import Problem
+from cra_mcp.folders import anybody_writes
 
 MANIFEST = "atlas.json"
 MAX_PACKAGE_BYTES = 10_485_760
@@ -51,6 +52,11 @@ class Package:
         return digest(
             {MANIFEST if self.root is None else path: sha256_hex(data) for path, data in self.files.items()},
         )
+
+
+OPEN_TO_ALL = (
+    "every user of this machine can change it, so nobody can vouch for it: run `chmod o-w` on it and on its folder"
+)
 
 
 def read_package(path: Path) -> Package:
@@ -144,8 +150,12 @@ class _Reader:
                 self.problem(name, "unreadable", "it can't be read")
             return
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 self.problem(name, "special_file", "only regular files may be in a package")
+                return
+            if anybody_writes(status, os.stat((self.root / relative).parent)):
+                self.problem(name, "open_to_all", OPEN_TO_ALL)
                 return
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 data = file.read(self._room + 1)

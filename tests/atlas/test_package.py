@@ -13,6 +13,8 @@ import pytest
 
 from cra_mcp.atlas import package
 from cra_mcp.atlas.loader import load_atlas, load_atlas_text
+from cra_mcp.atlas.overlay_loading import load_policy_file
+from cra_mcp.errors import AtlasInvalidError
 from tests.atlas.conftest import manifest, problems
 
 Folder = Callable[[Mapping[str, object]], Path]
@@ -121,6 +123,33 @@ def test_pipes_and_sockets_are_refused_without_waiting_for_them(folder: Folder, 
         assert problems(root) == [("pipe.json", "", "special_file"), ("socket", "", "special_file")]
     os.mkfifo(tmp_path / "alone.json")
     assert problems(tmp_path / "alone.json") == [("alone.json", "", "special_file")]
+
+
+@pytest.mark.skipif(not POSIX, reason="Windows has no such modes")
+@pytest.mark.parametrize("name", ["atlas.json", "python/tools.py", "policies/p.json"])
+def test_what_every_user_can_change_is_refused(folder: Folder, name: str) -> None:
+    root = folder({"python/tools.py": "", "policies/p.json": "[]"})
+    assert problems(root) == []
+    (root / name).chmod(0o664)
+    assert problems(root) == []
+    (root / name).chmod(0o666)
+    assert problems(root) == [(name, "", "open_to_all")]
+    (root / name).chmod(0o600)
+    (root / name).parent.chmod(0o777)
+    assert (name, "", "open_to_all") in problems(root)
+    (root / name).parent.chmod(0o1777)  # as /tmp: what others make there does not replace what we made
+    assert problems(root) == []
+
+
+@pytest.mark.skipif(not POSIX, reason="Windows has no such modes")
+def test_a_policy_file_that_every_user_can_change_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ours.yaml"
+    path.write_text("policies: [{policy_id: no, type: deny, actions: ['*']}]\n")
+    load_policy_file(path)
+    path.chmod(0o646)
+    with pytest.raises(AtlasInvalidError) as caught:
+        load_policy_file(path)
+    assert [(each.file, each.code) for each in caught.value.problems] == [("ours.yaml", "open_to_all")]
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
