@@ -40,6 +40,27 @@ GUARDS = (
         "tests/faces/mcp/test_disclosure.py",
     ),
     Guard(
+        "progress is asked for where the caller wants it",
+        "cra_mcp/faces/mcp/calls.py",
+        "on_progress=progress.report if progress.wanted else None,",
+        "on_progress=progress.report,",
+        "tests/faces/mcp/test_progress.py",
+    ),
+    Guard(
+        "of a flood of reports the newest is handed on, now and then",
+        "cra_mcp/execution/mcp_notices.py",
+        "if newest is None or self._room < 1:",
+        "if newest is None:",
+        "tests/execution/test_mcp_http.py",
+    ),
+    Guard(
+        "notifications without end wait in their pipe",
+        "cra_mcp/execution/mcp_stdio.py",
+        "if self._noticed > MAX_NOTICES_PER_SECOND:",
+        "if False:",
+        "tests/execution/test_mcp_upstream.py",
+    ),
+    Guard(
         "an upstream that no atlas defines any more ends",
         "cra_mcp/execution/mcp_upstream.py",
         "if definition not in named and not upstream.calls:",

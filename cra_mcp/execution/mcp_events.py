@@ -16,6 +16,7 @@ import httpx2
 import orjson
 
 from cra_mcp.execution import foreign_json, mcp_results
+from cra_mcp.execution.mcp_notices import Notices
 from cra_mcp.execution.values import NotJsonError
 from cra_mcp.json_bounds import JsonBoundsError
 
@@ -56,6 +57,7 @@ class Events(httpx2.AsyncByteStream):
         self._slot = mcp_results.current.get()
         self._retry_ms: int | None = None
         self._event = _Event()
+        self._notices: Notices[list[bytes]] = Notices()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left, size = bytearray(), 0
@@ -113,22 +115,35 @@ class Events(httpx2.AsyncByteStream):
             lines.append(b"event: " + event.kind)
         if event.event_id is not None:
             lines.append(b"id: " + event.event_id)
-        data = await self._data(event) if event.data else [b""]
-        return b"\n".join((*lines, *(b"data: " + each for each in data), b"", b""))
+        report, data = await self._data(event) if event.data else (None, [b""])
+        before = _written([], report) if report is not None else b""
+        return before + _written(lines, data)
 
-    async def _data(self, event: _Event) -> list[bytes]:
+    async def _data(self, event: _Event) -> tuple[list[bytes] | None, list[bytes]]:
+        """The last report of the call that is answered by an event, if it was kept; and the data of the event."""
         data = b"\n".join(event.data)
         try:
             found = await foreign_json.read(data) if data else None
         except JsonBoundsError as error:
             raise httpx2.SSEError(TOO_LARGE) from error
         except NotJsonError:
-            return [_NO_JSON]
-        small = mcp_results.without_result(found, self._slot)
-        return event.data if small is found else [orjson.dumps(small)]
+            return None, [_NO_JSON]
+        if not isinstance(found, dict):
+            return None, event.data
+        fields = cast("dict[str, object]", found)
+        method = fields.get("method")
+        if isinstance(method, str):
+            kept = "id" not in fields and self._notices.keeps(method, fields.get("params"), event.data)
+            return None, [b""] if kept else event.data
+        small = mcp_results.without_result(fields, self._slot)
+        return self._notices.last_of(fields.get("id")), event.data if small is fields else [orjson.dumps(small)]
 
     def _retry(self) -> int:
         """Milliseconds until this server is asked for the rest of a stream it ended: the longer, the more often it was."""
         asked = self._slot.reconnects if self._slot is not None else 0
         least = min(_SLOWED_RETRY_MS, _FIRST_RETRY_MS * 2 ** min(asked, 8))
         return max(least, min(self._retry_ms or 0, _LONGEST_RETRY_MS))
+
+
+def _written(lines: list[bytes], data: list[bytes]) -> bytes:
+    return b"\n".join((*lines, *(b"data: " + each for each in data), b"", b""))

@@ -1,7 +1,7 @@
 """An MCP server as a child process: one JSON-RPC message a line over its standard input and output.
 
-Rule: what the child does is bounded: the length of a line, what waits to be read or written, messages nobody asked
-for, and lines that are no messages. Beyond a bound the child is killed and the reason kept in ``fault``. Its standard
+Rule: what the child does is bounded: the length of a line, what waits to be read or written, requests nobody expects,
+and lines that are no messages. Beyond a bound the child is killed and the reason kept in ``fault``. Its standard
 error goes to the debug log, if there is one: in ours it could pass for lines of our log.
 
 Imports ``mcp``: only ``mcp_client`` uses this, which is loaded when the first upstream is needed.
@@ -29,6 +29,7 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
     jsonrpc_message_adapter,
@@ -38,6 +39,7 @@ from pydantic import ValidationError
 from cra_mcp.debug_log import open_debug_log
 from cra_mcp.errors import ExecutionCode, SettingsError
 from cra_mcp.execution import foreign_json, mcp_results
+from cra_mcp.execution.mcp_notices import REST_S, Notices
 from cra_mcp.execution.process import Child, start
 from cra_mcp.execution.upstream import Fault
 from cra_mcp.execution.values import NotJsonError
@@ -53,6 +55,7 @@ MAX_DROPPED_BYTES = 268_435_456
 MAX_UNREAD_BYTES = 1_048_576
 MAX_UNWRITTEN_BYTES = 16_777_216
 MAX_UNASKED_PER_SECOND = 2_000
+MAX_NOTICES_PER_SECOND = 20_000
 MAX_GARBAGE_BYTES = 8_388_608
 
 UNREADABLE = "Failed to parse the answer"
@@ -321,26 +324,65 @@ class _Reader(_Stream):
         self._garbage = 0
         self._unasked = 0
         self._window_ends = 0.0
+        self._notices: Notices[JSONRPCNotification] = Notices()
+        self._noticed = 0
+        self._notices_from = 0.0
+        self._answer: JSONRPCMessage | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> SessionMessage | Exception:
+        if self._answer is not None:
+            answer, self._answer = self._answer, None
+            return SessionMessage(answer)
         if self._peer.has_line:
             await asyncio.sleep(0)  # a flood of lines must not keep the loop
-        while (line := await self._peer.next_line()) is not None:
+        while (line := await self._line()) is not None:
+            if isinstance(line, JSONRPCNotification):
+                return SessionMessage(line)
             message = await self._read(line)
             if message is None:
                 self._count_garbage(len(line))
             else:
                 self._garbage = 0
-                if isinstance(message, JSONRPCResponse | JSONRPCError) and self._peer.unanswered:
-                    self._peer.unanswered -= 1
-                else:
-                    self._count_unasked()
-                return SessionMessage(message)
+                if (told := await self._sorted(message)) is not None:
+                    return SessionMessage(told)
             await asyncio.sleep(0)
         raise StopAsyncIteration
+
+    async def _line(self) -> bytes | _Dropped | JSONRPCNotification | None:
+        """The next line, or a report that was kept and can be handed on before one comes."""
+        while self._notices.are_waiting and not self._peer.has_line and not self._peer.eof:
+            if (report := self._notices.due()) is not None:
+                return report
+            with anyio.move_on_after(REST_S):
+                return await self._peer.next_line()
+        return await self._peer.next_line()
+
+    async def _sorted(self, message: JSONRPCMessage) -> JSONRPCMessage | None:
+        """What is to be handed on of a message, now."""
+        if isinstance(message, JSONRPCNotification):
+            await self._pace()
+            return None if self._notices.keeps(message.method, message.params, message) else message
+        if isinstance(message, JSONRPCResponse | JSONRPCError) and self._peer.unanswered:
+            self._peer.unanswered -= 1
+        else:
+            self._count_unasked()
+        last = None if isinstance(message, JSONRPCRequest) else self._notices.last_of(message.id)
+        if last is None:
+            return message
+        self._answer = message
+        return last
+
+    async def _pace(self) -> None:
+        """Read no more notifications than take a small part of the processor: whoever writes more waits for its pipe."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._notices_from + 1.0:
+            self._notices_from, self._noticed = now, 0
+        self._noticed += 1
+        if self._noticed > MAX_NOTICES_PER_SECOND:
+            await asyncio.sleep(self._notices_from + 1.0 - now)
 
     async def receive(self) -> SessionMessage | Exception:
         """The next message."""

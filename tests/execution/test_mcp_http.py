@@ -214,6 +214,39 @@ async def test_an_event_stream_with_progress_is_read(kit, backend, server) -> No
     assert seen == [(1.0, 2.0, None)]
 
 
+async def test_a_flood_of_notifications_becomes_a_few_reports_and_the_answer(kit, backend, server) -> None:
+    def stream(handler: Handler, body) -> None:
+        handler.events()
+        token = body["params"]["_meta"]["progressToken"]
+        for number in range(3_000):
+            params = {"progressToken": token, "progress": number + 1}
+            for method, what in (
+                ("progress", params),
+                ("message", {"level": "info", "data": "x"}),
+                ("tools/list_changed", {}),
+            ):
+                message = {"jsonrpc": "2.0", "method": f"notifications/{method}", "params": what}
+                handler.wfile.write(f"event: message\ndata: {json.dumps(message)}\n\n".encode())
+        message = {"jsonrpc": "2.0", "id": body["id"], "result": {"content": [{"type": "text", "text": "streamed"}]}}
+        handler.wfile.write(f"event: message\ndata: {json.dumps(message)}\n\n".encode())
+
+    server.answers = stream
+    seen = []
+
+    async def on_progress(done: float, *_: object) -> None:
+        seen.append(done)
+
+    upstream = Upstream("up", url=server.url)
+    for _ in range(2):
+        seen.clear()
+        result = await kit.call(backend, kit.action(McpExecutor("up", "echo")), kit.atlas(upstream), {}, on_progress)
+        assert text(result) == "streamed"
+        assert seen == sorted(set(seen))
+        assert seen[-1] == 3_000
+        assert len(seen) < 600
+    assert server.sessions == 1
+
+
 # --- gone and back -----------------------------------------------------------------------------------------------------
 
 

@@ -181,8 +181,9 @@ async def test_one_that_refuses_the_handshake_is_unavailable(kit, backend) -> No
     assert "go away" in error.message
 
 
-async def test_one_that_floods_the_handshake_is_killed(kit, backend) -> None:
-    error = await refused(kit, backend, kit.server("flood-at-start"))
+async def test_one_that_floods_in_place_of_the_handshake_is_ended(kit) -> None:
+    async with McpBackend(connect_timeout_s=2) as backend:
+        error = await refused(kit, backend, kit.server("flood-at-start"))
     assert error.code == "upstream_unavailable"
     await kit.until(lambda: not kit.alive(pids(kit)[0]))
 
@@ -441,7 +442,24 @@ async def test_structured_content_beside_empty_content_is_both(kit, backend) -> 
     assert (result.content, result.value) == ((), {"a": None})
 
 
-@pytest.mark.parametrize("mode", ["flood", "flood-garbage"])
+async def test_notifications_without_end_take_up_a_small_part_of_the_processor_and_end_nothing(kit, backend) -> None:
+    slowest = 0.0
+    upstream = kit.server("flood")
+    async with kit.started(lambda: use(kit, backend, upstream)):
+        await kit.until(lambda: pids(kit))
+        await anyio.sleep(1)
+        began, spent = time.monotonic(), time.process_time()
+        while time.monotonic() < began + 3:
+            before = time.monotonic()
+            await anyio.sleep(0.001)
+            slowest = max(slowest, time.monotonic() - before)
+        spent = time.process_time() - spent
+        assert kit.alive(pids(kit)[0])
+    assert slowest < 1
+    assert spent < 2.4
+
+
+@pytest.mark.parametrize("mode", ["flood-requests", "flood-garbage"])
 async def test_a_flood_ends_the_upstream_and_the_event_loop_stays_free(kit, backend, mode) -> None:
     slowest = 0.0
     done = anyio.Event()

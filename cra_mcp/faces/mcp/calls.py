@@ -68,19 +68,22 @@ class Calls:
         progress = Progress(ctx)
 
         async def carry(client: Client | None) -> ExecutionOutcome:
-            outcome = await access.execute(
-                session.session_id,
-                action_id,
-                arguments,
-                asker=asker_for(ctx),
-                on_progress=progress.report,
-                client=client,
-                otel=otel,
-                called=wanted.called,
-                offered=wanted.offered,
-                host_arguments=host_arguments(ctx),
-            )
-            await progress.sent()
+            try:
+                outcome = await access.execute(
+                    session.session_id,
+                    action_id,
+                    arguments,
+                    asker=asker_for(ctx),
+                    on_progress=progress.report if progress.wanted else None,
+                    client=client,
+                    otel=otel,
+                    called=wanted.called,
+                    offered=wanted.offered,
+                    host_arguments=host_arguments(ctx),
+                )
+                await progress.sent()
+            finally:
+                progress.close()
             return outcome
 
         if not isinstance(executor, PythonExecutor) or executor.context is None:

@@ -144,6 +144,12 @@ def flood(request: Message) -> None:
         write(line * 100)
 
 
+def flood_requests(request: Message) -> None:
+    line = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
+    while True:
+        write(line * 100)
+
+
 def flood_garbage(request: Message) -> None:
     while True:
         write(b"this is not JSON at all, it is a log line\n" * 1000)
@@ -190,6 +196,7 @@ CALLS: Mapping[str, Callable[[Message], None]] = {
     "endless-line": endless_line,
     "flood": flood,
     "flood-garbage": flood_garbage,
+    "flood-requests": flood_requests,
     "malformed": malformed,
     "raw": raw,
     "raw-first": raw_first,
