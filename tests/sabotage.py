@@ -40,6 +40,13 @@ GUARDS = (
         "tests/faces/mcp/test_disclosure.py",
     ),
     Guard(
+        "half a surrogate pair in an answer is replaced and fails no call",
+        "cra_mcp/execution/values.py",
+        'return text if text.isascii() else _SURROGATE.sub("\\ufffd", text)',
+        "return text",
+        "tests/execution/test_values.py",
+    ),
+    Guard(
         "progress is asked for where the caller wants it",
         "cra_mcp/faces/mcp/calls.py",
         "on_progress=progress.report if progress.wanted else None,",

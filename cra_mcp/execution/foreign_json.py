@@ -1,7 +1,8 @@
 """JSON that other programs send: read within bounds, exactly, and off the event loop where it is long.
 
 Rule: what a text may hold is settled before it is read (``json_bounds``): reading can't be interrupted, and a text of
-some megabytes can hold what takes minutes. Integers keep every digit. Source: specs/carp.md, "Results".
+some megabytes can hold what takes minutes. Integers keep every digit; half a surrogate pair, which has no UTF-8, becomes
+U+FFFD. Source: specs/carp.md, "Results".
 """
 
 import json
@@ -14,7 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import orjson
 
-from cra_mcp.execution.values import NotJsonError
+from cra_mcp.execution.values import NotJsonError, whole
 from cra_mcp.json_bounds import INLINE_BYTES, check_json
 
 T = TypeVar("T")
@@ -33,13 +34,26 @@ def parse(data: bytes) -> object:
 
     Raises:
         JsonBoundsError: it holds too much.
-        NotJsonError: it is not JSON, or holds NaN, an infinity or a lone surrogate.
+        NotJsonError: it is not JSON, or holds NaN or an infinity.
     """
     check_json(data)
     try:
         return _exactly(data) if _LONG in data.translate(_DIGITS) else orjson.loads(data)
-    except ValueError as error:
+    except ValueError:
+        pass  # what the strict reader refuses may be half a surrogate pair
+    try:
+        return whole(json.loads(data.decode(errors="surrogatepass"), parse_constant=_refused, parse_float=_finite))
+    except (ValueError, RecursionError) as error:
         raise NotJsonError("it is not JSON") from error
+
+
+def strict(found: object, data: bytes) -> bytes:
+    """A JSON text of ``found``, which was read from ``data``, that every reader takes."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return json.dumps(found).encode()
+    return json.dumps(found).encode() if b"\\u" in data else data
 
 
 async def read(data: bytes) -> object:

@@ -128,15 +128,16 @@ class Events(httpx2.AsyncByteStream):
             raise httpx2.SSEError(TOO_LARGE) from error
         except NotJsonError:
             return None, [_NO_JSON]
+        told = [foreign_json.strict(found, data)]
         if not isinstance(found, dict):
-            return None, event.data
+            return None, told
         fields = cast("dict[str, object]", found)
         method = fields.get("method")
         if isinstance(method, str):
-            kept = "id" not in fields and self._notices.keeps(method, fields.get("params"), event.data)
-            return None, [b""] if kept else event.data
+            kept = "id" not in fields and self._notices.keeps(method, fields.get("params"), told)
+            return None, [b""] if kept else told
         small = mcp_results.without_result(fields, self._slot)
-        return self._notices.last_of(fields.get("id")), event.data if small is fields else [orjson.dumps(small)]
+        return self._notices.last_of(fields.get("id")), told if small is fields else [orjson.dumps(small)]
 
     def _retry(self) -> int:
         """Milliseconds until this server is asked for the rest of a stream it ended: the longer, the more often it was."""

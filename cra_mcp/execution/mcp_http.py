@@ -114,7 +114,7 @@ async def _read(request: httpx2.Request, response: httpx2.Response) -> httpx2.Re
     finally:
         await response.aclose()
     small = mcp_results.without_result(found, mcp_results.current.get())
-    content = body if small is found else orjson.dumps(small)
+    content = foreign_json.strict(found, body) if small is found else orjson.dumps(small)
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
 

@@ -20,7 +20,7 @@ from cra_mcp.atlas.model import Action, Atlas, PythonExecutor
 from cra_mcp.errors import ActionError, AskError, ExecutionError
 from cra_mcp.execution.backend import BoundAction, Invocation, Result
 from cra_mcp.execution.modules import load_module
-from cra_mcp.execution.values import NotJsonError, json_value
+from cra_mcp.execution.values import NotJsonError, json_value, whole
 from cra_mcp.execution.workers import Loops, Threads
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -195,6 +195,6 @@ def _failure(function: _Function, error: BaseException) -> Result:
     if isinstance(error, AskError):
         raise error
     if isinstance(error, ActionError):
-        return Result(value={"error": error.message.encode(errors="replace").decode()}, is_error=True)
+        return Result(value={"error": whole(error.message)}, is_error=True)
     _log.debug("%s raised", function.action_id, exc_info=error)
     raise ExecutionError("execution_failed", f"{function.action_id} failed: {type(error).__name__}") from error

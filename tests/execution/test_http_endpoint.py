@@ -61,10 +61,21 @@ async def test_every_kind_of_json_is_json(kit, service: Service, kind: str) -> N
     assert (await get(kit, service)).value == [1]
 
 
-@pytest.mark.parametrize("body", [b"{", b"", b"[1] 2", b"\xff", b"NaN", b"[" * 5_000, b'"\\ud800"'])
+@pytest.mark.parametrize("body", [b"{", b"", b"[1] 2", b"\xff", b"NaN"])
 async def test_what_only_says_it_is_json_is_an_invalid_result(kit, service: Service, body: bytes) -> None:
     service.answer = lambda handler: handler.reply(200, body, content_type="application/json")
     await fails(kit, service, "invalid_result", result="" if not body else None)
+
+
+async def test_what_is_nested_too_deep_is_too_large(kit, service: Service) -> None:
+    service.answer = lambda handler: handler.reply(200, b"[" * 5_000, content_type="application/json")
+    await fails(kit, service, "output_too_large")
+
+
+async def test_half_a_surrogate_pair_in_json_is_replaced(kit, service: Service) -> None:
+    body = b'{"\\udfff": "\\ud83d\\ude00 \\ud800"}'
+    service.answer = lambda handler: handler.reply(200, body, content_type="application/json")
+    assert (await get(kit, service)).value == {"\ufffd": "\U0001f600 \ufffd"}
 
 
 async def test_text_is_text_in_its_own_encoding(kit, service: Service) -> None:

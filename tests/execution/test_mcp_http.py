@@ -214,6 +214,37 @@ async def test_an_event_stream_with_progress_is_read(kit, backend, server) -> No
     assert seen == [(1.0, 2.0, None)]
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_half_a_surrogate_pair_is_replaced(kit, backend, server, streamed) -> None:
+    what: list[object] = []
+
+    def answers(handler: Handler, body) -> None:
+        message = {"jsonrpc": "2.0", "id": body["id"], **what[0]}
+        if streamed:
+            handler.events()
+            params = {"progressToken": body["params"]["_meta"]["progressToken"], "progress": 1, "message": "p\ud800"}
+            for each in ({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}, message):
+                handler.wfile.write(f"event: message\ndata: {json.dumps(each)}\n\n".encode())
+        else:
+            handler.json(message)
+
+    async def on_progress(_done: float, _total: float | None, message: str | None) -> None:
+        seen.append(message)
+
+    server.answers = answers
+    seen: list[str | None] = []
+    action, atlas = kit.action(McpExecutor("up", "echo")), kit.atlas(Upstream("up", url=server.url))
+    what.append({"result": {"content": [{"type": "text", "text": "a\ud800"}], "structuredContent": {"\udfff": 1}}})
+    result = await kit.call(backend, action, atlas, {}, on_progress)
+    assert (text(result), result.value) == ("a\ufffd", {"\ufffd": 1})
+    what[0] = {"error": {"code": 1, "message": "no \ud800!"}}
+    with pytest.raises(ExecutionError) as caught:
+        await kit.call(backend, action, atlas, {}, on_progress)
+    assert caught.value.message.endswith("no \ufffd!")
+    assert seen == (["p\ufffd"] * 2 if streamed else [])
+    assert server.sessions == 1
+
+
 async def test_a_flood_of_notifications_becomes_a_few_reports_and_the_answer(kit, backend, server) -> None:
     def stream(handler: Handler, body) -> None:
         handler.events()
@@ -367,7 +398,7 @@ async def test_an_answer_that_is_not_mcp_is_refused(kit, backend, server, data, 
         handler.reply(200, data.replace(b"ID", str(body["id"]).encode()), {"content-type": content_type})
 
     server.answers = answer
-    with anyio.move_on_after(1) as scope:
+    with anyio.move_on_after(1 if b'"id":1,' in data else 20) as scope:
         assert (await refused(kit, backend, server.url)).code == "invalid_result"
     assert not scope.cancelled_caught or b'"id":1,' in data
 

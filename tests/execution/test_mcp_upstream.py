@@ -505,7 +505,6 @@ async def test_a_result_that_is_none_of_mcp_is_refused(kit, backend, result) -> 
     [
         '{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"x":NaN}}}',
         '{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":{"x":1e999}}}',
-        '{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":"\\ud800"}]}}',
         '{"jsonrpc":"2.0","id":ID,"result":"text"}',
         '{"jsonrpc":"2.0","id":ID}',
         '{"id":ID,"result":{"content":[]}}',
@@ -517,6 +516,16 @@ async def test_an_answer_that_is_nearly_one_ends_its_call_and_nothing_else(kit, 
         assert (await refused(kit, backend, upstream)).code == "invalid_result"
         assert (await refused(kit, backend, upstream)).code == "invalid_result"
     assert len(pids(kit)) == 1
+
+
+async def test_half_a_surrogate_pair_is_replaced_in_texts_structured_content_and_errors(kit, backend) -> None:
+    result = '{"content":[{"type":"text","text":"a\\ud800","x\\udfff":1}],"structuredContent":{"k\\ud800":["\\udc00"]}}'
+    found = await use(kit, backend, kit.server("raw", f'{{"jsonrpc":"2.0","id":ID,"result":{result}}}'))
+    assert found.content == ({"type": "text", "text": "a\ufffd", "x\ufffd": 1},)
+    assert found.value == {"k\ufffd": ["\ufffd"]}
+    error = '{"jsonrpc":"2.0","id":ID,"error":{"code":1,"message":"no \\ud800!","data":{"\\ud800":1}}}'
+    said = await refused(kit, backend, kit.server("raw", error, name="other"))
+    assert (said.code, said.message.endswith("no \ufffd!")) == ("execution_failed", True)
 
 
 @pytest.mark.parametrize("answer", ["{", "[ID]", '"ID"', '{"result":{}}', "[" * 100_000, '{"id":' * 20_000])

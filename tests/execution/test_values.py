@@ -1,12 +1,15 @@
 import enum
+import json
 import math
 from typing import cast
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cra_mcp.execution.values import MAX_DEPTH, NotJsonError, json_value
+from cra_mcp.execution.foreign_json import parse, strict
+from cra_mcp.execution.values import MAX_DEPTH, NotJsonError, json_value, whole
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -51,15 +54,38 @@ def test_members_of_enumerations_become_plain(value: object, plain: object) -> N
         b"bytes",
         object(),
         {1: "number as key"},
-        "\ud800",
-        {"\udfff": 1},
-        [["\ud800"]],
         pytest.param(1 << 20_000, id="digits"),
     ],
 )
 def test_what_is_not_json_is_refused(value: object) -> None:
     with pytest.raises(NotJsonError):
         json_value(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        ("\ud800", "\ufffd"),
+        ("a\udfffb\U0001f600", "a\ufffdb\U0001f600"),
+        ([["\udfff\ud800"]], [["\ufffd\ufffd"]]),
+        (dict(zip(("\udfff", "\ud800", "\ufffd"), (1, 2, 3), strict=True)), {"\ufffd": 3, "\ufffd~": 1, "\ufffd~~": 2}),
+    ],
+)
+def test_half_a_surrogate_pair_is_replaced_and_nothing_is_lost(value: object, plain: object) -> None:
+    assert json_value(value) == whole(value) == plain
+    text = json.dumps(value).encode()
+    assert parse(text) == plain
+    assert json.loads(strict(parse(text), text)) == plain
+    assert orjson.loads(strict(parse(text), text)) == plain
+
+
+def test_surrogates_written_as_bytes_are_replaced_and_other_bytes_refused() -> None:
+    text = b'{"a\xed\xa0\x80": ["\xed\xbf\xbf", 123456789012345678901234567890]}'
+    assert parse(text) == {"a\ufffd": ["\ufffd", 123456789012345678901234567890]}
+    assert json.loads(strict(parse(text), text)) == parse(text)
+    for broken in (b'"\xff"', b'["\\ud800", NaN]', b'"\\ud800', b'["\\ud800", 1e999]'):
+        with pytest.raises(NotJsonError):
+            parse(broken)
 
 
 def test_nesting_is_bounded_and_so_are_cycles() -> None:
