@@ -3,10 +3,11 @@
 Rule: whoever can write to a folder can replace what is in it, and with it what happened. Source: specs/trace.md, "Files".
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from cra_mcp.errors import SettingsError
 
@@ -63,6 +64,25 @@ def open_private(path: "str | Path", flags: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read. A pipe could wait for ever, a device never end.
+
+    Raises:
+        OSError: it can't be opened, or is no regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(fd, "rb")
+
+
+def read_regular(path: Path, max_bytes: int = -1) -> bytes:
+    """At most so many bytes of a regular file; all of them without a limit. Raises as ``open_regular``."""
+    with open_regular(path) as file:
+        return file.read(max_bytes)
 
 
 def is_open(path: Path) -> bool:

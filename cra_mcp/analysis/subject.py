@@ -10,7 +10,7 @@ from typing import cast
 
 from cra_mcp.atlas.model import Action, Atlas
 from cra_mcp.atlas.overlay import Overlay, govern
-from cra_mcp.atlas.overlay_loading import load_policy_file
+from cra_mcp.atlas.overlay_loading import load_policy_file, read_bounded
 from cra_mcp.atlas.package import Package
 from cra_mcp.policy.model import Layer, Policy
 
@@ -130,7 +130,7 @@ def _policy_file(path: Path) -> Source:
     from cra_mcp.atlas.policy_file import read_policies  # noqa: PLC0415 - as above
 
     overlay = load_policy_file(path)
-    raws = read_policies(path.read_bytes(), yaml=path.suffix in {".yaml", ".yml"})
+    raws = read_policies(read_bounded(path), yaml=path.suffix in {".yaml", ".yml"})
     policies = tuple(
         (policy, Written(str(path), at, cast("Raw", raw)))
         for policy, (_, at), raw in zip(overlay.layer.policies, overlay.places, raws, strict=True)

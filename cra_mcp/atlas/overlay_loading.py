@@ -12,7 +12,7 @@ from cra_mcp.atlas.model import Atlas
 from cra_mcp.atlas.overlay import MAX_FILE_BYTES, Overlay
 from cra_mcp.atlas.package import OPEN_TO_ALL
 from cra_mcp.errors import AtlasInvalidError, Problem
-from cra_mcp.folders import anybody_writes
+from cra_mcp.folders import anybody_writes, open_regular
 from cra_mcp.policy.model import Layer
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def read_bounded(path: Path) -> bytes:
         AtlasInvalidError: there is none, it can't be read, or it is too large.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if anybody_writes(os.fstat(file.fileno()), os.stat(path.resolve().parent)):
                 raise _refusal(path.name, "open_to_all", OPEN_TO_ALL)
             data = file.read(MAX_FILE_BYTES + 1)

@@ -17,6 +17,7 @@ import anyio.to_thread
 from cra_mcp.authority import split_url
 from cra_mcp.canonical import parse_json
 from cra_mcp.errors import CRAError, SettingsError
+from cra_mcp.folders import read_regular
 
 _MAX_BYTES: Final = 1_048_576
 _MAX_KEYS: Final = 100
@@ -72,8 +73,7 @@ class FileSource:
             raise KeysUnavailableError(f"the key set can't be read ({error.strerror})") from error
 
     def _read(self) -> bytes:
-        with self._path.open("rb") as file:
-            return file.read(_MAX_BYTES + 1)
+        return read_regular(self._path, _MAX_BYTES + 1)
 
 
 class UrlSource:

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from cra_mcp.authority import split_url
 from cra_mcp.errors import SettingsError, TraceError
+from cra_mcp.folders import read_regular
 from cra_mcp.trace import timestamp
 from cra_mcp.trace.checkpoint import is_key_name
 from cra_mcp.trace.posting import post
@@ -69,8 +70,7 @@ def load_authorities(path: "Path") -> "tuple[Certificate, ...]":
         SettingsError: ``timestamp_ca``: there is none, or it can't be read.
     """
     try:
-        with path.expanduser().open("rb") as file:
-            pem = file.read(_MAX_PEM_BYTES)
+        pem = read_regular(path.expanduser(), _MAX_PEM_BYTES)
     except OSError as error:
         raise SettingsError(
             f"can't read {path}: {error.strerror or error}", code="timestamp_ca", hint="check the path"

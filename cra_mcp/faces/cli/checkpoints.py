@@ -16,6 +16,7 @@ from cra_mcp.faces.cli.output import complain, emit, emit_json, emit_line, paint
 from cra_mcp.faces.cli.stores import find_session, open_traces
 from cra_mcp.faces.cli.timestamps import Dates, TsaCa, authorities_of, dates_of
 from cra_mcp.faces.cli.verifying import Keys, app
+from cra_mcp.folders import read_regular
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
@@ -234,8 +235,7 @@ def verify_proof(
     from cra_mcp.trace import proof  # noqa: PLC0415 - not for --help
 
     keys = keys_of(key, config_of(data_dir=data_dir).data_path)
-    with file.open("rb") as opened:
-        data = opened.read(proof.MAX_PROOF_BYTES + 1)
+    data = read_regular(file, proof.MAX_PROOF_BYTES + 1)
     authorities = authorities_of(tsa_ca)
     try:
         found = proof.verify_proof(data, keys)

@@ -14,9 +14,11 @@ from cra_mcp.errors import CRAError, SettingsError
 from cra_mcp.faces.cli.exits import ENVIRONMENT, NO, OK
 from cra_mcp.faces.cli.options import AsJson
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say
+from cra_mcp.folders import read_regular
 
 Runner = Callable[[Mapping[str, Any]], object]
 
+_MAX_VECTOR_BYTES = 16_777_216
 _RUNNERS = {
     "policy": "conformance_policy",
     "hash-chain": "conformance_chain",
@@ -97,7 +99,7 @@ def _run(path: Path) -> dict[str, object]:
 
     result: dict[str, object] = {"vector": f"{path.parent.name}/{path.stem}", "description": "", "ok": False}
     try:
-        vector = cast("dict[str, Any]", orjson.loads(path.read_bytes()))
+        vector = cast("dict[str, Any]", orjson.loads(read_regular(path, _MAX_VECTOR_BYTES)))
         result["description"] = vector["description"]
         expected, actual = vector["expect"], run_vector(vector)
     except CRAError as error:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from cra_mcp.errors import CRAError, SettingsError, TraceError
+from cra_mcp.folders import read_regular
 
 if TYPE_CHECKING:
     from cra_mcp.trace.checkpoint import Checkpoint, SignedCheckpoint, VerifierKey
     from cra_mcp.trace.diagnosis import Source
 
+_MAX_KEYS_BYTES = 1_048_576
 _SUFFIXES = {".checkpoint", ".checkpoints", ".timestamps"}
 Fault = tuple[str, str]
 """A stable code, and the same for people."""
@@ -104,7 +106,7 @@ def keys_of(given: Sequence[str] | None, folder: Path) -> "list[VerifierKey]":
     keys: list[VerifierKey] = []
     for text in given:
         path = Path(text).expanduser()
-        lines = path.read_text("utf-8", "replace").split("\n") if _is_file(path) else [text]
+        lines = read_regular(path, _MAX_KEYS_BYTES).decode("utf-8", "replace").split("\n") if _is_file(path) else [text]
         try:
             keys += [VerifierKey.decode(line) for line in lines if line.strip()]
         except TraceError as error:

@@ -9,6 +9,7 @@ from cra_mcp.errors import AtlasInvalidError, SettingsError
 from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.new_files import new_file
 from cra_mcp.faces.cli.output import complain, emit_text, printable, say
+from cra_mcp.folders import read_regular
 from cra_mcp.words import count_of, visible_json
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ def from_openapi(
         _check_server(server)
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SettingsError(f"{output} is there already", hint="name a new or an empty folder")
-    with spec.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
+    data = read_regular(spec, MAX_BYTES + 1)
     try:
         document = read_document(data, spec.name)
     except AtlasInvalidError as error:

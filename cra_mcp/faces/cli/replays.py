@@ -12,6 +12,7 @@ from cra_mcp.faces.cli.exits import NO, OK
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say, table
 from cra_mcp.faces.cli.stores import check_any, find_session, open_traces
+from cra_mcp.folders import read_regular
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def _session(store: "TraceStore", name: str, *, checked: bool) -> "RecordedSessi
 def _lines(store: "TraceStore", name: str) -> list[bytes]:
     from cra_mcp.trace.event import split_lines  # noqa: PLC0415 - not for --help
 
-    return split_lines(Path(name).read_bytes())[0] if _is_file(name) else store.read(find_session(store, name))
+    return split_lines(read_regular(Path(name)))[0] if _is_file(name) else store.read(find_session(store, name))
 
 
 def _is_file(name: str) -> bool:
@@ -304,11 +305,14 @@ def _reviser(policies: Sequence[str]) -> "Callable[[Catalogue], Catalogue]":
 def _load(text: str) -> "Atlas | Overlay":
     """An atlas, or the overlay that an overlay atlas or a policy file is."""
     from cra_mcp.atlas.loader import load_atlas  # noqa: PLC0415 - not for --help
+    from cra_mcp.atlas.overlay import MAX_FILE_BYTES  # noqa: PLC0415 - likewise
     from cra_mcp.atlas.overlay_loading import load_overlay_atlas, load_policy_file  # noqa: PLC0415 - likewise
     from cra_mcp.faces.cli.shipped import atlas_path  # noqa: PLC0415 - likewise
 
     path = Path(text)
-    if path.is_file() and (path.suffix in {".yaml", ".yml"} or b'"atlas_version"' not in path.read_bytes()):
+    if path.is_file() and (
+        path.suffix in {".yaml", ".yml"} or b'"atlas_version"' not in read_regular(path, MAX_FILE_BYTES)
+    ):
         return load_policy_file(path)
     atlas = load_atlas(atlas_path(text))
     return load_overlay_atlas(atlas_path(text)) if atlas.overlay else atlas

@@ -15,6 +15,7 @@ from cra_mcp.faces.cli.new_files import new_file
 from cra_mcp.faces.cli.options import AsJson, DataDir, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit_bytes, emit_json, flush, say
 from cra_mcp.faces.cli.stores import check_any, find_session, open_traces
+from cra_mcp.folders import open_regular
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _pages(store: "TraceStore", session_id: str) -> Iterator[bytes]:
 
 def _lines_of(path: Path) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for line in file:
                 yield line.removesuffix(b"\n")
     except OSError as error:

@@ -20,6 +20,7 @@ from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable
 from cra_mcp.faces.cli.stores import check_any, find_session, open_traces
 from cra_mcp.faces.cli.timestamps import Dates, TsaCa, authorities_of, dates_of
 from cra_mcp.faces.cli.traces import app
+from cra_mcp.folders import read_regular
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
@@ -342,7 +343,7 @@ def _read(path: Path) -> tuple[list[bytes], bytes, str | None]:
     from cra_mcp.trace.event import is_identifier, parse, split_lines  # noqa: PLC0415 - not for --help
 
     try:
-        lines, rest = split_lines(path.read_bytes())
+        lines, rest = split_lines(read_regular(path))
     except OSError as error:
         raise UnknownTraceError(f"can't read {path}: {error.strerror}", hint="check the path") from None
     name = path.name.partition(".")[0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from cra_mcp.canonical import parse_json
 from cra_mcp.errors import CanonicalError, SettingsError
+from cra_mcp.folders import read_regular
 from cra_mcp.trace.detect.rules import BUILT_IN
 from cra_mcp.trace.detect.scan import UNSEARCHED, Finder
 
@@ -35,7 +36,7 @@ def load_patterns(path: Path) -> dict[str, Finder]:
         SettingsError: it can't be read or has another form, a pattern is none, or RE2 is not installed (``missing_extra``).
     """
     try:
-        value = parse_json(path.read_bytes(), max_bytes=_MAX_FILE_BYTES)
+        value = parse_json(read_regular(path, _MAX_FILE_BYTES + 1), max_bytes=_MAX_FILE_BYTES)
     except OSError as error:
         raise _unusable(path, error.strerror or type(error).__name__) from None
     except CanonicalError as error:
