@@ -4,16 +4,22 @@ Rule: total. Whatever arrives has a hash and leaves an ``action.requested`` even
 specs/trace.md, "Recording".
 """
 
+import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import cast
 
-from cra_mcp.canonical import canonical_bytes, lossy, sha256_hex
+from cra_mcp.canonical import MAX_INTEGER, canonical_bytes, lossy, sha256_hex
 from cra_mcp.errors import CanonicalError
 from cra_mcp.gate.attempt import Attempt
 from cra_mcp.gate.binding import Binding
 from cra_mcp.gate.call import Call, Fault, shown_id
 from cra_mcp.settings import RuntimeConfig
 from cra_mcp.trace.redact import Redactor
+
+_MAX_LOOKED_AT = 10_000
+_MAX_POINTER = 200
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def receive(
@@ -82,7 +88,7 @@ def _normalise(parameters: object, max_bytes: int) -> tuple[Mapping[str, object]
     try:
         data = canonical_bytes(parameters)
     except CanonicalError as error:
-        return {}, canonical_bytes(lossy(parameters)), _bad_form(error.message)
+        return {}, canonical_bytes(lossy(parameters)), _unwritable(parameters) or _bad_form(error.message)
     if not isinstance(parameters, dict):
         return {}, data, _bad_form("the parameters must be a JSON object")
     if len(data) > max_bytes:
@@ -90,10 +96,46 @@ def _normalise(parameters: object, max_bytes: int) -> tuple[Mapping[str, object]
     return cast("dict[str, object]", parameters), data, None
 
 
-def _bad_form(message: str) -> Fault:
+def _bad_form(message: str, pointer: str = "") -> Fault:
+    place = f"{pointer}: " if pointer else ""
     return Fault(
         "invalid_parameters",
-        f"invalid parameters: {message}",
+        f"invalid parameters: {place}{message}",
         hint="send a JSON object that fits the action's parameters_schema",
-        details={"recorded": [{"pointer": "", "keyword": "form"}]},
+        details={"recorded": [{"pointer": pointer, "keyword": "form"}]},
     )
+
+
+def _unwritable(parameters: object) -> Fault | None:
+    """The first value that has no exact form in JSON, and where it stands; None if it isn't among the first thousands."""
+    waiting: list[tuple[str, object]] = [("", parameters)]
+    for _ in range(_MAX_LOOKED_AT):
+        if not waiting:
+            break
+        pointer, value = waiting.pop()
+        if (why := _no_form(value)) is not None:
+            return _bad_form(why, pointer[:_MAX_POINTER] or "/")
+        members: list[tuple[str, object]] = []
+        if isinstance(value, dict):
+            members = [(str(key), each) for key, each in cast("dict[object, object]", value).items()]
+        elif isinstance(value, list):
+            members = [(str(index), each) for index, each in enumerate(cast("list[object]", value))]
+        waiting += [
+            (f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}", each) for name, each in reversed(members)
+        ]
+    return None
+
+
+def _no_form(value: object) -> str | None:
+    """Why a value by itself has no exact form."""
+    if isinstance(value, str):
+        return "half a surrogate pair is no text" if _SURROGATE.search(value) else None
+    if isinstance(value, dict):
+        names = cast("dict[object, object]", value)
+        bad = any(isinstance(name, str) and _SURROGATE.search(name) for name in names)
+        return "half a surrogate pair is no text, in names either" if bad else None
+    if isinstance(value, float):
+        return None if isfinite(value) else "only finite numbers are JSON"
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return f"an integer beyond {MAX_INTEGER} is not the same to every reader: send it as a text"
+    return None

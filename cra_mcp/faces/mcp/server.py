@@ -35,7 +35,7 @@ from cra_mcp.faces.mcp.news import News
 from cra_mcp.faces.mcp.published import REFUSED, PublishedPrompts, PublishedResources
 from cra_mcp.faces.mcp.request_ids import DUPLICATE, is_duplicate
 from cra_mcp.faces.mcp.resources import NO_RESOURCE, Resources, completion, not_found
-from cra_mcp.faces.mcp.sessions import SessionFinder
+from cra_mcp.faces.mcp.sessions import SessionFinder, SessionHolder
 from cra_mcp.faces.mcp.subscriptions import Subscriptions
 from cra_mcp.faces.mcp.tools import ActionTools
 from cra_mcp.faces.mcp.tracing import name_request
@@ -283,8 +283,12 @@ class GovernedServer(Server[Principal]):
         return ctx.method in _CALLS or (ctx.method == "resources/read" and isinstance(uri, str) and not is_own_uri(uri))
 
     def _record_error(self, ctx: RequestContext, code: str, message: str) -> None:
+        self.record_error(lambda: self._sessions.of(ctx), code, message)
+
+    def record_error(self, holder: Callable[[], SessionHolder], code: str, message: str) -> None:
+        """Record what kept a message from being taken as a request."""
         try:
-            session = self._sessions.of(ctx).current()
+            session = holder().current()
             payload = {"error_code": code, "error_message": message}
             self._runtime.record(session.session_id, "error.occurred", payload)
         except CRAError as error:

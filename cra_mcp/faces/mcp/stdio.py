@@ -28,6 +28,10 @@ async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
     principal = local_principal(runtime, options)
     session = ConnectionSession(runtime, principal, options.goal)
     server = GovernedServer(runtime, options, ProcessSession(session))
+
+    def refused(message: str) -> None:
+        server.record_error(lambda: session.seen_by(principal), "invalid_request", f"a message was refused: {message}")
+
     streams = StandardStreams()
     reason = _Reason()
     # Up to the end: a host that closes the connection and sends SIGTERM at once must not cut off what ends the session.
@@ -36,7 +40,7 @@ async def serve_stdio(runtime: Runtime, options: ServeOptions) -> None:
             writer = LineWriter(streams.write_fd)
             async with anyio.create_task_group() as group:
                 group.start_soon(_stop_when, asked, server, group.cancel_scope, session, reason)
-                await serve(server, LineReader(streams.read_fd, writer), writer, principal)
+                await serve(server, LineReader(streams.read_fd, writer, on_refused=refused), writer, principal)
                 group.cancel_scope.cancel()
         finally:
             await server.aclose()

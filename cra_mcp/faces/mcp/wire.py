@@ -20,7 +20,8 @@ import mcp_types as t
 import orjson
 from mcp.shared.message import SessionMessage
 
-from cra_mcp.json_bounds import MAX_SENT_VALUES, JsonBoundsError, check_json
+from cra_mcp.faces.mcp.half_pairs import call_with_half_pairs
+from cra_mcp.json_bounds import INLINE_BYTES, MAX_SENT_VALUES, JsonBoundsError, check_json
 
 MAX_LINE_BYTES = 16 * 1_048_576
 _CHUNK = 65_536
@@ -96,12 +97,20 @@ class LineWriter:
 
 
 class LineReader:
-    """Reads messages from lines; what is not a message is answered by ``reject`` and skipped."""
+    """Reads messages from lines; what is not a message is answered, told ``on_refused``, and skipped."""
 
-    def __init__(self, fd: int, writer: LineWriter, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(
+        self,
+        fd: int,
+        writer: LineWriter,
+        *,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        on_refused: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._fd = fd
         self._writer = writer
         self._max = max_line_bytes
+        self._on_refused = on_refused
         self._buffer = bytearray()
         self._scanned = 0
         self._skipping = False
@@ -150,11 +159,14 @@ class LineReader:
             check_json(line, max_values=MAX_SENT_VALUES)
             message = t.jsonrpc_message_adapter.validate_json(line, by_name=False)
         except JsonBoundsError as error:
-            await self._reject(None, t.INVALID_REQUEST, f"a message may not hold {error}")
+            request_id = _diagnose(line)[0] if len(line) <= INLINE_BYTES else None  # a long one may take long to read
+            await self._reject(request_id, t.INVALID_REQUEST, f"a message may not hold {error}")
             return None
         except ValueError:
-            await self._reject(*_diagnose(line))
-            return None
+            call = call_with_half_pairs(line)
+            if call is None:
+                await self._reject(*_diagnose(line))
+            return call
         # A request whose id has a wrong type reads as a notification, which nobody would ever answer.
         if isinstance(message, t.JSONRPCNotification) and b'"id"' in line and _has_id(line):
             await self._reject(*_diagnose(line))
@@ -162,6 +174,7 @@ class LineReader:
         return message
 
     async def _reject(self, request_id: str | int | None, code: int, message: str) -> None:
+        self._on_refused(message)
         reply = {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
         with suppress(anyio.ClosedResourceError):
             await self._writer.send_bytes(json.dumps(reply, separators=(",", ":")).encode())

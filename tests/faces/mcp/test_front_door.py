@@ -102,8 +102,7 @@ def test_hostile_arguments_are_refused_and_recorded(wire: Wire, place: Place) ->
     deep: list = [1]
     for _ in range(199):
         deep = [deep]
-    for arguments in ({"deep": deep}, {"surrogate": "\ud800"}):
-        assert wire.call("tool_echo", arguments)["error"]["code"] == -32600
+    assert wire.call("tool_echo", {"deep": deep})["error"]["code"] == -32600
     for arguments in ({"big": "x" * 4_194_304}, {"integer": 2**70}):
         answer = wire.call("tool_echo", arguments)
         assert answer["result"]["isError"] is True, str(arguments)[:50]
@@ -119,6 +118,45 @@ def test_hostile_arguments_are_refused_and_recorded(wire: Wire, place: Place) ->
     assert wire.close() == 0
     refused = [event for event in verified(place) if event["event_type"] == "action.denied"]
     assert len(refused) >= 2
+
+
+@pytest.mark.parametrize("modern", [False, True])
+def test_half_a_surrogate_pair_in_an_argument_is_refused_by_its_place(wire: Wire, place: Place, modern: bool) -> None:
+    if not modern:
+        wire.initialize()
+    for arguments, pointer in (
+        ({"a": "x\ud800"}, "/a"),
+        ({"a": [{"b/c": "\udfff!"}]}, "/a/0/b~1c"),
+        ({"a": {"k\ud800": 1}}, "/a"),
+        ({"n": 2**53}, "/n"),
+    ):
+        answer = wire.call("tool_echo", arguments, modern=modern)
+        assert answer["result"]["isError"] is True
+        assert f"invalid parameters: {pointer}: " in answer["result"]["content"][0]["text"]
+    assert wire.call("tool_echo", {"a": "\U0001f600"}, modern=modern)["result"]["isError"] is False
+    assert wire.close() == 0
+    denied = [event for event in verified(place) if event["event_type"] == "policy.violated"]
+    assert [event["payload"]["faults"][0]["pointer"] for event in denied] == ["/a", "/a/0/b~1c", "/a", "/n"]
+
+
+def test_every_message_that_is_refused_leaves_an_event(wire: Wire, place: Place) -> None:
+    wire.initialize()
+    refused = (
+        b"{",
+        b"[]",
+        b'{"jsonrpc":"2.0","id":1,"method":5}',
+        b'{"jsonrpc":"2.0","id":{},"method":"ping"}',
+        b'{"jsonrpc":"2.0","id":"\\ud800","method":"tools/call"}',
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"\\ud800"}}',
+        b"x" * (16 * 1_048_576 + 1),
+    )
+    for line in refused:
+        wire.send(line)
+        assert "error" in wire.read()
+    assert wire.close() == 0
+    events = [event["payload"] for event in verified(place) if event["event_type"] == "error.occurred"]
+    assert [event["error_code"] for event in events] == ["invalid_request"] * len(refused)
+    assert all("ud800" not in event["error_message"] for event in events)
 
 
 def test_an_end_in_the_middle_of_a_line_ends_the_session_properly(wire: Wire, place: Place) -> None:

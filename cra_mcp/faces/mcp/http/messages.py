@@ -9,6 +9,7 @@ import mcp_types as t
 import orjson
 from starlette.requests import Request
 
+from cra_mcp.faces.mcp.half_pairs import call_with_half_pairs
 from cra_mcp.faces.mcp.http.answers import Refusal, RefusedError
 
 _WRONG_TYPE: Final = Refusal(415, "wrong_content_type", "a message is JSON", "send application/json")
@@ -38,5 +39,8 @@ def _message(body: bytes) -> t.JSONRPCMessage:
         if isinstance(message, t.JSONRPCNotification) and b'"id"' in body and "id" in orjson.loads(body):
             raise RefusedError(_NOT_A_MESSAGE)
     except ValueError:
-        raise RefusedError(_NOT_A_MESSAGE) from None
+        call = call_with_half_pairs(body)
+        if call is None:
+            raise RefusedError(_NOT_A_MESSAGE) from None
+        return call
     return message

@@ -85,7 +85,10 @@ class HttpSessions:
             session.close(reason)
 
     def _of_connection(self, ctx: RequestContext, principal: Principal) -> SessionHolder:
-        connection = ctx.request.scope.get(CONNECTION_SCOPE) if ctx.request is not None else None
+        return self.on(ctx.request.scope.get(CONNECTION_SCOPE) if ctx.request is not None else None, principal)
+
+    def on(self, connection: str | None, principal: Principal) -> SessionHolder:
+        """The session of a connection, as its owner uses it."""
         owner, found = self._connections.get(connection or "", (None, None))
         if connection is None or owner is None or owner != principal.binding:
             return _CLOSED

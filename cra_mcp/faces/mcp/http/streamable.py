@@ -12,6 +12,8 @@ from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, StreamableHTTPServ
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import Message, Receive, Scope, Send
 
+from cra_mcp.faces.mcp.connection import PRINCIPAL_SCOPE
+from cra_mcp.faces.mcp.http.answers import RefusedError
 from cra_mcp.faces.mcp.http.identity import owner_of
 from cra_mcp.faces.mcp.http.options import Limits
 from cra_mcp.faces.mcp.http.posts import PostedSession
@@ -35,6 +37,7 @@ class StreamableHttp(StreamableHTTPSessionManager):
             max_sessions=None,  # ``HttpSessions`` counts them, those of the other transport too
         )
         self._sessions = sessions
+        self._governed = server
         self._stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +46,14 @@ class StreamableHttp(StreamableHTTPSessionManager):
         if scope["method"] == "DELETE" and session_id is not None:
             send = self._ending(session_id, send)
         # Not ``asgi_app``: that reads the body once more, and it has been, within the same bound.
-        await self._handle_request({**scope, CONNECTION_SCOPE: session_id}, receive, send)
+        try:
+            await self._handle_request({**scope, CONNECTION_SCOPE: session_id}, receive, send)
+        except RefusedError as error:
+            if session_id in self._server_instances:
+                said = f"a message was refused: {error.refusal.message}"
+                principal = scope[PRINCIPAL_SCOPE]
+                self._governed.record_error(lambda: self._sessions.on(session_id, principal), "invalid_request", said)
+            raise
 
     async def end_sessions(self) -> None:
         """End every MCP session and the calls under way in it, as the server stops.
