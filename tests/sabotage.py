@@ -26,6 +26,13 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "a misspelt keyword in a condition on arguments does not load",
+        "cra_mcp/atlas/checks.py",
+        "        check_keywords(conditions.arguments, place)",
+        "        pass",
+        "tests/atlas/test_policies.py",
+    ),
+    Guard(
         "an atlas takes no URI of the runtime, however it is written",
         "cra_mcp/atlas/names.py",
         "decoded = unquote(uri)",

@@ -16,6 +16,7 @@ from cra_mcp.atlas.dialects import translate
 from cra_mcp.atlas.executor_form import CommandExecutorPart, HttpExecutorPart, McpExecutorPart
 from cra_mcp.atlas.http_checks import check_http
 from cra_mcp.atlas.json_schema import check_schema
+from cra_mcp.atlas.keywords import check_keywords
 from cra_mcp.atlas.literal_secrets import check_command_secrets, check_http_secrets, check_upstream_secrets
 from cra_mcp.atlas.manifest import ActionPart, CapabilityPart, ContextPackPart, UpstreamPart
 from cra_mcp.atlas.names import RESERVED_PREFIX, is_reserved, prompt_name, published_name
@@ -187,7 +188,9 @@ def check_policy(item: Item[PolicyPart], actions: Sequence[ActionFacts]) -> None
     """Report what is wrong with a policy by itself, and with what its expressions take the parameters of ``actions`` for."""
     conditions = item.part.conditions
     if conditions is not None and conditions.arguments is not None:
-        check_schema(conditions.arguments, item.place.below("conditions", "arguments"))
+        place = item.place.below("conditions", "arguments")
+        check_schema(conditions.arguments, place)
+        check_keywords(conditions.arguments, place)
     try:
         policy = policy_from_manifest(item.raw, 0)
     except PolicyError as error:

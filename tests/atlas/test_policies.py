@@ -3,9 +3,12 @@
 import json
 import time
 
+import jsonschema
 import pytest
 
+from cra_mcp.atlas.keywords import KEYWORDS
 from cra_mcp.atlas.loader import load_atlas_text
+from cra_mcp.atlas.overlay_loading import load_policy_file
 from cra_mcp.errors import AtlasInvalidError
 from tests.atlas.conftest import action, load, manifest, problems
 
@@ -159,3 +162,81 @@ def test_an_atlas_without_expressions_never_loads_the_library() -> None:
         "assert not [name for name in sys.modules if name.startswith('cel_expr_python')]"
     )
     subprocess.run([sys.executable, "-c", script, text], check=True, timeout=60)
+
+
+ARGUMENTS = "/policies/0/conditions/arguments"
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointer", "code", "meant"),
+    [
+        ({"properties": {"amount": {"maximun": 100}}}, "/properties/amount/maximun", "unknown_keyword", "maximum"),
+        ({"requried": ["amount"]}, "/requried", "unknown_keyword", "required"),
+        ({"propertes": {"amount": {"maximum": 1}}}, "/propertes", "unknown_keyword", "properties"),
+        ({"anyOf": [{"properties": {"a": {"items": {"MaxLength": 1}}}}]}, "/anyOf/0/properties/a/items/MaxLength",
+         "unknown_keyword", "maxLength"),
+        ({"$defs": {"a": {"enums": ["x"]}}, "properties": {"a": {"$ref": "#/$defs/a"}}}, "/$defs/a/enums",
+         "unknown_keyword", "enum"),
+        ({"not": {"a~/b": 1}}, "/not/a~0~1b", "unknown_keyword", "leave it out"),
+        ({"dependencies": {"amount": ["reason"]}}, "/dependencies", "unknown_keyword", "dependentRequired"),
+        ({"properties": {"a": {"prefixItems": [True], "additionalItems": False}}}, "/properties/a/additionalItems",
+         "unknown_keyword", "items"),
+        ({"then": {"required": ["a"]}}, "/then", "ignored_keyword", "if"),
+        ({"if": {"required": ["a"]}}, "/if", "ignored_keyword", "then"),
+        ({"properties": {"a": {"maxContains": 1}}}, "/properties/a/maxContains", "ignored_keyword", "contains"),
+        ({"properties": {"a": {"format": "emial"}}}, "/properties/a/format", "ignored_keyword", "date-time"),
+    ],
+)  # fmt: skip
+def test_a_keyword_that_would_be_ignored_is_refused(
+    schema: dict[str, object], pointer: str, code: str, meant: str
+) -> None:
+    text = json.dumps(governed({"conditions": {"arguments": schema}, "type": "allow"}))
+    with pytest.raises(AtlasInvalidError) as refused:
+        load_atlas_text(text)
+    (problem,) = refused.value.problems
+    assert (problem.pointer, problem.code) == (ARGUMENTS + pointer, code)
+    assert meant in problem.message
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_a_misspelt_keyword_in_a_policy_file_is_refused(tmp_path, suffix: str) -> None:
+    path = tmp_path / f"mine{suffix}"
+    rule = {"policy_id": "p", "type": "allow", "conditions": {"arguments": {"properties": {"n": {"maximun": 1}}}}}
+    path.write_text(json.dumps({"policies": [rule]}))
+    with pytest.raises(AtlasInvalidError) as refused:
+        load_policy_file(path)
+    assert [(each.pointer, each.code) for each in refused.value.problems] == [
+        (f"{ARGUMENTS}/properties/n/maximun", "unknown_keyword")
+    ]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"maximun": {"maximum": 1}}, "required": ["maximun"], "x-note": "small sums"},
+        {"const": {"maximun": 1}, "default": {"requried": 1}, "examples": [{"then": 1}]},
+        {"if": {"required": ["a"]}, "else": {"properties": {"b": {"format": "uuid"}}}},
+        {"definitions": {"a": {"minContains": 2, "contains": {}}}, "properties": {"a": {"$ref": "#/definitions/a"}}},
+        {"title": "t", "$comment": "c", "dependentRequired": {"a": ["b"]}, "unevaluatedProperties": False},
+    ],
+)
+def test_names_values_notes_and_every_keyword_of_the_dialect_pass(schema: dict[str, object]) -> None:
+    load(governed({"conditions": {"arguments": schema}}))
+
+
+def test_every_keyword_of_the_dialect_is_known() -> None:
+    """The validator's own metaschema names them."""
+    named: set[str] = set()
+    for name in ("core", "applicator", "unevaluated", "validation", "meta-data", "format-annotation", "content"):
+        uri = f"https://json-schema.org/draft/2020-12/meta/{name}"
+        named |= set(
+            jsonschema.validators.Draft202012Validator({"$ref": uri})._resolver.lookup(uri).contents["properties"]
+        )
+    assert named | {"definitions"} == KEYWORDS
+
+
+def test_thousands_of_wrong_keywords_are_told_by_a_few() -> None:
+    began = time.process_time()
+    found = problems(governed({"conditions": {"arguments": {f"maximu{at}" + "n" * 30: 1 for at in range(5_000)}}}))
+    assert 0 < len(found) <= 20
+    assert time.process_time() - began < 5
