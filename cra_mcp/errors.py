@@ -59,7 +59,7 @@ class Problem:
 
     def __str__(self) -> str:
         column = "" if self.column is None else f"{self.column}:"
-        return f"{self.file}:{self.pointer}:{column} {self.message}"
+        return f"{self.file}:{self.pointer}:{column} {self.code}: {self.message}"
 
 
 class AtlasInvalidError(CRAError):

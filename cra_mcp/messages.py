@@ -207,5 +207,5 @@ def parse_request(request: object) -> CarpRequest:
             for fault in error.errors(include_url=False, include_context=False, include_input=False)[:10]
         ]
         raise RequestError(
-            "invalid_request", "; ".join(found), hint="see specs/schemas/carp-request.schema.json"
+            "invalid_request", "; ".join(found), hint="`cra-mcp docs carp` has the form of a request"
         ) from None

@@ -50,7 +50,7 @@ def load_case_files(paths: Sequence[Path]) -> CaseFiles:
                 items.append(Item(at, cast("Mapping[str, object]", raw), part))
                 check_test(items[-1], tried)
     if problems:
-        raise AtlasInvalidError(problems, hint='specs/atlas.md, "Policy tests", says how to write them')
+        raise AtlasInvalidError(problems, hint='`cra-mcp docs atlas`, "Policy tests", says how to write them')
     return CaseFiles(
         tuple(case for item in items for case in cases_of(item)),
         tuple(action for item in items for action in tried_of(item)),

@@ -55,7 +55,7 @@ def _load(package: Package, keep: Keep | None) -> Atlas:
             return atlas
     raise AtlasInvalidError(
         _sorted(parts.problems, package.manifest)[:MAX_PROBLEMS],
-        hint="specs/atlas.md explains every problem code",
+        hint="`cra-mcp docs atlas` explains every problem code",
     )
 
 

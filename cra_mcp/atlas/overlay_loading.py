@@ -18,7 +18,7 @@ from cra_mcp.policy.model import Layer
 if TYPE_CHECKING:
     from cra_mcp.atlas.loader import Keep
 
-_HINT = 'specs/policy.md, "Overlays", explains them'
+_HINT = '`cra-mcp docs policy`, "Overlays", explains them'
 
 
 def load_policy_file(path: Path, *, keep: Callable[[str, bytes], None] | None = None) -> Overlay:

@@ -51,7 +51,7 @@ def parse_policy_file(data: bytes, name: str, *, yaml: bool) -> Overlay:
     raw = as_object(read_value(data, place, yaml=yaml), place)
     overlay = _overlay(raw, data, place) if raw is not None and not problems else None
     if overlay is None or problems:
-        raise AtlasInvalidError(problems, hint='specs/policy.md, "Overlays", says what a policy file holds')
+        raise AtlasInvalidError(problems, hint='`cra-mcp docs policy`, "Overlays", says what a policy file holds')
     return overlay
 
 

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from cra_mcp.atlas.fields import ATLAS_VERSION
 from cra_mcp.atlas.json_pointer import pointer
 from cra_mcp.atlas.policy_form import AllowPart, ApprovalPart, BudgetPart, DenyPart, PolicyPart, RateLimitPart
+from cra_mcp.atlas.required_forms import no_field, required
 from cra_mcp.errors import Problem
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -33,7 +34,6 @@ _MESSAGES = {
     "union_tag_not_found": "field type is missing",
     "union_tag_invalid": "there is no such type",
     "extra_forbidden": "there is no such field",
-    "string_pattern_mismatch": "the text does not have the required form",
 }
 _POLICY_MODELS: Mapping[object, type[PolicyPart]] = {
     "deny": DenyPart,
@@ -85,7 +85,7 @@ def as_model(model: type[_M], value: object, place: Place) -> _M | None:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        _report(error, value, place)
+        _report(error, value, place, model)
         return None
 
 
@@ -115,10 +115,12 @@ def as_policy(value: object, place: Place) -> PolicyPart | None:
     return None
 
 
-def _report(error: ValidationError, value: object, place: Place) -> None:
+def _report(error: ValidationError, value: object, place: Place, model: type[BaseModel] | None = None) -> None:
     for fault in error.errors(include_url=False, include_input=False):
         steps = steps_in(value, fault["loc"])
         code, message = _describe(fault)
+        if model is not None and fault["type"] == "extra_forbidden":
+            message = no_field(model, fault["loc"])
         place.below(*steps).add(code, message)
 
 
@@ -145,5 +147,8 @@ def _describe(fault: ErrorDetails) -> tuple[str, str]:
     if code is None:
         code = "out_of_range" if any(mark in kind for mark in _OUT_OF_RANGE) else "wrong_type"
     message = _MESSAGES.get(kind, fault["msg"])
-    message = message.format(field=field) if kind == "missing" else message
+    if kind == "string_pattern_mismatch":
+        message = required(fault.get("ctx", {}).get("pattern"))
+    elif kind == "missing":
+        message = message.format(field=field)
     return code, message[:1].lower() + message[1:]

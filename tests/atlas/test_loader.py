@@ -1,15 +1,18 @@
 """What an atlas becomes when it is loaded, and how problems are told."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from cra_mcp.atlas import manifest_schema
 from cra_mcp.atlas.loader import load_atlas, load_atlas_text
 from cra_mcp.atlas.model import CommandExecutor, HttpExecutor, McpExecutor, PythonExecutor, RateLimit, SecretReference
+from cra_mcp.atlas.required_forms import FORMS
 from cra_mcp.errors import AtlasInvalidError
 from cra_mcp.policy.counters import Counters
 from cra_mcp.policy.model import Facts, RiskTier
@@ -239,12 +242,12 @@ def test_a_broken_part_does_not_make_others_look_broken() -> None:
     assert {at for _, at, _ in problems(value)} == {"/actions/0", "/capabilities/0/name", "/context_packs/0"}
 
 
-def test_an_error_says_file_pointer_and_message() -> None:
+def test_an_error_says_file_pointer_code_and_message() -> None:
     with pytest.raises(AtlasInvalidError) as caught:
         load_atlas_text(json.dumps(manifest(name="")), name="mine.json")
     assert caught.value.code == "atlas_invalid"
-    assert str(caught.value).startswith("mine.json:/name: ")
-    assert "specs/atlas.md" in (caught.value.hint or "")
+    assert str(caught.value).startswith("mine.json:/name: out_of_range: ")
+    assert "cra-mcp docs atlas" in (caught.value.hint or "")
 
 
 def test_messages_do_not_repeat_values() -> None:
@@ -318,3 +321,53 @@ def test_loading_imports_what_it_needs_and_the_module_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def texts_of(document: object) -> Iterator[str]:
+    """The patterns of a JSON Schema."""
+    if isinstance(document, dict):
+        pattern = document.get("pattern")
+        yield from [pattern] if isinstance(pattern, str) else []
+        for each in document.values():
+            yield from texts_of(each)
+    elif isinstance(document, list):
+        for each in document:
+            yield from texts_of(each)
+
+
+def test_every_form_a_text_can_be_refused_for_is_told_with_an_example_that_has_it() -> None:
+    assert {*texts_of(manifest_schema.json_schema()), *texts_of(manifest_schema.tests_schema())} == set(FORMS)
+    for pattern, (words, example) in FORMS.items():
+        assert re.search(pattern, example), (pattern, words)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "shown"),
+    [
+        ({"atlas_id": "Nope"}, "/atlas_id", "com.example.payments"),
+        ({"policies": [{"policy_id": "p", "type": "deny", "actions": ["a.*,b.*"]}]}, "/policies/0/actions/0", "ticket.*"),
+        ({"policies": [{"policy_id": "p", "type": "deny", "conditons": {}}]}, "/policies/0/conditons", "conditions"),
+        (
+            {"policies": [{"policy_id": "p", "type": "deny", "conditions": {"tenants": ["a"]}}]},
+            "/policies/0/conditions/tenants",
+            "agents, arguments, capabilities",
+        ),
+        (
+            {"policies": [{"policy_id": "p", "type": "deny", "conditions": {"time_window": {"start": "9:00", "end": "10:00"}}}]},
+            "/policies/0/conditions/time_window/start",
+            '"09:00"',
+        ),
+        (
+            {"actions": [action("t.a", executor={"type": "command", "argvs": ["x"], "argv": ["x"]})]},
+            "/actions/0/executor/argvs",
+            "write argv",
+        ),
+        ({"descripton": "d"}, "/descripton", "description"),
+    ],
+)  # fmt: skip
+def test_a_problem_shows_what_would_be_right(fields: dict[str, object], pointer: str, shown: str) -> None:
+    with pytest.raises(AtlasInvalidError) as caught:
+        load(manifest(**fields))
+    (problem,) = (each for each in caught.value.problems if each.pointer == pointer)
+    assert shown in problem.message
+    assert f" {problem.code}: {problem.message}" in str(problem)

@@ -9,11 +9,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from uv import find_uv_bin
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 600
+from tests.installation.conftest import PATIENCE_S, uv
+
 SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 
 PROGRAM = """
@@ -56,24 +55,6 @@ def _of_uv(version: str) -> list[str]:
     asked = [find_uv_bin(), "python", "find", "--no-python-downloads", "--no-project", version]
     said = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     return [said.stdout.strip()] if said.returncode == 0 else []
-
-
-def uv(*arguments: str | Path) -> None:
-    done = subprocess.run(
-        [find_uv_bin(), *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built once for all processes of the run."""
-    folder = tmp_path_factory.getbasetemp().parent / "wheel"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            uv("build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder)
-        (built,) = folder.glob("*.whl")
-    return built
 
 
 @pytest.mark.parametrize("version", sorted(interpreters()))

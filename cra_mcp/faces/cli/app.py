@@ -24,6 +24,8 @@ from cra_mcp.faces.cli import (
     why,
 )
 from cra_mcp.faces.cli.conformance import conformance
+from cra_mcp.faces.cli.docs import EXAMPLES as DOCS_EXAMPLES
+from cra_mcp.faces.cli.docs import docs
 from cra_mcp.faces.cli.doctor import doctor
 from cra_mcp.faces.cli.exits import end, epilog
 from cra_mcp.faces.cli.options import GroupHelp
@@ -43,6 +45,7 @@ _COMMANDS: tuple[Command, ...] = (
     (replays.replay, replays.REPLAY_EXAMPLES),
     (conformance, ("cra-mcp conformance", "cra-mcp conformance --group policy --json")),
     (doctor, ("cra-mcp doctor", "cra-mcp doctor --json")),
+    (docs, DOCS_EXAMPLES),
 )
 
 _TRACE_COMMANDS: tuple[Command, ...] = (

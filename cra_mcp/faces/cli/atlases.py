@@ -89,7 +89,7 @@ def _validate(text: str, *, test: bool) -> _Report:
 
 def _tell(report: _Report) -> None:
     for problem in report.problems:
-        emit(printable(f"{problem['file']}:{problem['pointer']}: {problem['message']}"))
+        emit(printable(f"{problem['file']}:{problem['pointer']}: {problem['code']}: {problem['message']}"))
     for line in report.failures:
         emit(printable(line))
     for note in report.notes:
@@ -97,7 +97,8 @@ def _tell(report: _Report) -> None:
     if report.problems:
         many = "s" if len(report.problems) != 1 else ""
         complain(
-            f"{report.path}: {len(report.problems)} problem{many}", "specs/atlas.md has the form and every problem code"
+            f"{report.path}: {len(report.problems)} problem{many}",
+            "`cra-mcp docs atlas` has the form and every problem code",
         )
     elif report.failures:
         complain(f"{report.path}: {len(report.failures)} of {report.tests} policy tests failed")

@@ -76,7 +76,9 @@ def run_vector(vector: Mapping[str, Any]) -> object:
 
     module = _RUNNERS.get(str(vector.get("kind")))
     if module is None:
-        raise SettingsError(f"unknown kind of vector: {vector.get('kind')!r}", hint="see specs/conformance/README.md")
+        raise SettingsError(
+            f"unknown kind of vector: {vector.get('kind')!r}", hint="`cra-mcp docs conformance` lists them"
+        )
     runner = cast("Runner", import_module(f"cra_mcp.faces.cli.{module}").run)
     return runner(vector)
 

@@ -103,5 +103,5 @@ def _refuse(problems: Sequence["Problem"], *, as_json: bool) -> None:
     lines = [f"{problem.file}:{problem.pointer}: {problem.code}: {problem.message}" for problem in problems]
     complain(
         "\n".join([f"not exported: {len(problems)} obstacle{many}", *lines]),
-        'specs/policy.md, "Export", says what can be expressed',
+        '`cra-mcp docs policy`, "Export", says what can be expressed',
     )

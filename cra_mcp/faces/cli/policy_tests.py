@@ -147,7 +147,7 @@ def _report(text: str, overlays: "Sequence[Overlay]", least: float) -> _Report:
     except AtlasInvalidError as error:
         report.problems = [str(problem) for problem in error.problems]
     except AtlasConflictError as error:
-        report.problems = [error.message]
+        report.problems = [f"{error.code}: {error.message}"]
     return report
 
 
@@ -166,7 +166,7 @@ def _report_of_policies(
     except AtlasInvalidError as error:
         report.problems = [str(problem) for problem in error.problems]
     except AtlasConflictError as error:
-        report.problems = [error.message]
+        report.problems = [f"{error.code}: {error.message}"]
     return report
 
 
@@ -174,7 +174,7 @@ def _tell(report: _Report) -> None:
     for problem in report.problems:
         emit(printable(problem))
     if report.problems:
-        complain(f"{report.path} can't be tested", "specs/atlas.md has the form and every problem code")
+        complain(f"{report.path} can't be tested", "`cra-mcp docs atlas` has the form and every problem code")
     if report.run is None:
         return
     for result in report.failed:
@@ -186,7 +186,7 @@ def _tell(report: _Report) -> None:
     for sentence in sentences(run.coverage.policies):
         emit(f"  {printable(sentence)}")
     if not run.results:
-        complain(f"{report.path} has no policy tests", 'specs/atlas.md, "Policy tests", says how to write them')
+        complain(f"{report.path} has no policy tests", '`cra-mcp docs atlas`, "Policy tests", says how to write them')
     elif report.failed:
         complain(f"{report.path}: {len(report.failed)} of {len(run.results)} policy tests failed")
     if report.uncovered:

@@ -9,10 +9,10 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 OVERLAYS = "overlays"
 """The folder of shipped overlays, among the shipped atlases."""
 
-_IN_CHECKOUT = {"atlases": "atlases", "conformance": "specs/conformance", "schemas": "specs/schemas"}
+_IN_CHECKOUT = {"atlases": "atlases", "conformance": "specs/conformance", "schemas": "specs/schemas", "specs": "specs"}
 
 
-def data_folder(name: Literal["atlases", "conformance", "schemas"]) -> Path:
+def data_folder(name: Literal["atlases", "conformance", "schemas", "specs"]) -> Path:
     """A folder of shipped data.
 
     Raises:

@@ -51,6 +51,7 @@ COMMANDS = [
     "deny",
     "conformance",
     "doctor",
+    "docs",
     "policy test",
     "trace prove",
     "trace verify-proof",
