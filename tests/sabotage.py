@@ -28,6 +28,13 @@ class Guard:
 
 GUARDS = (
     Guard(
+        "replay finds a fault of form wherever in the parameters it is",
+        "cra_mcp/replay/reading.py",
+        'case [{"keyword": "form"}]:',
+        'case [{"keyword": "form", "pointer": ""}]:',
+        "tests/gate/test_outcomes.py",
+    ),
+    Guard(
         "a misspelt keyword in a condition on arguments does not load",
         "cra_mcp/atlas/checks.py",
         "        check_keywords(conditions.arguments, place)",

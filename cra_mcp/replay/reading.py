@@ -47,7 +47,6 @@ _SESSION_EVENTS = frozenset(
         "x.cra.overlay.loaded",
     }
 )
-_FORM = [{"keyword": "form", "pointer": ""}]
 _READ = _CALL_EVENTS | _SESSION_EVENTS
 _READ_BYTES = tuple(sorted(name.encode() + b'"' for name in _READ))
 
@@ -247,7 +246,7 @@ def _follow(call: RecordedCall, event_type: str, at_us: int, fields: Fields) -> 
     elif event_type == "policy.violated":
         call.invalid = call.invalid or fields.maybe_text("violation_type") == "invalid_parameters"
         # What was wrong with their form is not in what is recorded of them, which has a canonical one.
-        call.formless = call.formless or fields.payload.get("faults") == _FORM
+        call.formless = call.formless or _is_of_form(fields.payload.get("faults"))
     elif event_type == "action.approved":
         call.approved = True
     elif event_type == "action.failed":
@@ -256,6 +255,15 @@ def _follow(call: RecordedCall, event_type: str, at_us: int, fields: Fields) -> 
         call.denied_by = fields.text("policy_id")
     else:
         call.approval = event_type
+
+
+def _is_of_form(faults: object) -> bool:
+    """Whether what is wrong with parameters is their form, wherever in them it is."""
+    match faults:
+        case [{"keyword": "form"}]:
+            return True
+        case _:
+            return False
 
 
 def _parts(line: bytes) -> tuple[str, int, str, str, Payload]:
