@@ -35,6 +35,13 @@ GUARDS = (
         "tests/gate/test_outcomes.py",
     ),
     Guard(
+        "a value that no action takes is found in a condition on arguments",
+        "cra_mcp/analysis/condition_lint.py",
+        "    return compile_schema(schema).is_valid(value)",
+        "    return True",
+        "tests/analysis/test_lint.py",
+    ),
+    Guard(
         "a misspelt keyword in a condition on arguments does not load",
         "cra_mcp/atlas/checks.py",
         "        check_keywords(conditions.arguments, place)",

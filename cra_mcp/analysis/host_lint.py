@@ -12,9 +12,11 @@ from cra_mcp.analysis.subject import Source, Subject, Written
 from cra_mcp.atlas.declared import takes_undeclared
 from cra_mcp.atlas.dialects import Translation, translate
 from cra_mcp.atlas.json_pointer import pointer
+from cra_mcp.atlas.keywords import BOUNDS, KEYWORDS, meant_by
 from cra_mcp.atlas.model import Action
 from cra_mcp.atlas.names import MAX_LENGTH
 from cra_mcp.atlas.portable import PROPERTY_NAME, portable
+from cra_mcp.atlas.schema_graph import Graph
 from cra_mcp.trace.detect.detectors import Detectors
 from cra_mcp.trace.detect.rules import BUILT_IN, EMAIL, NAMED
 
@@ -59,6 +61,7 @@ def _schemas(action: Action, where: Written) -> Iterator[Finding]:
         if isinstance(written, dict):
             translation = translate(cast("dict[str, object]", written))
             yield from _translated(translation, where, f"/{key}")
+            yield from _misspelt(translation, where, f"/{key}")
             if action.publication.kind == "tool":
                 yield from _published(action, translation, where, key)
 
@@ -69,6 +72,15 @@ def _translated(translation: Translation, where: Written, at: str) -> Iterator[F
         yield found("translated_schema", where, at, message)
     for below, message in translation.dropped.items():
         yield found("ignored_keyword", where, at + below, message)
+
+
+def _misspelt(translation: Translation, where: Written, at: str) -> Iterator[Finding]:
+    for node in Graph(translation.schema).nodes:
+        for keyword in node.schema.keys() - KEYWORDS:
+            meant = meant_by(keyword)
+            if meant in BOUNDS:
+                below = translation.origin(pointer(*node.at, keyword))
+                yield found("misspelt_keyword", where, at + below, f"is ignored: {meant} is meant")
 
 
 def _published(action: Action, translation: Translation, where: Written, key: str) -> Iterator[Finding]:

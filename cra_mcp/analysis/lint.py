@@ -5,6 +5,7 @@ Source: specs/policy.md, "Linting".
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cra_mcp.analysis.findings import Finding
@@ -22,7 +23,8 @@ def lint_paths(paths: Sequence[tuple[str, Path]], policy_files: Sequence[Path] =
 
 def lint(subject: Subject) -> list[Finding]:
     """Every finding once, by file and place."""
-    findings = {*lint_policies(subject), *lint_hosts(subject), *lint_secrets(subject)}
+    now = datetime.now(UTC)
+    findings = {*lint_policies(subject, now), *lint_hosts(subject), *lint_secrets(subject)}
     return sorted(findings, key=lambda each: (each.file, _steps(each.pointer), each.code, each.message))
 
 

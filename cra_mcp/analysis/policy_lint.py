@@ -6,8 +6,11 @@ Source: specs/policy.md, "Linting".
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import NamedTuple, cast
 
+from cra_mcp.analysis.condition_lint import lint_conditions
+from cra_mcp.analysis.expression_lint import lint_expression
 from cra_mcp.analysis.findings import Finding, found
 from cra_mcp.analysis.subject import Source, Subject, Written
 from cra_mcp.atlas.model import Action
@@ -34,8 +37,8 @@ _WEEK = frozenset(range(7))
 _CONTROLS = ("deny", "require_approval", "rate_limit", "budget")
 
 
-def lint_policies(subject: Subject) -> Iterator[Finding]:
-    """Everything wrong with the policies of atlases and overlays."""
+def lint_policies(subject: Subject, now: datetime) -> Iterator[Finding]:
+    """Everything wrong with the policies of atlases and overlays at an instant."""
     certain = _certain(subject)
     for index, source in enumerate(subject.sources):
         actions = subject.actions_of(source)
@@ -43,6 +46,9 @@ def lint_policies(subject: Subject) -> Iterator[Finding]:
             if where is None:
                 continue
             yield from _constant(policy, where)
+            concerned = _concerned(policy, actions)
+            yield from lint_conditions(policy, where, concerned)
+            yield from lint_expression(policy, where, concerned, now)
             if actions:
                 yield from _reach(policy, where, actions)
                 yield from _shadowed(_InForce(index, policy), where, actions, certain)

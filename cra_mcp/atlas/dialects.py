@@ -126,6 +126,7 @@ class _Translator:
 
         def inner(schema: object, at: _At, to: _At) -> object:
             if not isinstance(schema, dict):
+                self._moves[(*old, *at)] = (*new, *to)
                 return schema
             return self._node(cast("dict[str, object]", schema), (*old, *at), (*new, *to), base)
 

@@ -30,6 +30,8 @@ _NOTES: Final = (
     *("definitions", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
     *("contentEncoding", "contentMediaType", "contentSchema"),
 )
+BOUNDS: Final = frozenset({*_ASSERTIONS, *_APPLICATORS})
+"""Those that make a schema accept less."""
 KEYWORDS: Final = frozenset({*_ASSERTIONS, *_APPLICATORS, *_NOTES})
 _NOW: Mapping[str, str] = {
     "dependencies": "dependentRequired or dependentSchemas",

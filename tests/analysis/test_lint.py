@@ -57,6 +57,23 @@ def policy(policy_id, kind="deny", **more):
 LIMIT = {"parameters": {"max_calls": 1, "window_seconds": 60}}
 NIGHT = {"conditions": {"time_window": {"start": "22:00", "end": "06:00"}}}
 HIGH = action("do.pay", risk_tier="high")
+USD = {"unit": "usd", "window_seconds": 60}
+DEPLOY = action(
+    "do.deploy",
+    cost=2.5,
+    parameters_schema={
+        "type": "object",
+        "properties": {
+            "env": {"type": "string", "enum": ["dev", "prod"]},
+            "count": {"type": "integer", "minimum": 1, "maximum": 100},
+            "ratio": {"type": "number", "minimum": 0},
+            "sure": {"type": "boolean"},
+            "note": {"type": "string"},
+        },
+        "required": ["env", "count", "ratio", "sure"],
+        "additionalProperties": False,
+    },
+)
 
 FOUND = [
     # what, policies, actions, findings as (code, pointer)
@@ -180,9 +197,214 @@ FOUND = [
         "an expression that is always false",
         [policy("p", when="args.n > 3 && 1 > 2")],
         [],
-        [("constant_condition", "/policies/0/when")],
+        [("constant_condition", "/policies/0/when"), ("unguarded_argument", "/policies/0/when")],
     ),
     ("an expression", [policy("p", when="has(args.n) && args.n > 3")], [], []),
+    (
+        "an argument no action takes",
+        [policy("p", conditions={"arguments": {"required": ["sum"], "properties": {"amonut": {"maximum": 5}}}})],
+        [],
+        [
+            ("unknown_argument", "/policies/0/conditions/arguments/properties/amonut"),
+            ("unknown_argument", "/policies/0/conditions/arguments/required"),
+        ],
+    ),
+    (
+        "an argument that one action takes",
+        [policy("p", conditions={"arguments": {"required": ["env", "n"], "properties": {"env": {"const": "dev"}}}})],
+        [DEPLOY],
+        [],
+    ),
+    (
+        "an argument that anybody may name",
+        [policy("p", actions=["do.read"], conditions={"arguments": {"required": ["any"]}})],
+        [action("do.read", parameters_schema={"type": "object", "additionalProperties": True})],
+        [],
+    ),
+    (
+        "values and bounds that no action takes",
+        [
+            policy(
+                "p",
+                actions=["do.deploy"],
+                conditions={
+                    "arguments": {
+                        "properties": {
+                            "env": {"enum": ["dev", "production"]},
+                            "count": {"minimum": 101},
+                            "ratio": {"maximum": -1, "const": "many"},
+                        }
+                    }
+                },
+            )
+        ],
+        [DEPLOY],
+        [
+            ("impossible_condition", "/policies/0/conditions/arguments/properties/count/minimum"),
+            ("impossible_condition", "/policies/0/conditions/arguments/properties/env/enum/1"),
+            ("impossible_condition", "/policies/0/conditions/arguments/properties/ratio/const"),
+            ("impossible_condition", "/policies/0/conditions/arguments/properties/ratio/maximum"),
+        ],
+    ),
+    (
+        "values and bounds at the edge of what it takes",
+        [
+            policy(
+                "p",
+                actions=["do.deploy"],
+                conditions={
+                    "arguments": {
+                        "properties": {
+                            "env": {"enum": ["dev", "prod"]},
+                            "count": {"minimum": 100, "maximum": 100},
+                            "ratio": {"maximum": 0, "const": 0},
+                        }
+                    }
+                },
+            )
+        ],
+        [DEPLOY],
+        [],
+    ),
+    (
+        "ranges without values",
+        [
+            policy(
+                "p",
+                conditions={
+                    "arguments": {
+                        "anyOf": [
+                            {"properties": {"n": {"minimum": 5, "maximum": 4}}},
+                            {"properties": {"n": {"items": {"minLength": 2, "maxLength": 1}}}},
+                            {"properties": {"n": {"minItems": 1, "maxItems": 1}}},
+                        ]
+                    }
+                },
+            )
+        ],
+        [],
+        [
+            ("impossible_condition", "/policies/0/conditions/arguments/anyOf/0/properties/n/minimum"),
+            ("impossible_condition", "/policies/0/conditions/arguments/anyOf/1/properties/n/items/minLength"),
+        ],
+    ),
+    *(
+        (
+            f"an expression of what can't be: {when}",
+            [policy("p", actions=["do.deploy"], when=when)],
+            [DEPLOY],
+            [("impossible_condition", "/policies/0/when")],
+        )
+        for when in (
+            "args.env == 'production'",
+            "args.env in ['dev', 'production']",
+            "!(args.env != 'PROD') && args.sure",
+            "args.count > 100",
+            "args.count <= 100",
+            "args.count >= 101",
+            "args.count < 1",
+            "args.env == 'dev' && task.risk_tier == 'hgh'",
+            "'extreme' != action.risk_tier || args.sure",
+        )
+    ),
+    *(
+        (f"an expression of what can be: {when}", [policy("p", actions=["do.deploy"], when=when)], [DEPLOY], [])
+        for when in (
+            "args.env == 'prod'",
+            "args.env in ['dev', 'prod']",
+            "args.env + 'uction' == 'production'",
+            "args.env == 'pro' + 'd'",
+            "args.count > 99 && args.count < 100",
+            "args.count >= 100",
+            "args.count <= 1 && args.ratio >= 0.5",
+            "args.count * 2 > 150",
+            "action.risk_tier == 'high' || args.sure",
+            "'operator' in principal.roles",
+            "has(args.note) && args.note == 'x'",
+            "agent.id == 'production'",
+        )
+    ),
+    (
+        "an argument that may be missing",
+        [policy("p", when="args.n > 3")],
+        [],
+        [("unguarded_argument", "/policies/0/when")],
+    ),
+    (
+        "an argument that one of the actions can be called without",
+        [policy("p", actions=["do.deploy"], when="args.env == 'prod' && args.note == 'x'")],
+        [DEPLOY],
+        [("unguarded_argument", "/policies/0/when")],
+    ),
+    (
+        "instants that have passed",
+        [
+            policy("a", when="now < timestamp('2020-01-01T00:00:00Z')"),
+            policy("b", when="timestamp('2020-01-01T00:00:00+02:00') <= now && agent.id != 'x'"),
+        ],
+        [],
+        [("past_timestamp", "/policies/0/when"), ("past_timestamp", "/policies/1/when")],
+    ),
+    (
+        "an instant to come, and one that is not compared with the clock",
+        [
+            policy("a", when="now < timestamp('2999-01-01T00:00:00Z')"),
+            policy("b", when="has(context.t) && timestamp(context.t) > timestamp('2020-01-01T00:00:00Z')"),
+        ],
+        [],
+        [],
+    ),
+    (
+        "budgets that admit no call, or never end",
+        [
+            policy("a", "budget", actions=["do.deploy"], parameters={**USD, "max_cost": 2.49}),
+            policy(
+                "b",
+                "budget",
+                actions=["do.deploy"],
+                parameters={**USD, "max_cost": 1, "cost": "result.x", "reserve": 2},
+            ),
+            policy("c", "budget", actions=["do.free"], parameters={**USD, "max_cost": 1}),
+            policy("d", "budget", parameters={"max_cost": 0.5, "window_seconds": 60}),
+        ],
+        [DEPLOY, action("do.free", cost=0)],
+        [
+            ("unreachable_budget", "/policies/0/parameters/max_cost"),
+            ("unreachable_budget", "/policies/1/parameters/reserve"),
+            ("unreachable_budget", "/policies/2/parameters"),
+            ("unreachable_budget", "/policies/3/parameters/max_cost"),
+        ],
+    ),
+    (
+        "budgets with room for a call",
+        [
+            policy("a", "budget", actions=["do.deploy"], parameters={**USD, "max_cost": 2.5}),
+            policy(
+                "b",
+                "budget",
+                actions=["do.deploy"],
+                parameters={**USD, "max_cost": 2, "cost": "result.x", "reserve": 2},
+            ),
+            policy("c", "budget", parameters={**USD, "max_cost": 1}),
+        ],
+        [DEPLOY],
+        [],
+    ),
+    (
+        "commas in globs",
+        [policy("p", conditions={"agents": ["a", "b,c*"], "principals": ["x, y"], "context_matches": {"k": "a,b"}})],
+        [],
+        [
+            ("comma_in_glob", "/policies/0/conditions/agents/1"),
+            ("comma_in_glob", "/policies/0/conditions/principals/0"),
+        ],
+    ),
+    (
+        "a role there isn't",
+        [policy("p", when="'admin' in principal.roles || 'operater' in principal.roles")],
+        [],
+        [("unknown_role", "/policies/0/when")],
+    ),
     ("a risky action nobody speaks of", [], [HIGH], [("uncovered_risk", "/actions/0/risk_tier")]),
     ("a risky action with a limit", [policy("p", "rate_limit", actions=["do.pay"], **LIMIT)], [HIGH], []),
     ("a risky action that needs confirmation", [], [{**HIGH, "requires_confirmation": True}], []),
@@ -297,6 +519,22 @@ FOUND = [
         ],
     ),
     (
+        "misspelt keywords, and others that some tools know",
+        [],
+        [
+            with_schema(
+                properties={
+                    "a": {"type": "integer", "maximun": 5, "example": 3, "nullable": True},
+                    "maximun": {"oneOf": [{"MinLength": 1}]},
+                }
+            )
+        ],
+        [
+            ("misspelt_keyword", "/actions/0/parameters_schema/properties/a/maximun"),
+            ("misspelt_keyword", "/actions/0/parameters_schema/properties/maximun/oneOf/0/MinLength"),
+        ],
+    ),
+    (
         "arguments that nobody declared",
         [],
         [action("do.read", parameters_schema={"type": "object"})],
@@ -314,7 +552,7 @@ FOUND = [
         [],
         [
             {
-                **with_schema(properties={"q": {"type": "string"}}, not_={}, anyOf=[{}]),
+                **with_schema(properties={"q": {"type": "string"}}, anyOf=[{}]),
                 "publish": {"as": "prompt"},
                 "executor": {"type": "python", "callable": "m:f"},
             }

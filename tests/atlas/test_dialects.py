@@ -188,3 +188,11 @@ def test_what_is_wrong_with_it_is_told_where_it_is_written() -> None:
         (f"{base}/a/items/1/type", "invalid_schema"),
         (f"{base}/b/dependencies/c/pattern", "invalid_pattern"),
     }
+
+
+def test_a_fault_in_a_tuple_is_told_where_it_is_written() -> None:
+    schema = {"type": "object", "properties": {"a": {"items": [True, None, {"items": [5]}]}}}
+    with pytest.raises(AtlasInvalidError) as caught:
+        load_atlas_text(manifest(schema))
+    told = {each.pointer.removeprefix("/actions/0/parameters_schema") for each in caught.value.problems}
+    assert told == {"/properties/a/items/1", "/properties/a/items/2/items/0"}

@@ -33,9 +33,10 @@ def lint(
 ) -> None:
     """Find policies that do nothing, and what else is wrong.
 
-    Tells of policies that are shadowed, unreachable, duplicate or constant, globs that match no action, risky actions no policy is
-    about, secrets in what is written, and names and schemas that hosts reject: each as file:pointer: code. All paths are looked
-    at together. Exit code 1 if there is a finding of the level, or above it.
+    Tells of policies that are shadowed, unreachable, duplicate or constant, conditions that can't hold, arguments read that may be
+    missing, globs that match no action, risky actions no policy is about, secrets in what is written, and names and schemas that
+    hosts reject: each as file:pointer: code. All paths are looked at together. Exit code 1 if there is a finding of the level, or
+    above it.
     """
     from cra_mcp.analysis.findings import is_grave  # noqa: PLC0415 - not for --help
     from cra_mcp.analysis.lint import lint_paths  # noqa: PLC0415 - not for --help
