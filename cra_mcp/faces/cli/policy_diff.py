@@ -68,5 +68,13 @@ def _show(found: "Comparison") -> None:
         emit_json(told, indent=False)
     for action_id in found.unsearched:
         say(printable(f"{action_id}: no valid arguments were found, so nothing is known of it; give it a policy test"))
-    wider = sum(change.direction == "wider" for change in found.changes)
-    say(f"{wider} wider, {len(found.changes) - wider} narrower, found in {count_of(found.requests, 'request')}")
+    counts = {"wider": 0, "narrower": 0}
+    for change in found.changes:
+        counts[change.direction] += 1
+    told = "; ".join(f"{direction}: {_found(count, found.requests)}" for direction, count in counts.items())
+    say(f"{told}. A search is no proof.")
+
+
+def _found(count: int, requests: int) -> str:
+    """That a search found nothing says nothing of what it did not try."""
+    return f"{count or 'not'} found in {count_of(requests, 'request')} tried"
