@@ -133,6 +133,13 @@ GUARDS = (
         "tests/atlas/test_literal_secrets.py",
     ),
     Guard(
+        "the name by which a caller used what must look unknown is searched for secrets",
+        "cra_mcp/trace/redacting.py",
+        "return (*fields, name) if event_type in _NAMING else fields, None",
+        "return fields, None",
+        "tests/trace/test_redacting.py",
+    ),
+    Guard(
         "names that no action has are searched for secrets",
         "cra_mcp/trace/redacting.py",
         "if event_type in _NAMING and not self._known(action_id):",

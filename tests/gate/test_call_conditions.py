@@ -105,6 +105,24 @@ async def test_what_is_denied_whatever_the_arguments_is_denied_before_they_are_l
     assert world.payloads("policy.violated")[-1]["policy_id"] == "gone"
 
 
+async def test_what_no_policy_allows_is_told_so_and_not_to_come_again_when_a_limit_has_room(world: World) -> None:
+    closed = {
+        **RULES,
+        "atlas_id": "com.example.closed",
+        "default_effect": "deny",
+        "actions": [action("door.open"), action("door.shut")],
+        "policies": [
+            {"policy_id": "open", "type": "allow", "actions": ["door.open"]},
+            {"policy_id": "once", "type": "rate_limit", "parameters": {"max_calls": 1, "window_seconds": 60}},
+        ],
+    }
+    world.runtime.load_atlas_from_json(json.dumps(closed))
+    assert await call(world, "door.open") == ("success", None)
+    assert await call(world, "door.open") == ("denied", "rate_limited")
+    assert await call(world, "door.shut") == ("denied", "denied")
+    assert world.payloads("policy.evaluated")[-1]["basis"] == "default"
+
+
 async def test_what_the_arguments_hide_looks_unknown_and_is_announced_nowhere(world: World) -> None:
     assert await call(world, "pay.quiet", amount=5) == ("success", None)
     assert await call(world, "pay.quiet", amount=6) == ("denied", "unknown_action")

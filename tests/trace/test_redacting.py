@@ -158,6 +158,20 @@ def test_names_that_no_action_has_are_searched(tmp_path: Path, atlas: Path, reco
         assert [name for name in SECRETS if name.encode() in data] == []
 
 
+@pytest.mark.parametrize("event_type", ["action.requested", "policy.evaluated", "policy.violated", "action.denied"])
+def test_a_name_that_no_action_has_is_searched_whatever_else_its_event_says(event_type: str) -> None:
+    store = RedactingStore(MemoryStore(), Detectors(), known=lambda name: name == CARD)
+    session, span = new_identifier(), new_identifier()
+    store.begin(session, new_identifier())
+    hidden = {"disclosed": False}
+    for named in ({"action_id": MAIL}, {"action_id": MAIL, **hidden}, {"action_id": CARD, "called": MAIL, **hidden}):
+        store.append(session, [Draft(event_type, named, span)])
+    store.append(session, [Draft(event_type, {"action_id": CARD}, span)])
+    lines = [line.decode() for line in store.read(session)]
+    assert [name for name in (MAIL, "[redacted:card") if name in "".join(lines)] == []
+    assert CARD in lines[-1], "what an action is called is no secret"
+
+
 def test_names_of_actions_stay_whatever_they_look_like(tmp_path: Path, atlas: Path) -> None:
     manifest = json.loads((atlas / "atlas.json").read_text())
     manifest["actions"][0]["action_id"] = "pay.4111111111111111"

@@ -303,7 +303,7 @@ def forge(folder: Path, text: bytes) -> None:
 
 def naming(folder: Path, session: str) -> dict[str, object]:
     """A statement of ``SESSION`` that names another session, and its files as they are."""
-    statement = stated(folder)
+    statement = {name: value for name, value in stated(folder).items() if name != "signature"}  # none is signed over
     files = [fingerprint_of(folder, path) for path in sorted(folder.rglob("*.jsonl")) if session in str(path)]
     return {**statement, "session_id": session, "files": files}
 
