@@ -48,13 +48,12 @@ def read_answer(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
         OSError: it is longer, or takes too long.
     """
     deadline = time.monotonic() + TIMEOUT_S
-    expected = response.length  # read1 of Python before 3.11.8 waits for more than there is
     data = b""
-    while len(data) != expected and (part := response.read1(_PART_BYTES)):
+    while part := response.read1(_PART_BYTES):
         data += part
         if len(data) > max_bytes:
             raise OSError(f"answered with more than {max_bytes} bytes")
         if time.monotonic() > deadline:
             raise TimeoutError("did not end its answer in time")
-    response.close()  # the connection can be used again
+    response.close()  # some versions of Python do so themselves; else the connection takes no further request
     return data
