@@ -252,9 +252,8 @@ def _call_parts(policy: Policy, asked: _Asked) -> Iterator[tuple[Truth, Part]]:
 def _truth(only: Policy, asked: _Asked) -> Truth:
     """What a condition comes to; before the arguments are known, as far as it does whatever they are."""
     test = call_test(only, asked.action)
-    if test is None:
-        return TRUE
-    return test.test(asked.inputs) if asked.known else test.early(asked.inputs.facts, asked.inputs.now_us)
+    early = TRUE if test is None else test.early(asked.inputs.facts, asked.inputs.now_us)
+    return early if test is None or not asked.known else test.test(asked.inputs)
 
 
 # --- values ------------------------------------------------------------------------------------------------------------

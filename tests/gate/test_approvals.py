@@ -62,6 +62,16 @@ async def test_an_approval_does_not_serve_other_arguments_or_another_session(wor
     assert (await world.runtime.execute(world.session, "do.pay", {"to": "ann"})).status == "success"
 
 
+async def test_who_has_too_many_calls_waiting_is_refused_before_another_waits() -> None:
+    world = make_world(max_pending_approvals=1)
+    async with world.runtime:
+        await pending(world, parameters={"to": "ann"})
+        outcome = await world.runtime.execute(world.session, "do.pay", {"to": "bob"})
+        assert outcome.fault is not None
+        assert (outcome.status, outcome.fault.code) == ("denied", "too_many_pending")
+        assert len(world.runtime.pending_approvals()) == 1
+
+
 async def test_asking_again_while_one_is_open_names_the_same_approval(world: World) -> None:
     assert await pending(world) == await pending(world)
     assert len(world.payloads("approval.requested")) == 1

@@ -213,6 +213,16 @@ async def test_what_an_action_raises_becomes_a_fault_without_foreign_text(
     assert all(b"hunter2" not in line for line in world.runtime.read_trace(world.session))
 
 
+async def test_what_a_back_end_finds_wrong_with_arguments_is_located(world: World) -> None:
+    async def behave(_: Invocation) -> Result:
+        raise ExecutionError("invalid_parameters", "it takes no such argument", faults=[("/x", "is not taken")])
+
+    world.backend.behaviour["do.plain"] = behave
+    outcome = await world.runtime.execute(world.session, "do.plain", {})
+    assert outcome.fault is not None
+    assert outcome.fault.details == {"faults": [{"pointer": "/x", "message": "is not taken"}]}
+
+
 async def test_a_tool_error_stays_one_and_what_it_says_is_handed_on(world: World) -> None:
     async def behave(_: Invocation) -> Result:
         return Result(value=None, content=({"type": "text", "text": "no such file"},), is_error=True)

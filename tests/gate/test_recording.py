@@ -210,6 +210,14 @@ def test_binary_blocks_have_a_cap_of_their_own_together() -> None:
     assert measured.hash == digest({"content": [image, document, small], "structured": None})
 
 
+def test_a_block_that_does_not_fit_and_is_no_text_is_left_out() -> None:
+    large = {"type": "resource", "resource": {"uri": "x://y", "text": "x" * 400}}
+    small = {"type": "text", "text": "small"}
+    kept = measure(Result(content=(large, small)), 300, 0).result.content or ()
+    assert kept[0] == small
+    assert "result cut" in str(kept[1]["text"])
+
+
 def test_more_blocks_than_are_handed_on_are_cut() -> None:
     blocks = tuple({"type": "text", "text": str(number)} for number in range(1_001))
     measured = measure(Result(content=blocks), 1_000_000, 0)

@@ -56,6 +56,7 @@ def evaluate(text, args=None, *, facts=FACTS, now_us=NOON_US, kind="when", resul
         ("args.amount > 500", {"amount": 501}),
         ("args.amount > 500 && args.amount < 500.75", {"amount": 500.5}),
         ("args.amount in [1, 2]", {"amount": 2.0}),
+        ("args.amount in [1, 2] ? args.any : args.mixed", {"amount": 2.0, "any": True, "mixed": "x"}),
         ("args.amount * 2.0 == 5.0", {"amount": 2.5}),
         ("args.count == 5", {"count": 5.0}),
         ("args['name'] == 'x'", {"name": "x"}),
