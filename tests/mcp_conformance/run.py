@@ -122,7 +122,7 @@ async def run(suite: str) -> Report:
 def _is_call(message: Mapping[str, Any]) -> bool:
     """Whether a message calls an action, known or unknown; the control tools of the server are not actions."""
     if message.get("method") == "resources/read":
-        return str(message["params"].get("uri")).startswith(("test://static-", "test://template/"))
+        return str(message["params"].get("uri")).startswith("test://")
     named = str(message.get("params", {}).get("name"))
     return message.get("method") in {"tools/call", "prompts/get"} and not named.startswith("cra_")
 

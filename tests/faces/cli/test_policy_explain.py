@@ -74,6 +74,8 @@ def test_every_policy_is_told_with_its_match_its_values_and_the_event(atlas: Pat
         "basis": "deny",
         "determining": ["cap"],
         "at": "2026-11-20T12:00:00.000000Z",
+        "disclosed": False,
+        "called": "pay.out",
     }
 
 

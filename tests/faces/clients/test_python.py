@@ -72,7 +72,7 @@ def place(tmp_path: Path) -> Place:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
     """One for all: each client is in a session of its own, or in the one of everybody, which may have been used."""
     folder = tmp_path_factory.mktemp("server")
-    with contextlib.closing(Servers(Place(folder, write_atlas(folder / "atlas")))) as servers:
+    with contextlib.closing(Servers(Place(folder, write_atlas(folder / "atlas"), "agent,auditor"))) as servers:
         yield servers.start()
 
 

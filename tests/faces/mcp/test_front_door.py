@@ -60,7 +60,7 @@ def test_what_is_no_message_is_answered_and_the_next_call_is_too(wire: Wire, pla
         (b'{"jsonrpc":"2.0","id":"b","method":5}', -32600),
         (b'{"jsonrpc":"2.0","id":{},"method":"ping"}', -32600),
         (b"\xff\xfe\x00", -32700),
-        (nested.encode(), -32700),
+        (nested.encode(), -32600),
         (b"x" * (16 * 1_048_576 + 10), -32600),
     ]
     for raw, code in hostile:

@@ -189,7 +189,9 @@ def test_a_host_that_answers_with_junk_leaves_nothing_green(browser: Browser, se
     for junk in ({}, {"contents": []}, {"contents": [{"text": 7}]}, {"contents": [{"blob": "%%%"}]}, "text"):
 
         def answer(method: str, params: dict[str, Any], junk: Any = junk) -> dict[str, Any]:
-            return {"result": junk} if method == "resources/read" else honest(method, params)
+            # Both roads to the lines: where one gives junk, the other is taken.
+            lines = method == "resources/read" or params.get("arguments", {}).get("format") == "jsonl"
+            return {"result": junk} if lines else honest(method, params)
 
         with shown(browser, wire, answer=answer) as page:
             assert page.state == "unchecked"
