@@ -2,10 +2,11 @@
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -26,17 +27,24 @@ class Stream:
     """What comes back on one POST, or on one SSE connection."""
 
     answer: http.client.HTTPResponse
+    ends_at: float = field(default_factory=lambda: time.monotonic() + 60)
+    """What is not here by then doesn't come: the server's pings would keep a reader waiting for ever."""
 
     def next(self) -> dict[str, Any]:
         """The next message; the end of the stream is a failure."""
-        while line := self.answer.readline():
+        for line in self._lines():
             if line.startswith(b"data: {"):
                 return json.loads(line[6:])
         raise AssertionError("the stream has ended")
 
     def rest(self) -> list[dict[str, Any]]:
         """All that is still to come on a POST."""
-        return [json.loads(line[6:]) for line in self.answer.read().splitlines() if line.startswith(b"data: {")]
+        return [json.loads(line[6:]) for line in self._lines() if line.startswith(b"data: {")]
+
+    def _lines(self) -> Iterator[bytes]:
+        while line := self.answer.readline():
+            assert time.monotonic() < self.ends_at, "the stream goes on, and holds no message"
+            yield line
 
 
 @dataclass
