@@ -199,7 +199,14 @@ def test_an_id_comes_back_as_it_was(session: Session, request_id: object) -> Non
     assert type(answer["id"]) is type(request_id)
 
 
+def errors(server: HttpServer) -> list[str]:
+    """The codes of all errors recorded so far, by other tests on this server too."""
+    events = server.place.events()
+    return sorted(event["payload"]["error_code"] for event in events if event["event_type"] == "error.occurred")
+
+
 def test_on_the_sse_transport_the_second_request_of_an_id_is_refused_and_recorded(shared: HttpServer) -> None:
+    before = errors(shared)
     with closing(http.client.HTTPConnection("127.0.0.1", shared.port, timeout=30)) as connection:
         connection.request("GET", "/sse", headers={"Accept": "text/event-stream"})
         stream = Stream(connection.getresponse())
@@ -223,5 +230,4 @@ def test_on_the_sse_transport_the_second_request_of_an_id_is_refused_and_recorde
         say({"jsonrpc": "2.0", "id": question["id"], "result": APPROVE})
         answer = stream.next()
         assert (answer["id"], echoed(answer)) == (1, {"to": "ann"})
-    said = [event["payload"] for event in shared.place.events() if event["event_type"] == "error.occurred"]
-    assert [each["error_code"] for each in said] == ["duplicate_request_id"]
+    assert errors(shared) == sorted([*before, "duplicate_request_id"])
