@@ -58,10 +58,9 @@ class Approving:
         if asked is not None and asked.status == "rejected" and asked.expires_at_us > self._now_us():
             return self._refuse_unapproved(attempt, asked, "approval.rejected")
         if asked is None or asked.status != "pending":
-            requested = await self._request(attempt, action, decision)
-            if isinstance(requested, ExecutionOutcome):
-                return requested
-            asked = requested
+            asked = await self._request(attempt, action, decision)
+        if isinstance(asked, ExecutionOutcome):
+            return asked
         if call.asker is None or not is_enough(GRADES[call.asker.channel], least):
             return self._leave_pending(attempt, asked, least)
         return await self._ask(attempt, asked, call.asker, least)
@@ -110,10 +109,15 @@ class Approving:
         )
         await self._recorder.store(attempt, durable=False)
         owner, at_most = _owner(attempt), self._config.max_pending_approvals
-        try:
-            return await in_thread(lambda: self._ledger.request(approval, owner=owner, at_most=at_most))
-        except ApprovalError as error:
-            return self._refuse_unasked(attempt, approval, error)
+
+        def request() -> Approval | ApprovalError:
+            try:
+                return self._ledger.request(approval, owner=owner, at_most=at_most)
+            except ApprovalError as error:
+                return error
+
+        asked = await in_thread(request)
+        return self._refuse_unasked(attempt, approval, asked) if isinstance(asked, ApprovalError) else asked
 
     async def _ask(
         self, attempt: Attempt, asked: Approval, asker: Asker, least: str | None

@@ -80,7 +80,7 @@ def _outcome(run: "Callable[[], object]") -> int:
 
 def _tell(error: CRAError) -> None:
     if not isinstance(error, AtlasInvalidError):
-        complain(f"{error.message} [{error.code}]", error.hint)
+        complain(f"{printable(error.message)} [{error.code}]", error.hint)
         return
     count = len(error.problems)
     lines = [f"the atlas has {count} problem{'s' if count != 1 else ''} [{error.code}]"]

@@ -153,6 +153,7 @@ def _as_json(name: str, result: "Replayed | TraceError") -> dict[str, object]:
 
 
 def _tell(name: str, result: "Replayed | TraceError") -> None:
+    name = printable(name)
     if isinstance(result, TraceError):
         emit(f"{paint('not replayed', 'red')}  {name}")
         complain(f"{name}: {result.message} [{result.code}]", result.hint)

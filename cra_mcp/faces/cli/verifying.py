@@ -355,7 +355,7 @@ def _read(path: Path) -> tuple[list[bytes], bytes, str | None]:
 
 
 def _tell(found: Found) -> None:
-    name, diagnosis, evidence = found.name, found.diagnosis, found.evidence
+    name, diagnosis, evidence = printable(found.name), found.diagnosis, found.evidence
     if not diagnosis.ok:
         emit(f"{paint('BROKEN', 'red')}  {name}  event {diagnosis.bad_index}: {diagnosis.code} ({diagnosis.kind})")
         complain(f"{name}: event {diagnosis.bad_index}: {diagnosis.message} [{diagnosis.code}]")

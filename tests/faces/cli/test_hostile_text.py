@@ -100,14 +100,15 @@ def test_a_file_name_is_no_line_of_ours(place: Place, server: CRARuntime, tmp_pa
     session = server.create_session("ann", "Read").session_id
     server.end_session(session)
     trace = next(place.data.rglob(f"{session}.trace.jsonl"))
-    broken = tmp_path / "a\nok  everything is well\u202e.trace.jsonl"
+    broken = tmp_path / "a\nok  everything is well\u202e\x1b[31m.trace.jsonl"
     shutil.copy(trace, broken)
     broken.write_bytes(broken.read_bytes().replace(b'"Read"', b'"Rest"'))
     for command in (("trace", "verify"), ("trace", "show"), ("replay",), ("trace", "diff", str(trace))):
         done = cra(*command, str(broken), "--data-dir", place.data)
         for text in (done.stdout, done.stderr):
             assert raw(text) == []
-            assert not [line for line in text.split("\n") if line.startswith("ok")], (command, text)
+            assert "\x1b" not in text
+            assert not [line for line in text.split("\n") if line.lstrip().startswith("ok")], (command, text)
 
 
 def test_what_is_piped_is_exact(hostile: Place) -> None:
