@@ -6,8 +6,9 @@ sees. Every face uses ``visible``: terminal, form, table, page and log. Source: 
 
 import unicodedata
 
-# Shown as nothing although their categories are those of letters, marks or symbols.
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Characters shown as nothing although their categories are those of letters, marks or symbols."""
+
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"})
 _VARIATION = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
 _MAX_MARKS = 4  # on one letter; more are drawn over the lines around it
@@ -58,4 +59,4 @@ def _json_escape(part: str) -> str:
 def _is_unseen(part: str, category: str) -> bool:
     if part == " ":
         return False
-    return category in _UNSEEN or part in _BLANK or any(ord(part) in variation for variation in _VARIATION)
+    return category in _UNSEEN or part in BLANK or any(ord(part) in variation for variation in _VARIATION)

@@ -14,6 +14,7 @@ import orjson
 
 from cra_mcp.canonical import lossy
 from cra_mcp.faces.mcp.connection import RequestContext
+from cra_mcp.words import BLANK
 
 _META: Final = "_meta"
 _OURS: Final = re.compile(r"dev\.cra(?![a-z0-9-])")
@@ -58,7 +59,8 @@ async def as_they_came(ctx: RequestContext, call_next: Callable[[RequestContext]
 
 def is_ours(key: str) -> bool:
     """Whether a key of ``_meta`` begins with our prefix, also in another case, width or with characters nobody sees."""
-    plain = "".join(char for char in unicodedata.normalize("NFKC", key) if unicodedata.category(char) not in _UNSEEN)
+    seen = (char for char in unicodedata.normalize("NFKC", key) if char not in BLANK)
+    plain = "".join(char for char in seen if unicodedata.category(char) not in _UNSEEN)
     return _OURS.match(plain.casefold()) is not None
 
 

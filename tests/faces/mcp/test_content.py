@@ -40,6 +40,8 @@ FORGED = {
     "dev.cra.x/y": 1,
     " dev.cra/receipt": 1,
     "dev\u200b.cra/receipt": 1,
+    "dev.\u115fcra/hangul": 1,
+    "dev.\u2800cra/braille": 1,
     "\uff44\uff45\uff56.cra/receipt": 1,
 }
 KEPT = {"com.example/x": 1, "dev.crates/x": 1, "dev.cra-fts/y": 1, "x.dev.cra/y": 1, "de\u0301v.cra/receipt": 2}
