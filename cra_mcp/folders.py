@@ -95,21 +95,26 @@ def is_open(path: Path) -> bool:
 
 def anybody_writes(file: os.stat_result, folder: os.stat_result) -> bool:
     """Whether every user of the machine can change a file, or put another in its place."""
-    if os.name == "nt":
-        return False
-    replaced = bool(folder.st_mode & stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX
-    return replaced or bool(file.st_mode & stat.S_IWOTH)
+    return anybody_replaces(folder) or (os.name != "nt" and bool(file.st_mode & stat.S_IWOTH))
+
+
+def anybody_replaces(folder: os.stat_result) -> bool:
+    """Whether every user of the machine can put something else in the place of what a folder holds (not as in ``/tmp``)."""
+    return os.name != "nt" and bool(folder.st_mode & stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX
 
 
 def check_private(*paths: Path, allowed: bool) -> None:
-    """Refuse folders that others can write to, unless that is ``allowed``.
+    """Refuse folders that others can write to, or put another in the place of, unless that is ``allowed``.
 
     Raises:
         SettingsError: ``insecure_folder``.
     """
-    for path in paths:
-        if not allowed and is_open(path):
+    for path in () if allowed else paths:
+        if is_open(path):
             raise insecure(path)
+        parent = path.resolve().parent
+        if parent.exists() and anybody_replaces(os.stat(parent)):
+            raise insecure(parent)
 
 
 def insecure(path: Path) -> SettingsError:

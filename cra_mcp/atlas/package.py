@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cra_mcp.canonical import digest, sha256_hex
 from cra_mcp.errors import Problem
-from cra_mcp.folders import anybody_writes
+from cra_mcp.folders import anybody_replaces, anybody_writes
 
 MANIFEST = "atlas.json"
 MAX_PACKAGE_BYTES = 10_485_760
@@ -86,6 +86,8 @@ def text_package(text: str | bytes, name: str) -> Package:
 
 def _read_folder(root: Path) -> Package:
     reader = _Reader(root)
+    if anybody_replaces(os.stat(root.parent)):
+        reader.problem(MANIFEST, "open_to_all", OPEN_TO_ALL)
     for relative in reader.walk():
         reader.read(relative, relative)
     if MANIFEST not in reader.files and not any(problem.file == MANIFEST for problem in reader.problems):

@@ -142,6 +142,19 @@ def test_what_every_user_can_change_is_refused(folder: Folder, name: str) -> Non
 
 
 @pytest.mark.skipif(not POSIX, reason="Windows has no such modes")
+def test_a_folder_that_every_user_can_put_another_in_the_place_of_is_refused(folder: Folder) -> None:
+    root = folder({})
+    mode = root.parent.stat().st_mode
+    root.parent.chmod(0o777)
+    try:
+        assert ("atlas.json", "", "open_to_all") in problems(root)
+        root.parent.chmod(0o1777)
+        assert problems(root) == []
+    finally:
+        root.parent.chmod(mode)
+
+
+@pytest.mark.skipif(not POSIX, reason="Windows has no such modes")
 def test_a_policy_file_that_every_user_can_change_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ours.yaml"
     path.write_text("policies: [{policy_id: no, type: deny, actions: ['*']}]\n")

@@ -181,3 +181,14 @@ def test_doctor_names_files_that_others_can_read(tmp_path: Path, monkeypatch: py
     told = [(finding.state, finding.detail) for finding in examine(config) if finding.name == "private"]
     assert [state for state, _ in told] == ["note", "problem", "problem", "problem"]
     assert json.dumps(told).count("chmod 600") == 3
+
+
+def test_a_data_folder_that_every_user_can_put_another_in_the_place_of_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    config = RuntimeConfig(data_dir=tmp_path / "open" / "data")
+    with pytest.raises(SettingsError) as caught:
+        CRARuntime(config)
+    assert (caught.value.code, str(tmp_path / "open") in caught.value.message) == ("insecure_folder", True)
+    (tmp_path / "open").chmod(0o1777)  # as /tmp: nobody can move what is somebody else's
+    CRARuntime(config).close()

@@ -6,14 +6,13 @@ Rule: several stores may keep their checkpoints in one folder; what any of them 
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cra_mcp.errors import TraceError
 from cra_mcp.words import count_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cra_mcp.settings import RuntimeConfig
     from cra_mcp.trace.store import TraceStore
 
@@ -32,8 +31,8 @@ def signed_and_gone(config: "RuntimeConfig", there: Collection[str]) -> list[str
     return sorted(missing - set(_elsewhere(config))) if missing else []
 
 
-def orphaned(config: "RuntimeConfig") -> list[tuple[str, str]]:
-    """The sessions of a database that has events of them and does not list them, and what is wrong.
+def unlisted(config: "RuntimeConfig") -> list[tuple[str, str, str]]:
+    """The sessions of which a store has something and that it does not list: each with a code and what is wrong.
 
     Raises:
         TraceUnavailableError: it can't be read.
@@ -44,7 +43,21 @@ def orphaned(config: "RuntimeConfig") -> list[tuple[str, str]]:
     database = database_of(config)
     found = orphans(database) if database is not None and database.is_file() else []
     what = "the table `events` holds {} of it, and the table `chains` does not know it"
-    return [(session_id, what.format(count_of(count, "event"))) for session_id, count in found]
+    lost = [(session_id, "orphaned_events", what.format(count_of(count, "event"))) for session_id, count in found]
+    return lost if config.store != "file" else [*lost, *_replaced(config.trace_path)]
+
+
+def _replaced(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """The sessions in the place of whose file something else lies: nobody reads through it."""
+    from cra_mcp.trace.event import is_identifier  # noqa: PLC0415 - not for --help
+    from cra_mcp.trace.segments import SUFFIX  # noqa: PLC0415 - as said
+
+    if not folder.is_dir():
+        return
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        session_id = entry.name.removesuffix(SUFFIX)
+        if entry.name.endswith(SUFFIX) and is_identifier(session_id) and not entry.is_file(follow_symlinks=False):
+            yield session_id, "not_a_file", f"{entry.name} is a link, a pipe or a folder, and no trace"
 
 
 def misnamed_file(config: "RuntimeConfig", store: "TraceStore", name: str) -> tuple[str, str] | None:

@@ -14,7 +14,7 @@ import typer
 from cra_mcp.errors import SettingsError, TraceError, UnknownTraceError
 from cra_mcp.faces.cli.evidence import Evidence, Fault, Pool, beside, gather, keys_of
 from cra_mcp.faces.cli.exits import NO, OK, epilog
-from cra_mcp.faces.cli.missing import misnamed_file, orphaned, signed_and_gone
+from cra_mcp.faces.cli.missing import misnamed_file, signed_and_gone, unlisted
 from cra_mcp.faces.cli.options import AsJson, DataDir, Store, TraceDir, config_of
 from cra_mcp.faces.cli.output import complain, emit, emit_json, paint, printable, say
 from cra_mcp.faces.cli.stores import check_any, find_session, open_traces
@@ -161,7 +161,7 @@ def verify(
         found += [checker.gone(session_id, evidence.of(session_id, "outside")) for session_id in gone]
         names += gone
     if all_traces:
-        found += [*checker.unaccounted(names), *checker.orphaned()]
+        found += [*checker.unaccounted(names), *checker.unlisted()]
         check_any(found, checker.config, "verified")
     ok = all(each.ok for each in found)
     if as_json:
@@ -242,12 +242,12 @@ class _Checker:
         """One of all traces: whatever is wrong with it, the others are checked all the same."""
         try:
             return self.examine(name)
-        except TraceError as error:
+        except (TraceError, SettingsError) as error:  # its checkpoints may be what can't be read
             return self._broken(name, error.code, error.message)
 
-    def orphaned(self) -> list[Found]:
-        """What a database holds of sessions that its list of chains does not have."""
-        return [self._broken(name, "orphaned_events", message) for name, message in orphaned(self.config)]
+    def unlisted(self) -> list[Found]:
+        """What a store holds of sessions that it does not list."""
+        return [self._broken(name, code, message) for name, code, message in unlisted(self.config)]
 
     def _broken(self, name: str, code: str, message: str) -> Found:
         from cra_mcp.trace.diagnosis import Diagnosis  # noqa: PLC0415 - not for --help

@@ -100,7 +100,6 @@ class OtlpSink:
             raise DeliveryError(type(error).__name__) from None
         try:
             read_answer(answer, _MAX_ANSWER_BYTES)
-            answer.close()  # only then does the connection take the next request
         except (OSError, HTTPException):
             self.close()  # its status says what became of the events; what follows must not pass for the next answer
         if answer.status not in _OK:

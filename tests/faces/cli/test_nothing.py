@@ -1,15 +1,18 @@
 """Questions about everything where there is nothing: no silent "ok". Listings of nothing are empty lists."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from cra_mcp import CRARuntime
 from cra_mcp.faces.cli.exits import ENVIRONMENT, NO, OK
 from cra_mcp.trace.event import Draft
 from cra_mcp.trace.file import FileStore
 from cra_mcp.trace.sqlite import SqliteStore
 from tests.faces.cli.conftest import cra
+from tests.faces.mcp.conftest import Place
 
 SESSION = "01980000-0000-7000-8000-00000000ab01"
 ATLAS = {
@@ -103,3 +106,31 @@ def test_no_vectors_and_no_policy_tests_are_no_pass(tmp_path: Path, atlas: Path)
     assert "no policy tests" in cra("policy", "test", str(atlas)).stderr
     atlas.write_text(json.dumps({**ATLAS, "policies": [{}]}))
     assert cra("policy", "test", str(atlas)).returncode == NO
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_lies_in_the_place_of_a_trace_is_told_and_the_others_are_checked(
+    place: Place, server: CRARuntime, tmp_path: Path, kind: str
+) -> None:
+    first, second = (server.create_session("ann", goal).session_id for goal in ("one", "two"))
+    server.close()
+    path = place.data / "traces" / f"{first}.trace.jsonl"
+    for beside in path.parent.glob(f"{first}.checkpoint*"):
+        beside.unlink()
+    moved = path.rename(tmp_path / "moved")
+    {"link": lambda: path.symlink_to(moved), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    done = cra("trace", "verify", "--all", "--json", "--data-dir", place.data)
+    told = {each["trace"]: each for each in json.loads(done.stdout)["traces"]}
+    assert (done.returncode, told[second]["ok"], told[first]["ok"]) == (1, True, False)
+    assert "not_a_file" in json.dumps(told[first])
+
+
+def test_checkpoints_that_cannot_be_read_are_the_fault_of_their_own_trace(place: Place, server: CRARuntime) -> None:
+    first, second = (server.create_session("ann", goal).session_id for goal in ("one", "two"))
+    server.close()
+    path = place.data / "traces" / f"{first}.checkpoints"
+    path.unlink()
+    os.mkfifo(path)
+    done = cra("trace", "verify", "--all", "--json", "--data-dir", place.data)
+    told = {each["trace"]: each["ok"] for each in json.loads(done.stdout)["traces"]}
+    assert (done.returncode, told) == (1, {first: False, second: True})
