@@ -209,8 +209,11 @@ async def test_closing_the_back_end_kills_what_runs(kit) -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call)
-        await kit.until(lambda: len(tree_pids(kit.folder)) == 2 and backend._running)  # both have begun, and it knows
-        await backend.aclose()
+        await kit.until(lambda: len(tree_pids(kit.folder)) == 2)
+        with anyio.fail_after(30):
+            while not results:  # a process that is only being started is not known to it yet
+                await backend.aclose()
+                await anyio.sleep(0.05)
     assert results[0].value["exit_code"] == -9
     await kit.until(lambda: not any(kit.alive(pid) for pid in tree_pids(kit.folder)))
 
